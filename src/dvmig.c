@@ -1,0 +1,49 @@
+/*
+ * dvmig.c - module load and settings
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/guc.h"
+
+#include "settings.h"
+
+PG_MODULE_MAGIC;
+
+char	   *dv_allowed_hosts = NULL;
+int			dv_max_resend = 1000;
+int			dv_request_timeout_ms = 300 * 1000;
+int			dv_settle_time_ms = 30 * 1000;
+int			dv_stop_timeout_ms = 60 * 1000;
+
+/* _PG_init defines the settings; it neither needs nor uses preloading. */
+void
+_PG_init(void)
+{
+	DefineCustomStringVariable("dvmig.allowed_hosts",
+							   "Hosts this cluster may send data to, separated by commas.",
+							   "Empty allows every host that a server names. Patterns may begin with \"*.\".",
+							   &dv_allowed_hosts, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dvmig.max_resend",
+							"Rows already loaded that a run may write again unasked.",
+							"Above it dvmig.start() refuses unless resend => true is given.",
+							&dv_max_resend, 1000, 0, INT_MAX, PGC_USERSET, 0, NULL, NULL, NULL);
+
+	/*
+	 * Dataverse gives a request two minutes of plug-in time and its own
+	 * clients wait two to four minutes, so that five are enough for writes.
+	 */
+	DefineCustomIntVariable("dvmig.request_timeout",
+							"Longest time one request may take.",
+							NULL, &dv_request_timeout_ms, 300 * 1000, 1000, 3600 * 1000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("dvmig.settle_time",
+							"Time a request of unknown outcome is given to commit before its missing rows are sent again.",
+							NULL, &dv_settle_time_ms, 30 * 1000, 0, 3600 * 1000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("dvmig.stop_timeout",
+							"Time a stopping run is given to record the replies it waits for.",
+							NULL, &dv_stop_timeout_ms, 60 * 1000, 0, 3600 * 1000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("dvmig");
+}

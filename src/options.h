@@ -1,0 +1,41 @@
+/*
+ * options.h - options of servers and user mappings
+ */
+#ifndef DV_OPTIONS_H
+#define DV_OPTIONS_H
+
+#include "postgres.h"
+
+typedef struct DvServer
+{
+	Oid			oid;
+	char	   *name;
+	char	   *url;			/* https://host[:port], no trailing slash */
+	char	   *tenant;
+	char	   *authority;		/* default https://login.microsoftonline.com */
+	char	   *api_version;	/* default v9.2 */
+	char	   *environment;	/* "production" or another word */
+	char	   *ca_file;		/* or NULL */
+	bool		superuser_owned;
+} DvServer;
+
+typedef struct DvCredentials
+{
+	char	   *client_id;
+	char	   *client_secret;	/* or NULL */
+	char	   *client_secret_file; /* or NULL */
+} DvCredentials;
+
+/* Load and check a server of the wrapper "dataverse"; throws with a hint. */
+extern DvServer *dv_options_server(const char *server_name);
+
+/* Credentials of a role's user mapping; throws where there are none. */
+extern DvCredentials *dv_options_credentials(const DvServer *server, Oid userid, int number);
+
+/* How many application users the mapping has (client_id, client_id2 ...). */
+extern int	dv_options_users(const DvServer *server, Oid userid);
+
+/* Throws unless the url's host may be written to (dvmig.allowed_hosts). */
+extern void dv_options_check_host(const DvServer *server);
+
+#endif							/* DV_OPTIONS_H */

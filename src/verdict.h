@@ -1,0 +1,65 @@
+/*
+ * verdict.h - what an answer means for a row
+ *
+ * One table, from HTTP status, error code and error text to what is to be
+ * done next. No PostgreSQL types: it is fuzzed and unit-tested alone.
+ */
+#ifndef DV_VERDICT_H
+#define DV_VERDICT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef enum DvVerdictKind
+{
+	DV_DONE,					/* written (a delete of a missing row too) */
+	DV_SETTLE,					/* outcome unknown: read the ids back */
+	DV_EXISTS,					/* answered "duplicate": check by id first */
+	DV_WAIT,					/* throttled: hold everything of that user */
+	DV_RETRY,					/* transient, and nothing was written */
+	DV_SHRINK,					/* too big or too slow: fewer rows a request */
+	DV_PARK,					/* something it points at is not there */
+	DV_GONE,					/* update of a record that does not exist */
+	DV_FAIL_ROW,
+	DV_FAIL_RUN
+} DvVerdictKind;
+
+#define DV_CODE_LEN		24
+#define DV_CLASS_LEN	24
+#define DV_REQID_LEN	48
+#define DV_COLUMN_LEN	130
+#define DV_MESSAGE_LEN	1024	/* longer texts are cut at a UTF-8 boundary */
+
+typedef struct DvVerdict
+{
+	DvVerdictKind kind;
+	int			http_status;	/* of the part, or of the request */
+	long		retry_after_ms;	/* with DV_WAIT; -1 where not given */
+	char		code[DV_CODE_LEN];	/* as sent, e.g. "0x80044331"; may be "" */
+	char		error_class[DV_CLASS_LEN];	/* see dv_verdict_classify() */
+	char		request_id[DV_REQID_LEN];
+	char		column[DV_COLUMN_LEN];	/* column the text names, or "" */
+	char		message[DV_MESSAGE_LEN];	/* valid UTF-8, no NUL */
+} DvVerdict;
+
+/*
+ * Fill in kind, error_class and column from status, code and message, all
+ * already stored in *v. "op" is 'I', 'U' or 'D'; "single" says that the answer
+ * belongs to one row alone (a part of a $batch, or a request of one row).
+ * Codes are compared without regard to case. Error classes are lower-case
+ * words a DBA filters on: length, range, choice, lookup, type, mapping,
+ * duplicate, duplicate_detection, gone, owner, privilege, state, plugin,
+ * date, version, exists, sql, throttled, unavailable, authentication, other.
+ */
+extern void dv_verdict_classify(DvVerdict *v, char op, bool single);
+
+/* Name of a kind, for progress, tests and messages. */
+extern const char *dv_verdict_name(DvVerdictKind kind);
+
+/*
+ * Parse a Retry-After value: seconds, or an HTTP date (compared with "now", a
+ * time_t as long long). Returns milliseconds, or -1 where it is neither.
+ */
+extern long dv_verdict_retry_after(const char *value, size_t len, long long now);
+
+#endif							/* DV_VERDICT_H */

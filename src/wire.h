@@ -1,0 +1,110 @@
+/*
+ * wire.h - rows to requests, and replies to verdicts
+ *
+ * Knows the shapes of Dataverse's Web API: bulk messages, $batch, and reading
+ * ids back. Knows neither PostgreSQL nor libcurl.
+ */
+#ifndef DV_WIRE_H
+#define DV_WIRE_H
+
+#include "buf.h"
+#include "verdict.h"
+
+typedef struct DvWireTable
+{
+	const char *logical_name;	/* account */
+	const char *entity_set;		/* accounts */
+	const char *primary_id;		/* accountid */
+	const char *api_path;		/* /api/data/v9.2 (no trailing slash) */
+	const char *api_url;		/* https://host/api/data/v9.2 */
+	const char *part_headers;	/* extra header lines of every $batch part, each
+								 * ended by CRLF, or "" */
+} DvWireTable;
+
+typedef struct DvWireRow
+{
+	char		op;				/* 'I' create, 'U' update, 'D' delete */
+	char		id[37];			/* lower-case uuid; "" where Dataverse makes it */
+	const char *key;			/* ids => platform: alternate key predicate, already
+								 * encoded, e.g. new_code='A%201'; else NULL */
+	const char *content;		/* JSON members without braces: "name":"A","x":1 */
+	size_t		content_len;
+} DvWireRow;
+
+/* The answer, as the transport hands it over. */
+typedef struct DvWireReply
+{
+	int			status;			/* HTTP status */
+	const char *content_type;	/* or NULL */
+	const char *request_id;		/* or NULL */
+	long		retry_after_ms;	/* -1 where absent */
+	const char *body;
+	size_t		len;
+} DvWireReply;
+
+/* How a read-back found one row. */
+typedef struct DvWireFound
+{
+	bool		found;
+	char		modified_by[37];	/* "" where not read */
+	char		modified_on[40];	/* as sent */
+	char		id[37];
+} DvWireFound;
+
+/*
+ * Build a bulk request: CreateMultiple where rows are 'I', UpdateMultiple
+ * where they are 'U' (all rows of one request have the same op). Appends the
+ * path below api_path to "path" and the JSON body to "body". False only when
+ * memory ran out.
+ */
+extern bool dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table,
+						 const DvWireRow *const *rows, int n);
+
+/*
+ * Verdicts of a bulk reply into v[0..n-1]. A success whose ids are not
+ * exactly ours in our order settles every row; a refusal gives every row the
+ * same verdict (the protocol does not say which row was bad). Where a row has
+ * no id of its own, ids_out[i] (37 bytes each) receives the one Dataverse made.
+ */
+extern void dv_wire_bulk_reply(const DvWireReply *reply, const DvWireRow *const *rows,
+							   int n, DvVerdict *v, char (*ids_out)[37]);
+
+/*
+ * Build a $batch of single operations, never in a change set: POST, PATCH with
+ * If-Match: * (or, with a key, PATCH without condition for 'I'), DELETE. The
+ * boundary must not occur in the rows: the caller gives a random one. The
+ * request needs "Prefer: odata.continue-on-error" and the content type
+ * multipart/mixed with that boundary.
+ */
+extern bool dv_wire_batch(DvBuf *body, const DvWireTable *table, const char *boundary,
+						  const DvWireRow *const *rows, int n);
+
+/*
+ * Verdicts of a $batch reply. Parts come in the order of the operations; a
+ * missing, cut or unreadable part settles its row; without the closing
+ * delimiter nothing after the last complete part is believed.
+ */
+extern void dv_wire_batch_reply(const DvWireReply *reply, const DvWireRow *const *rows,
+								int n, DvVerdict *v, char (*ids_out)[37]);
+
+/*
+ * Build the read-back of n ids: a GET path with Microsoft.Dynamics.CRM.In,
+ * selecting the primary id, _modifiedby_value and modifiedon. At most
+ * DV_WIRE_FIND_MAX rows, so that the URL stays under 32,768 characters.
+ */
+#define DV_WIRE_FIND_MAX	400
+extern bool dv_wire_find(DvBuf *path, const DvWireTable *table,
+						 const DvWireRow *const *rows, int n);
+
+/*
+ * Read its reply: found[i] for every row. Returns DV_DONE when the whole
+ * answer was understood (and then absence is proof), else what to do with the
+ * read itself (DV_WAIT, DV_RETRY, DV_FAIL_RUN), with "v" telling why.
+ */
+extern DvVerdictKind dv_wire_find_reply(const DvWireReply *reply, const DvWireRow *const *rows,
+										int n, DvWireFound *found, DvVerdict *v);
+
+/* Error object of any reply (JSON error, bare Message, or plain text) into *v. */
+extern void dv_wire_error(const DvWireReply *reply, char op, bool single, DvVerdict *v);
+
+#endif							/* DV_WIRE_H */
