@@ -12,6 +12,9 @@
 
 PG_MODULE_MAGIC;
 
+/* Declared by fmgr.h only from PostgreSQL 16 on. */
+extern PGDLLEXPORT void _PG_init(void);
+
 char	   *dv_allowed_hosts = NULL;
 int			dv_max_resend = 1000;
 int			dv_request_timeout_ms = 300 * 1000;
