@@ -1,0 +1,268 @@
+-- Column maps compiled to one SELECT per staging table and pass.
+--
+-- The engine, preview, plan and check all read rows through what is built
+-- here, so that they cannot differ. The SELECT takes a batch of staging rows
+-- in key order first and joins parents, references and earlier outcomes to
+-- that batch only: no plan can then cost more than the batch.
+--
+-- Columns of every projection, in order:
+--   1 ctid  2 xmin  3 tableoid   the row version a verdict will belong to
+--   4 op                         I, U or D
+--   5 id                         the record's id
+--   6 content_hash               of what was last written, where known
+--   7 created_run                run that created the record, where known
+--   8 owes                       a deferred lookup is filled: a later pass is owed
+--   9 verify                     the id was given or adopted: look before creating
+--  10 fault                      class '|' column, where a lookup or choice does not resolve
+--  11 ...                        the source key's columns, then one per column map
+
+ALTER TABLE dvmig.run_table ADD deferred text[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN dvmig.run_table.deferred IS 'lookups left to the deferred pass, because following them at once would go in a circle';
+
+-- _choice_texts: everything a source text may be to mean a choice, as jsonb
+-- for dvmig._choice(): '=' || text from choice_map, '~' || lower(label or value).
+CREATE FUNCTION dvmig._choice_texts(staging regclass, target_column text) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH t AS (
+		SELECT mt.migration_id, mt.target, m.server
+		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
+		WHERE mt.staging = $1
+	), entries AS (
+		SELECT '~' || lower(c.label) AS k, c.choice_value AS v, 1 AS rank
+		FROM t JOIN dvmig.metadata_choice c
+			ON c.server = t.server AND c.table_name = t.target AND c.column_name = $2
+		WHERE c.label IS NOT NULL
+		UNION ALL
+		SELECT '~' || c.choice_value, c.choice_value, 0
+		FROM t JOIN dvmig.metadata_choice c
+			ON c.server = t.server AND c.table_name = t.target AND c.column_name = $2
+		UNION ALL
+		SELECT '=' || cm.source_text,
+			coalesce(cm.target_value,
+				(SELECT min(c.choice_value) FROM dvmig.metadata_choice c
+				 WHERE c.server = t.server AND c.table_name = t.target
+				   AND c.column_name = $2 AND lower(c.label) = lower(cm.target_text))),
+			CASE WHEN cm.source_table = '' THEN 2 ELSE 3 END
+		FROM t JOIN dvmig.choice_map cm
+			ON cm.migration_id = t.migration_id AND cm.target_table = t.target AND cm.target_column = $2
+		WHERE cm.source_table = '' OR to_regclass(cm.source_table) = $1
+	), best AS (
+		-- one label on two values stands for neither: the row fails, naming the column
+		SELECT k, rank, min(v) AS v, count(DISTINCT v) AS n FROM entries WHERE v IS NOT NULL GROUP BY k, rank
+	)
+	SELECT coalesce(jsonb_object_agg(k, v ORDER BY rank) FILTER (WHERE n = 1), '{}') FROM best
+$$;
+COMMENT ON FUNCTION dvmig._choice_texts(regclass, text) IS 'source texts of a choice column with the value each stands for';
+
+CREATE FUNCTION dvmig._choice(source text, texts jsonb) RETURNS int
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dv_choice';
+COMMENT ON FUNCTION dvmig._choice(text, jsonb) IS 'choice value of a source text: by choice_map exactly, else by label or value without regard to case; null where unknown';
+
+-- _id_expression: SQL of the id a row of a staging table has, over an alias.
+CREATE FUNCTION dvmig._id_expression(staging regclass, alias text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE ids
+		WHEN 'column' THEN format('%s.%I::uuid', $2, id_column)
+		WHEN 'platform' THEN 'NULL::uuid'
+		ELSE format('dvmig.record_id(%L::uuid, %s)', namespace,
+			(SELECT string_agg(format('%s.%I', $2, k), ', ' ORDER BY i) FROM unnest(source_key) WITH ORDINALITY u(k, i)))
+		END
+	FROM dvmig.migration_table WHERE migration_table.staging = $1
+$$;
+COMMENT ON FUNCTION dvmig._id_expression(regclass, text) IS 'SQL expression of the Dataverse id a staging row has unless dataverse_id is filled';
+
+-- _map_sql: value, fault condition and join of each column map.
+--   fault is SQL of type text: NULL where the value resolves.
+CREATE FUNCTION dvmig._map_sql(staging regclass)
+RETURNS TABLE (target_column text, variant text, kind text, value_sql text, fault_sql text, parked_sql text, join_sql text, filled_sql text, ordinal int)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	cm record;
+	par dvmig.migration_table;
+	n int := 0;
+	on_sql text;
+	srv name;
+BEGIN
+	SELECT m.server INTO srv FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)
+	WHERE t.staging = $1;
+	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 ORDER BY c.position, c.target_column LOOP
+		n := n + 1;
+		target_column := cm.target_column;
+		variant := cm.variant;
+		kind := cm.kind;
+		ordinal := n;
+		value_sql := NULL; fault_sql := NULL; parked_sql := NULL; join_sql := NULL;
+		filled_sql := (SELECT string_agg(format('(%s) IS NOT NULL', e), ' AND ') FROM unnest(cm.expression_sql) e);
+		CASE cm.kind
+		WHEN 'value', 'id' THEN
+			value_sql := format('(%s)', cm.expression_sql[1]);
+		WHEN 'choice' THEN
+			value_sql := format('dvmig._choice((%s)::text, %L::jsonb)', cm.expression_sql[1],
+				dvmig._choice_texts($1, cm.target_column));
+			fault_sql := format('CASE WHEN (%s) AND %s IS NULL THEN %L END', filled_sql, value_sql,
+				'choice|' || cm.target_column);
+		WHEN 'reference' THEN
+			on_sql := (SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i)
+				FROM unnest(cm.expression_sql) WITH ORDINALITY u(e, i));
+			join_sql := format('LEFT JOIN dvmig.reference r%s ON r%1$s.server = %L AND r%1$s.table_name = %L AND r%1$s.match_on = %L AND r%1$s.match_key = %s',
+				n, srv, cm.referenced_table, array_to_string(cm.match_on, ','), on_sql);
+			value_sql := format('r%s.record_id', n);
+			fault_sql := format('CASE WHEN (%s) AND r%s.record_id IS NULL THEN CASE WHEN r%2$s.matches > 1 THEN %L ELSE %L END END',
+				filled_sql, n, 'ambiguous|' || cm.target_column, 'reference|' || cm.target_column);
+		WHEN 'parent' THEN
+			SELECT t.* INTO par FROM dvmig.migration_table t WHERE t.staging = cm.parent;
+			on_sql := (SELECT string_agg(format('p%s.%I = (%s)', n, k, e), ' AND ')
+				FROM unnest(par.source_key, cm.expression_sql) u(k, e));
+			join_sql := format('LEFT JOIN %s p%s ON %s', cm.parent, n, on_sql);
+			value_sql := format('CASE WHEN p%s.%I IS NOT NULL THEN coalesce(p%1$s.dataverse_id, %s) END', n, par.source_key[1],
+				dvmig._id_expression(cm.parent, 'p' || n));
+			fault_sql := format('CASE WHEN (%s) AND p%s.%I IS NULL THEN %L END',
+				filled_sql, n, par.source_key[1], 'orphan|' || cm.target_column);
+			parked_sql := format('CASE WHEN p%s.%I IS NOT NULL AND (p%1$s.processing_flag NOT IN (''S'', ''P'') OR p%1$s.action_flag = ''D'') THEN %L END',
+				n, par.source_key[1], 'parked|' || cm.target_column);
+		END CASE;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._map_sql(regclass) IS 'SQL of value, fault, parking and join of each column map of a staging table';
+
+-- _projection: the parts of the SELECT; the engine adds the key range and the
+-- LIMIT to "inner_sql" and puts them together as
+--   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql
+CREATE FUNCTION dvmig._projection(staging regclass, pass text, deferred text[] DEFAULT '{}',
+	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table;
+	keys text;
+	success_on text;
+	error_on text;
+	id_sql text;
+	faults text;
+	owes text;
+	vals text;
+	map_joins text;
+	srv text;
+BEGIN
+	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
+	SELECT string_agg(format('s.%I', k), ', ' ORDER BY i),
+		string_agg(format('x.%I = s.%1$I', k), ' AND ' ORDER BY i),
+		string_agg(format('e.%I = s.%1$I', k), ' AND ' ORDER BY i),
+		array_agg(a.atttypid::regtype ORDER BY i)
+	INTO keys, success_on, error_on, key_types
+	FROM unnest(t.source_key) WITH ORDINALITY u(k, i)
+	JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = k AND NOT a.attisdropped;
+
+	id_sql := format('coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id, %s)', dvmig._id_expression($1, 's'));
+
+	-- Faults first (they will not heal by waiting), then what has to wait.
+	SELECT concat_ws(', ',
+			string_agg(m.fault_sql, ', ' ORDER BY m.ordinal) FILTER (WHERE m.fault_sql IS NOT NULL),
+			string_agg(m.parked_sql, ', ' ORDER BY m.ordinal)
+				FILTER (WHERE m.parked_sql IS NOT NULL AND (pass = 'deferred' OR NOT m.target_column = ANY (deferred)))),
+		string_agg(format('(%s)', m.filled_sql), ' OR ') FILTER (WHERE m.target_column = ANY (deferred)),
+		string_agg(m.value_sql, ', ' ORDER BY m.ordinal),
+		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
+	INTO faults, owes, vals, map_joins
+	FROM dvmig._map_sql($1) m
+	WHERE pass <> 'delete' AND (pass <> 'deferred' OR m.target_column = ANY (deferred));
+
+	select_sql := format(
+		'SELECT s.%I, s.%I, s.%I, (CASE WHEN %s THEN ''D'' WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END)::"char", %s, '
+		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, coalesce(x.created_run, e.created_run), %s, '
+		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL, CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
+		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', CASE WHEN pass = 'delete' THEN 'true' ELSE 'false' END,
+		id_sql, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,
+		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals));
+
+	-- Columns by name: a subquery's whole row is not the staging table's row.
+	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid" FROM %s s WHERE %s',
+		string_agg(format('s.%I', a.attname), ', ' ORDER BY a.attnum), $1,
+		CASE pass
+			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D''' || coalesce(format(' AND (%s) IS TRUE', t.filter_sql), '')
+			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D''' || coalesce(format(' AND (%s) IS TRUE', t.filter_sql), '')
+			ELSE 's.processing_flag = ''S'' AND s.action_flag <> ''D''' END)
+	INTO inner_sql
+	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;
+
+	joins_sql := format('LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, success_on, t.error_table, error_on)
+		|| coalesce(' ' || map_joins, '');
+	order_sql := keys;
+END
+$$;
+COMMENT ON FUNCTION dvmig._projection(regclass, text, text[]) IS 'parts of the SELECT that reads and transforms a staging table in a pass (write, deferred, delete)';
+
+-- _projection_columns: what each value column of the projection becomes.
+CREATE FUNCTION dvmig._projection_columns(staging regclass, pass text, deferred text[] DEFAULT '{}')
+RETURNS TABLE (target_column text, member text, column_type text, date_behavior text, entity_set text, send text, is_deferred bool)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT cm.target_column,
+		CASE WHEN cm.navigation_property IS NOT NULL THEN cm.navigation_property || '@odata.bind' ELSE cm.target_column END,
+		CASE WHEN cm.navigation_property IS NOT NULL THEN 'Lookup' ELSE mc.column_type END,
+		mc.date_behavior,
+		CASE WHEN cm.navigation_property IS NOT NULL THEN rt.entity_set END,
+		cm.send,
+		cm.target_column = ANY (deferred)
+	FROM dvmig.column_map cm
+	JOIN dvmig.migration_table t ON t.staging = cm.staging
+	JOIN dvmig.migration m USING (migration_id)
+	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = cm.target_column
+	LEFT JOIN dvmig.metadata_table rt ON rt.server = m.server AND rt.table_name = cm.referenced_table
+	WHERE cm.staging = $1 AND pass <> 'delete' AND (pass <> 'deferred' OR cm.target_column = ANY (deferred))
+	ORDER BY cm.position, cm.target_column
+$$;
+COMMENT ON FUNCTION dvmig._projection_columns(regclass, text, text[]) IS 'target member and type of each value column of the projection';
+
+-- _waves: dependency order. Tables whose parents are all placed form the next
+-- wave; where none is left and tables remain, they form a circle: the one with
+-- fewest open parents is placed and its lookups to unplaced tables deferred.
+CREATE FUNCTION dvmig._waves(migration_id int)
+RETURNS TABLE (staging regclass, wave int, deferred text[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	placed regclass[] := '{}';
+	ready regclass[];
+	w int := 0;
+BEGIN
+	LOOP
+		SELECT array_agg(t.staging ORDER BY t.position) INTO ready
+		FROM dvmig.migration_table t
+		WHERE t.migration_id = $1 AND NOT t.staging = ANY (placed)
+		  AND NOT EXISTS (SELECT FROM dvmig.column_map c JOIN dvmig.migration_table p ON p.staging = c.parent
+			WHERE c.staging = t.staging AND c.kind = 'parent' AND c.parent <> t.staging
+			  AND p.migration_id = $1 AND NOT c.parent = ANY (placed));
+		IF ready IS NULL THEN
+			SELECT ARRAY[t.staging] INTO ready
+			FROM dvmig.migration_table t
+			WHERE t.migration_id = $1 AND NOT t.staging = ANY (placed)
+			ORDER BY (SELECT count(DISTINCT c.parent) FROM dvmig.column_map c
+				WHERE c.staging = t.staging AND c.kind = 'parent' AND NOT c.parent = ANY (placed)), t.position
+			LIMIT 1;
+		END IF;
+		EXIT WHEN ready IS NULL;
+		w := w + 1;
+		RETURN QUERY
+			SELECT r, w, coalesce((SELECT array_agg(DISTINCT c.target_column) FROM dvmig.column_map c
+				JOIN dvmig.migration_table p ON p.staging = c.parent AND p.migration_id = $1
+				WHERE c.staging = r AND c.kind = 'parent'
+				  AND (c.parent = r OR NOT c.parent = ANY (placed))), '{}')
+			FROM unnest(ready) r;
+		placed := placed || ready;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._waves(int) IS 'staging tables of a migration in dependency order, with the lookups that go in a circle and are left to the deferred pass';

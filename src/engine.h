@@ -1,0 +1,184 @@
+/*
+ * engine.h - what the rooms on a row's way share
+ *
+ * source.c reads batches of rows, engine.c turns them into tasks and answers
+ * into verdicts, outcome.c records verdicts. A row belongs to the batch it was
+ * read in; the batch's memory is given back when its last row has a verdict.
+ */
+#ifndef DV_ENGINE_H
+#define DV_ENGINE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "lib/ilist.h"
+#include "storage/itemptr.h"
+#include "utils/hsearch.h"
+
+#include "pace.h"
+#include "projection.h"
+#include "session.h"
+
+/* The three kinds of request a row can be in. */
+typedef enum DvStage
+{
+	DV_STAGE_WRITE,				/* bulk message, all or nothing */
+	DV_STAGE_EACH,				/* $batch of single operations */
+	DV_STAGE_FIND				/* read ids back */
+} DvStage;
+
+typedef struct DvBatch
+{
+	MemoryContext context;
+	int			open_rows;		/* rows without a verdict */
+} DvBatch;
+
+/* A version of a staging row: what a verdict belongs to. */
+typedef struct DvVersion
+{
+	ItemPointerData ctid;
+	TransactionId xmin;
+	Oid			tableoid;
+} DvVersion;
+
+typedef struct DvRow
+{
+	DvWireRow	wire;
+	DvBatch    *batch;
+	DvVersion	version;
+	Datum	   *keys;
+	unsigned char hash[16];
+	bool		has_hash;
+	bool		owes;			/* a deferred pass will follow */
+	bool		verify;			/* look whether it exists before creating it */
+	int64		created_run;	/* 0 where not known */
+	int			attempts;
+	TimestampTz unknown_since;	/* a request with it had no answer; 0 = never */
+	Size		content_offset; /* while its batch is being encoded */
+} DvRow;
+
+typedef struct DvTask
+{
+	dlist_node	node;
+	DvStage		stage;
+	DvRow	  **rows;
+	int			n;
+	int			attempts;
+	TimestampTz not_before;
+	TimestampTz sent_at;
+	DvBuf		path;
+	DvBuf		body;
+	char		content_type[128];
+} DvTask;
+
+/* A verdict ready to be recorded. */
+typedef struct DvOutcome
+{
+	DvRow	   *row;
+	bool		success;
+	char		flag;			/* S, P or E */
+	const char *message;		/* or NULL; lives until recorded */
+	DvVerdict	verdict;		/* failures */
+} DvOutcome;
+
+typedef struct DvCounters
+{
+	int64		rows_read;
+	int64		succeeded;
+	int64		failed;
+	int64		unchanged;
+	int64		parked;
+	int64		requests;
+	int64		rows_sent;
+	int64		bytes_sent;
+	int64		throttled;
+	int64		throttled_ms;
+} DvCounters;
+
+typedef struct DvRunContext
+{
+	int64		run;
+	Oid			owner;			/* owner of the migration: our session user */
+	char		user_id[37];	/* our application user in Dataverse */
+	DvSession  *session;
+	DvPace		pace;			/* the application user's */
+	MemoryContext context;
+	DvCounters	total;
+	bool		stopping;		/* asked to stop, or failed */
+	bool		failed;
+	char	   *message;		/* why it failed, or what it waits for */
+	TimestampTz last_good;		/* last answer that was not an outage */
+	int			max_rows;		/* per table; 0 = no limit */
+} DvRunContext;
+
+typedef struct DvStep
+{
+	DvRunContext *rc;
+	DvProjection *projection;
+	MemoryContext context;
+	DvTablePace pace;			/* the table's */
+	bool		forgotten;		/* an earlier run did not end cleanly */
+	bool		unsettled;		/* rows of unknown outcome were left */
+	DvCounters	counters;
+	int64		lap_parked;
+	int64		lap_taken;
+
+	/* reading */
+	bool		lap_done;
+	bool		started;
+	Datum	   *last_keys;
+	int			lap;
+	int			read_limit;		/* rows of the next read; less while looking for a bad one */
+	Oid		   *column_types;	/* of the projection, as the appender was built for */
+
+	/* sending */
+	dlist_head	queue;
+	int			queued_rows;
+	int			in_flight;
+	HTAB	   *busy_ids;		/* ids with a request or a task */
+	HTAB	   *known_ids;		/* ids found to exist: to be updated, not created */
+	HTAB	   *answered;		/* versions answered whose flag could not be set */
+	HTAB	   *taken_ids;		/* ids answered since the second lap, with a count */
+
+	/* recording */
+	DvOutcome  *outcomes;
+	int			noutcomes;
+	int			max_outcomes;
+	MemoryContext outcome_context;	/* messages of outcomes */
+	int64		refused_flags;	/* flags that a trigger or policy refused */
+} DvStep;
+
+/* source.c */
+
+/*
+ * Read and transform the next batch in a transaction of its own. Returns the
+ * rows to send (count in *n, may be 0) or NULL when the lap is over; verdicts
+ * that need no request (unchanged, faults) go to the step's outcomes.
+ */
+extern DvRow **dv_source_read(DvStep *step, int limit, int *n);
+extern void dv_source_rewind(DvStep *step);
+
+/* outcome.c */
+extern void dv_outcome_success(DvStep *step, DvRow *row, const char *message);
+extern void dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict);
+
+/* Record what has gathered, in one short transaction, and free its rows. */
+extern void dv_outcome_record(DvStep *step);
+
+/* Try again to set flags that a user's lock kept from being set. */
+extern void dv_outcome_retry_flags(DvStep *step);
+
+/* Has this version an answer already (whose flag is not set yet)? */
+extern bool dv_outcome_answered(DvStep *step, const DvVersion *version);
+
+/* engine.c */
+
+/* Walk a table in laps until a lap takes nothing, or the run stops. */
+extern void dv_engine_run_step(DvStep *step);
+extern void dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context);
+extern void dv_engine_release_row(DvStep *step, DvRow *row);
+
+/* worker.c: called at least every 100 ms; looks for stop, mirrors progress. */
+extern void dv_worker_tick(DvStep *step);
+
+#endif							/* DV_ENGINE_H */

@@ -1,0 +1,197 @@
+/*
+ * projection.c - a staging table and pass, ready to be read
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "projection.h"
+#include "spi.h"
+
+/* Copy of an SPI text value in "context". */
+static char *
+keep_text(MemoryContext context, int row, int column)
+{
+	char	   *value = dv_spi_text(row, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+static char *
+qualified_name(MemoryContext context, Oid relid)
+{
+	return MemoryContextStrdup(context,
+							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+														  get_rel_name(relid)));
+}
+
+/* Target table, its bulk messages, the outcome tables, the key columns. */
+static void
+load_table(DvProjection *p, MemoryContext context)
+{
+	static const char *const sql =
+		"SELECT t.target, mt.entity_set, mt.primary_id, mt.create_multiple, mt.update_multiple,"
+		" t.success_table::pg_catalog.oid, t.error_table::pg_catalog.oid, t.on_exists, t.source_key"
+		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
+		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
+		" WHERE t.staging = $1::pg_catalog.regclass";
+	Oid			types[1] = {OIDOID};
+	Datum		values[1] = {ObjectIdGetDatum(p->staging)};
+	ArrayType  *source_key;
+	Datum	   *names;
+	bool		isnull;
+	int			i;
+
+	if (dv_spi_run(sql, 1, types, values, NULL, SPI_OK_SELECT) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the target table of \"%s\" has no metadata", p->staging_sql),
+				 errhint("Read it with dvmig.refresh_metadata().")));
+	p->wire.logical_name = keep_text(context, 0, 1);
+	p->wire.entity_set = keep_text(context, 0, 2);
+	p->wire.primary_id = keep_text(context, 0, 3);
+	p->create_multiple = strcmp(dv_spi_text(0, 4), "t") == 0;
+	p->update_multiple = strcmp(dv_spi_text(0, 5), "t") == 0;
+	p->success_sql = qualified_name(context, atooid(dv_spi_text(0, 6)));
+	p->error_sql = qualified_name(context, atooid(dv_spi_text(0, 7)));
+	p->on_exists = keep_text(context, 0, 8);
+
+	source_key = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+												  9, &isnull));
+	deconstruct_array(source_key, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &p->nkeys);
+	p->keys = MemoryContextAllocZero(context, sizeof(DvKeyType) * p->nkeys);
+	for (i = 0; i < p->nkeys; i++)
+		p->keys[i].column = MemoryContextStrdup(context,
+												quote_identifier(TextDatumGetCString(names[i])));
+}
+
+/* The parts of the SELECT and the types of the key columns. */
+static void
+load_select(DvProjection *p, Datum deferred, MemoryContext context)
+{
+	static const char *const sql =
+		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[]"
+		" FROM dvmig._projection($1::pg_catalog.regclass, $2, $3)";
+	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
+	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
+	ArrayType  *key_types;
+	Datum	   *oids;
+	bool		isnull;
+	int			i;
+	int			n;
+
+	dv_spi_run(sql, 3, types, values, NULL, SPI_OK_SELECT);
+	p->select_sql = keep_text(context, 0, 1);
+	p->inner_sql = keep_text(context, 0, 2);
+	p->joins_sql = keep_text(context, 0, 3);
+	p->order_sql = keep_text(context, 0, 4);
+	key_types = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+												 5, &isnull));
+	deconstruct_array(key_types, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
+	if (n != p->nkeys)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("a source key column of \"%s\" no longer exists", p->staging_sql),
+				 errhint("Define the table anew with dvmig.drop_table() and dvmig.add_table().")));
+	for (i = 0; i < n; i++)
+	{
+		DvKeyType  *key = &p->keys[i];
+
+		key->type = getBaseType(DatumGetObjectId(oids[i]));
+		get_typlenbyvalalign(key->type, &key->len, &key->byval, &key->align);
+		key->array_type = get_array_type(key->type);
+		key->type_name = MemoryContextStrdup(context, format_type_be_qualified(key->type));
+	}
+}
+
+/* What each value column becomes. Types come with the first batch. */
+static void
+load_columns(DvProjection *p, Datum deferred, MemoryContext context)
+{
+	static const char *const sql =
+		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, m.value_sql"
+		" FROM (SELECT pg_catalog.row_number() OVER () AS i, * FROM dvmig._projection_columns($1::pg_catalog.regclass, $2, $3)) c"
+		" JOIN (SELECT pg_catalog.row_number() OVER (ORDER BY ordinal) AS i, value_sql FROM dvmig._map_sql($1::pg_catalog.regclass) f"
+		"  WHERE $2 OPERATOR(pg_catalog.<>) 'delete' AND ($2 OPERATOR(pg_catalog.<>) 'deferred' OR f.target_column OPERATOR(pg_catalog.=) ANY ($3))) m"
+		"  ON m.i OPERATOR(pg_catalog.=) c.i ORDER BY c.i";
+	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
+	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
+	int			i;
+
+	p->ncolumns = (int) dv_spi_run(sql, 3, types, values, NULL, SPI_OK_SELECT);
+	p->columns = MemoryContextAllocZero(context, sizeof(DvPayloadColumn) * (p->ncolumns + 1));
+	p->expressions = MemoryContextAllocZero(context, sizeof(char *) * (p->ncolumns + 1));
+	for (i = 0; i < p->ncolumns; i++)
+	{
+		DvPayloadColumn *c = &p->columns[i];
+		const char *send = dv_spi_text(i, 6);
+		const char *column_type = dv_spi_text(i, 3);
+
+		c->attnum = DV_PROJ_KEYS + p->nkeys + i;
+		c->column = keep_text(context, i, 1);
+		c->member = keep_text(context, i, 2);
+		c->entity_set = keep_text(context, i, 5);
+		c->send = strcmp(send, "insert") == 0 ? DV_SEND_INSERT :
+			strcmp(send, "update") == 0 ? DV_SEND_UPDATE : DV_SEND_INSERT | DV_SEND_UPDATE;
+		/* In its own pass a deferred column is an ordinary one. */
+		c->deferred = strcmp(dv_spi_text(i, 7), "t") == 0 && strcmp(p->pass, "deferred") != 0;
+		p->has_deferred |= c->deferred;
+		p->update_only |= c->send == DV_SEND_UPDATE;
+		if (column_type == NULL || !dv_payload_target(column_type, dv_spi_text(i, 4), &c->target))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("column \"%s\" of Dataverse table \"%s\" cannot be loaded",
+							c->column, p->wire.logical_name),
+					 errhint("Read the metadata anew with dvmig.refresh_metadata(), or take the column out with dvmig.unmap().")));
+		p->expressions[i] = keep_text(context, i, 8);
+	}
+}
+
+DvProjection *
+dv_projection_load(Oid staging, const char *pass, Datum deferred,
+				   const char *api_path, const char *api_url, MemoryContext context)
+{
+	DvProjection *p = MemoryContextAllocZero(context, sizeof(DvProjection));
+
+	p->staging = staging;
+	p->pass = MemoryContextStrdup(context, pass);
+	p->staging_sql = qualified_name(context, staging);
+	p->wire.api_path = api_path;
+	p->wire.api_url = api_url;
+	p->wire.part_headers = "";
+	load_table(p, context);
+	load_select(p, deferred, context);
+	load_columns(p, deferred, context);
+	return p;
+}
+
+char *
+dv_projection_query(const DvProjection *p, bool after, int limit, bool keys_only)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	if (keys_only)
+		appendStringInfo(&sql, "SELECT s.\"dvmig ctid\", s.\"dvmig xmin\", s.\"dvmig tableoid\", %s", p->order_sql);
+	else
+		appendStringInfoString(&sql, p->select_sql);
+	appendStringInfo(&sql, " FROM (%s", p->inner_sql);
+	if (after)
+	{
+		appendStringInfo(&sql, " AND (%s) > (", p->order_sql);
+		for (i = 0; i < p->nkeys; i++)
+			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
+		appendStringInfoChar(&sql, ')');
+	}
+	appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
+	if (!keys_only)
+		appendStringInfoString(&sql, p->joins_sql);
+	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
+	return sql.data;
+}

@@ -1,0 +1,80 @@
+/*
+ * projection.h - a staging table and pass, ready to be read
+ *
+ * The SQL is put together by dvmig._projection() (sql/40_projection.sql);
+ * here it becomes C structures that live as long as the step that uses them.
+ */
+#ifndef DV_PROJECTION_H
+#define DV_PROJECTION_H
+
+#include "postgres.h"
+
+#include "payload.h"
+#include "wire.h"
+
+/* Columns of every projection before the key columns, see 40_projection.sql. */
+enum
+{
+	DV_PROJ_CTID = 1,
+	DV_PROJ_XMIN,
+	DV_PROJ_TABLEOID,
+	DV_PROJ_OP,
+	DV_PROJ_ID,
+	DV_PROJ_HASH,
+	DV_PROJ_CREATED_RUN,
+	DV_PROJ_OWES,
+	DV_PROJ_VERIFY,
+	DV_PROJ_FAULT,
+	DV_PROJ_KEYS				/* first key column */
+};
+
+typedef struct DvKeyType
+{
+	Oid			type;
+	int16		len;
+	bool		byval;
+	char		align;
+	Oid			array_type;
+	char	   *column;			/* quoted */
+	char	   *type_name;		/* qualified */
+} DvKeyType;
+
+typedef struct DvProjection
+{
+	Oid			staging;
+	char	   *staging_sql;	/* qualified and quoted */
+	char	   *success_sql;
+	char	   *error_sql;
+	char	   *pass;			/* write, deferred, delete */
+	char	   *on_exists;		/* update, keep, error */
+
+	char	   *select_sql;
+	char	   *inner_sql;
+	char	   *joins_sql;
+	char	   *order_sql;
+
+	int			nkeys;
+	DvKeyType  *keys;
+	int			ncolumns;
+	DvPayloadColumn *columns;
+	char	  **expressions;	/* value SQL of each column, to name a failing one */
+	bool		update_only;	/* some column goes with updates only */
+	bool		has_deferred;
+
+	DvWireTable wire;
+	bool		create_multiple;
+	bool		update_multiple;
+} DvProjection;
+
+/*
+ * Load the projection of a staging table. Called in a transaction, as the
+ * extension's owner. "deferred" is a text[] datum. Lives in "context".
+ */
+extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum deferred,
+										const char *api_path, const char *api_url,
+										MemoryContext context);
+
+/* The SELECT for one batch: after "after" keys were read, at most "limit" rows. */
+extern char *dv_projection_query(const DvProjection *p, bool after, int limit, bool keys_only);
+
+#endif							/* DV_PROJECTION_H */

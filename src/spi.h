@@ -1,0 +1,27 @@
+/*
+ * spi.h - the SPI ritual in one place
+ */
+#ifndef DV_SPI_H
+#define DV_SPI_H
+
+#include "postgres.h"
+
+#include "executor/spi.h"
+
+/* Begin a transaction with SPI connected and a snapshot; name is for pg_stat_activity. */
+extern void dv_spi_begin(const char *activity);
+
+/* End it by commit. asynchronous: its WAL need not be flushed before going on. */
+extern void dv_spi_commit(bool asynchronous);
+
+/* After an error was caught: abort, and copy the error into "context". */
+extern ErrorData *dv_spi_abort(MemoryContext context);
+
+/* Run a statement with parameters; throws unless SPI answers "expected". */
+extern uint64 dv_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
+						 const char *nulls, int expected);
+
+/* A text column of a result row, copied into the current context; NULL if null. */
+extern char *dv_spi_text(int row, int column);
+
+#endif							/* DV_SPI_H */
