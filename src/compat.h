@@ -6,4 +6,9 @@
 
 #include "postgres.h"
 
+/* VARDATA and its kin left postgres.h in PostgreSQL 16. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #endif							/* DV_COMPAT_H */
