@@ -14,6 +14,7 @@
 #include "lib/ilist.h"
 #include "storage/itemptr.h"
 #include "utils/hsearch.h"
+#include "utils/uuid.h"
 
 #include "pace.h"
 #include "projection.h"
@@ -46,6 +47,7 @@ typedef struct DvRow
 	DvWireRow	wire;
 	DvBatch    *batch;
 	DvVersion	version;
+	pg_uuid_t	uuid;			/* the id; all zero where Dataverse makes it */
 	Datum	   *keys;
 	unsigned char hash[16];
 	bool		has_hash;
@@ -71,15 +73,27 @@ typedef struct DvTask
 	char		content_type[128];
 } DvTask;
 
+typedef struct DvRecordSql DvRecordSql;	/* private to outcome.c */
+
 /* A verdict ready to be recorded. */
 typedef struct DvOutcome
 {
 	DvRow	   *row;
 	bool		success;
 	char		flag;			/* S, P or E */
-	const char *message;		/* or NULL; lives until recorded */
-	DvVerdict	verdict;		/* failures */
+	const char *message;		/* or NULL; a constant */
+	DvVerdict  *verdict;		/* failures */
 } DvOutcome;
+
+/* A version whose verdict is recorded but whose flag is not. */
+typedef struct DvAnswered
+{
+	DvVersion	version;		/* hash key */
+	char		flag;
+	bool		has_id;
+	bool		locked;			/* by a user: try again; else refused for good */
+	pg_uuid_t	id;
+} DvAnswered;
 
 typedef struct DvCounters
 {
@@ -126,10 +140,19 @@ typedef struct DvStep
 	/* reading */
 	bool		lap_done;
 	bool		started;
+	MemoryContext key_context;	/* of last_keys */
 	Datum	   *last_keys;
 	int			lap;
-	int			read_limit;		/* rows of the next read; less while looking for a bad one */
-	Oid		   *column_types;	/* of the projection, as the appender was built for */
+	int			read_limit;		/* cap on the next read while looking for a bad row; 0 = none */
+	Size		row_bytes;		/* average JSON of a row, to bound a read's memory */
+	TupleDesc	desc;			/* of the projection, as the appender was built for */
+	DvPayloadColumn *both;		/* columns by direction; the hash covers "both" */
+	int			nboth;
+	DvPayloadColumn *insert_only;
+	int			ninsert_only;
+	DvPayloadColumn *update_only;
+	int			nupdate_only;
+	ErrorData  *error;			/* ends the step once replies are in */
 
 	/* sending */
 	dlist_head	queue;
@@ -144,7 +167,8 @@ typedef struct DvStep
 	DvOutcome  *outcomes;
 	int			noutcomes;
 	int			max_outcomes;
-	MemoryContext outcome_context;	/* messages of outcomes */
+	MemoryContext outcome_context;	/* verdicts of outcomes, and recording */
+	DvRecordSql *record_sql;
 	int64		refused_flags;	/* flags that a trigger or policy refused */
 } DvStep;
 
@@ -152,8 +176,10 @@ typedef struct DvStep
 
 /*
  * Read and transform the next batch in a transaction of its own. Returns the
- * rows to send (count in *n, may be 0) or NULL when the lap is over; verdicts
- * that need no request (unchanged, faults) go to the step's outcomes.
+ * rows to send, their count in *n: none, where all had a verdict that needs no
+ * request (unchanged, faults: they are among the step's outcomes), where all
+ * wait for parents, or where the lap is over (step->lap_done). An error that
+ * no row is to blame for is left in step->error.
  */
 extern DvRow **dv_source_read(DvStep *step, int limit, int *n);
 extern void dv_source_rewind(DvStep *step);

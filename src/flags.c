@@ -1,0 +1,277 @@
+/*
+ * flags.c - processing flags on exactly the row version a verdict belongs to
+ *
+ * A verdict is about what was read. The UPDATE therefore names the version by
+ * ctid, xmin and tableoid: a row that was edited in flight keeps its U. What
+ * could not be flagged although its version is still there is remembered, so
+ * that the next lap does not send it again.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "flags.h"
+#include "spi.h"
+
+/* Longest wait for a row lock that a user holds, in milliseconds. */
+#define LOCK_WAIT	"200"
+
+/* One flag to set. */
+typedef struct Flag
+{
+	DvVersion	version;
+	char		flag;
+	bool		has_id;
+	pg_uuid_t	id;
+	bool		set;			/* RETURNING named it, with the flag it was given */
+	bool		reset;			/* set, but a trigger gave it another value */
+	bool		there;			/* the version is still there, unflagged */
+} Flag;
+
+/* What the last dv_flags_set() did; judged when its commit has returned. */
+static Flag *last_flags;
+static int	last_count;
+static bool last_skipped;
+
+static Datum
+array_of(Datum *values, bool *nulls, int n, Oid type)
+{
+	int			lower = 1;
+	int16		len;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, type, len, byval, align));
+}
+
+/* Parameters $1 ... $5: ctid, xmin, tableoid, flag, id. */
+static void
+flag_arrays(Flag *flags, int n, Oid *types, Datum *arrays)
+{
+	static const Oid element[5] = {TIDOID, XIDOID, OIDOID, TEXTOID, UUIDOID};
+	Datum	   *values[5];
+	bool	   *nulls = palloc(sizeof(bool) * n);
+	bool	   *no_nulls = palloc0(sizeof(bool) * n);
+	int			i;
+
+	for (i = 0; i < 5; i++)
+	{
+		values[i] = palloc(sizeof(Datum) * n);
+		types[i] = get_array_type(element[i]);
+	}
+	for (i = 0; i < n; i++)
+	{
+		char		flag[2] = {flags[i].flag, '\0'};
+
+		values[0][i] = PointerGetDatum(&flags[i].version.ctid);
+		values[1][i] = TransactionIdGetDatum(flags[i].version.xmin);
+		values[2][i] = ObjectIdGetDatum(flags[i].version.tableoid);
+		values[3][i] = CStringGetTextDatum(flag);
+		values[4][i] = UUIDPGetDatum(&flags[i].id);
+		nulls[i] = !flags[i].has_id;
+	}
+	for (i = 0; i < 5; i++)
+		arrays[i] = array_of(values[i], i == 4 ? nulls : no_nulls, n, element[i]);
+}
+
+#define FLAG_UNNEST "unnest($1, $2, $3, $4, $5) WITH ORDINALITY u(c, x, t, f, i, n)"
+#define FLAG_MATCH	"s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t"
+
+static void
+update_flags(const DvStep *step, Flag *flags, bool skip_locked, Oid *types, Datum *arrays)
+{
+	const char *table = step->projection->staging_sql;
+	char	   *sql;
+	uint64		i;
+
+	if (skip_locked)
+		sql = psprintf("WITH free AS MATERIALIZED (SELECT s.ctid AS c, s.tableoid AS t, u.f, u.i, u.n FROM " FLAG_UNNEST
+					   " JOIN %s s ON " FLAG_MATCH " FOR NO KEY UPDATE OF s SKIP LOCKED)"
+					   " UPDATE %s s SET processing_flag = u.f, dataverse_id = coalesce(u.i, s.dataverse_id)"
+					   " FROM free u WHERE s.ctid = u.c AND s.tableoid = u.t RETURNING u.n, s.processing_flag::pg_catalog.text",
+					   table, table);
+	else
+		sql = psprintf("UPDATE %s s SET processing_flag = u.f, dataverse_id = coalesce(u.i, s.dataverse_id)"
+					   " FROM " FLAG_UNNEST " WHERE " FLAG_MATCH " RETURNING u.n, s.processing_flag::pg_catalog.text", table);
+	dv_spi_run(sql, 5, types, arrays, NULL, SPI_OK_UPDATE_RETURNING);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		int			at = atoi(dv_spi_text((int) i, 1)) - 1;
+		char	   *flag = dv_spi_text((int) i, 2);
+
+		flags[at].set = true;
+		flags[at].reset = flag == NULL || flag[0] != flags[at].flag;
+	}
+}
+
+/* Which of the unset versions are still there? */
+static void
+find_versions(const DvStep *step, Flag *flags, Oid *types, Datum *arrays)
+{
+	uint64		i;
+
+	dv_spi_run(psprintf("SELECT u.n FROM " FLAG_UNNEST " JOIN %s s ON " FLAG_MATCH,
+						step->projection->staging_sql),
+			   5, types, arrays, NULL, SPI_OK_SELECT);
+	for (i = 0; i < SPI_processed; i++)
+		flags[atoi(dv_spi_text((int) i, 1)) - 1].there = true;
+}
+
+static void
+set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
+{
+	Oid			types[5];
+	Datum		arrays[5];
+	bool		all = true;
+	int			i;
+
+	if (!skip_locked && (LockTimeout == 0 || LockTimeout > atoi(LOCK_WAIT)))
+		set_config_option("lock_timeout", LOCK_WAIT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	flag_arrays(flags, n, types, arrays);
+	update_flags(step, flags, skip_locked, types, arrays);
+	for (i = 0; i < n; i++)
+		all &= flags[i].set;
+	if (!all)
+		find_versions(step, flags, types, arrays);
+	last_flags = flags;
+	last_count = n;
+	last_skipped = skip_locked;
+}
+
+static void
+flag_of(const DvOutcome *o, Flag *flag)
+{
+	memset(flag, 0, sizeof(Flag));
+	flag->version = o->row->version;
+	flag->flag = o->flag;
+	flag->has_id = o->success && o->row->wire.id[0] != '\0';
+	flag->id = o->row->uuid;
+}
+
+void
+dv_flags_set(DvStep *step, DvFlagMode mode)
+{
+	Flag	   *flags;
+	int			i;
+
+	last_count = 0;
+	if (mode == DV_FLAGS_NONE)
+		return;
+	flags = MemoryContextAlloc(step->outcome_context, sizeof(Flag) * step->noutcomes);
+	for (i = 0; i < step->noutcomes; i++)
+		flag_of(&step->outcomes[i], &flags[i]);
+	set_flags(step, flags, step->noutcomes, mode == DV_FLAGS_SKIP_LOCKED);
+}
+
+static void
+remember(DvStep *step, const Flag *flag, bool locked)
+{
+	DvAnswered *entry = hash_search(step->answered, &flag->version, HASH_ENTER, NULL);
+
+	entry->flag = flag->flag;
+	entry->has_id = flag->has_id;
+	entry->id = flag->id;
+	entry->locked = locked;
+	if (!locked)
+		step->refused_flags++;
+}
+
+void
+dv_flags_committed(DvStep *step)
+{
+	int			i;
+
+	for (i = 0; i < last_count; i++)
+	{
+		const Flag *flag = &last_flags[i];
+
+		if (flag->reset)
+			step->refused_flags++;
+		else if (!flag->set && flag->there)
+			remember(step, flag, last_skipped);
+	}
+	last_count = 0;
+}
+
+/* Set one flag in a transaction of its own; false with the version remembered. */
+static void
+set_one(DvStep *step, Flag *flag)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		dv_spi_begin("dvmig: setting a flag");
+		set_flags(step, flag, 1, true);
+		dv_spi_commit(true);
+		dv_flags_committed(step);
+	}
+	PG_CATCH();
+	{
+		FreeErrorData(dv_spi_abort(context));
+		remember(step, flag, false);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
+void
+dv_flags_set_singly(DvStep *step)
+{
+	int			i;
+
+	for (i = 0; i < step->noutcomes; i++)
+	{
+		Flag		flag;
+
+		CHECK_FOR_INTERRUPTS();
+		flag_of(&step->outcomes[i], &flag);
+		set_one(step, &flag);
+	}
+}
+
+bool
+dv_outcome_answered(DvStep *step, const DvVersion *version)
+{
+	return hash_search(step->answered, version, HASH_FIND, NULL) != NULL;
+}
+
+void
+dv_outcome_retry_flags(DvStep *step)
+{
+	HASH_SEQ_STATUS scan;
+	DvAnswered *entry;
+	List	   *locked = NIL;
+	ListCell   *cell;
+
+	hash_seq_init(&scan, step->answered);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->locked)
+		{
+			Flag	   *flag = palloc0(sizeof(Flag));
+
+			flag->version = entry->version;
+			flag->flag = entry->flag;
+			flag->has_id = entry->has_id;
+			flag->id = entry->id;
+			locked = lappend(locked, flag);
+		}
+	foreach(cell, locked)
+	{
+		Flag	   *flag = lfirst(cell);
+
+		/* entered again by set_one() where it is still locked */
+		hash_search(step->answered, &flag->version, HASH_REMOVE, NULL);
+		set_one(step, flag);
+	}
+	list_free_deep(locked);
+}

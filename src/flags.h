@@ -1,0 +1,25 @@
+/*
+ * flags.h - processing flags on exactly the row version a verdict belongs to
+ */
+#ifndef DV_FLAGS_H
+#define DV_FLAGS_H
+
+#include "engine.h"
+
+typedef enum DvFlagMode
+{
+	DV_FLAGS_TOGETHER,			/* one UPDATE, waiting for locks but briefly */
+	DV_FLAGS_SKIP_LOCKED,		/* leave locked rows for later */
+	DV_FLAGS_NONE				/* outcomes only; flags follow one by one */
+} DvFlagMode;
+
+/* Set the flags of the step's outcomes, in the caller's transaction. */
+extern void dv_flags_set(DvStep *step, DvFlagMode mode);
+
+/* The caller's transaction is committed: remember what could not be set. */
+extern void dv_flags_committed(DvStep *step);
+
+/* Each flag in a transaction of its own: rows that refuse it are counted. */
+extern void dv_flags_set_singly(DvStep *step);
+
+#endif							/* DV_FLAGS_H */

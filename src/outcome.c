@@ -1,0 +1,462 @@
+/*
+ * outcome.c - verdicts to outcome tables and flags
+ *
+ * One short transaction per reply: success and error rows by key, then the
+ * flag on exactly the row version the verdict belongs to. A row edited in the
+ * meantime keeps U and goes again; a row locked by a user is flagged later; a
+ * row whose trigger or policy refuses the flag is listed. The verdict itself
+ * is recorded in every case.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "engine.h"
+#include "flags.h"
+#include "spi.h"
+
+/* Tries of a transaction that lost a deadlock or a lock. */
+#define RECORD_TRIES	10
+
+struct DvRecordSql
+{
+	char	   *success;		/* insert into the success table */
+	char	   *error;
+	char	   *not_success;	/* delete from it by key */
+	char	   *not_error;
+};
+
+static DvOutcome *
+add_outcome(DvStep *step, DvRow *row)
+{
+	DvOutcome  *outcome;
+
+	if (step->noutcomes == step->max_outcomes)
+	{
+		step->max_outcomes = step->max_outcomes ? step->max_outcomes * 2 : 1024;
+		step->outcomes = step->outcomes
+			? repalloc(step->outcomes, sizeof(DvOutcome) * step->max_outcomes)
+			: MemoryContextAlloc(step->context, sizeof(DvOutcome) * step->max_outcomes);
+	}
+	outcome = &step->outcomes[step->noutcomes++];
+	memset(outcome, 0, sizeof(DvOutcome));
+	outcome->row = row;
+	return outcome;
+}
+
+void
+dv_outcome_success(DvStep *step, DvRow *row, const char *message)
+{
+	DvOutcome  *outcome = add_outcome(step, row);
+
+	outcome->success = true;
+	outcome->flag = row->owes ? 'S' : 'P';
+	outcome->message = message;
+	if (row->wire.op == 'I' && row->created_run == 0)
+		row->created_run = step->rc->run;
+}
+
+void
+dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict)
+{
+	DvOutcome  *outcome = add_outcome(step, row);
+
+	outcome->flag = 'E';
+	outcome->verdict = MemoryContextAlloc(step->outcome_context, sizeof(DvVerdict));
+	*outcome->verdict = *verdict;
+}
+
+/* k1, k2 with a prefix on each. */
+static char *
+key_list(const DvProjection *p, const char *prefix)
+{
+	StringInfoData list;
+	int			i;
+
+	initStringInfo(&list);
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&list, "%s%s%s", i ? ", " : "", prefix, p->keys[i].column);
+	return list.data;
+}
+
+/* unnest($1::t1[], ... , extra) u(k1, ..., names) */
+static char *
+unnest_list(const DvProjection *p, const char *extra, const char *names)
+{
+	StringInfoData list;
+	int			i;
+
+	initStringInfo(&list);
+	appendStringInfoString(&list, "unnest(");
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&list, "%s$%d", i ? ", " : "", i + 1);
+	appendStringInfo(&list, "%s) u(%s%s)", extra, key_list(p, ""), names);
+	return list.data;
+}
+
+static char *
+parameters(const DvProjection *p, int count)
+{
+	StringInfoData list;
+	int			i;
+
+	initStringInfo(&list);
+	for (i = 0; i < count; i++)
+		appendStringInfo(&list, ", $%d", p->nkeys + 1 + i);
+	return list.data;
+}
+
+static char *
+delete_sql(const DvProjection *p, const char *table)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "DELETE FROM %s x USING %s WHERE ", table, unnest_list(p, "", ""));
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&sql, "%sx.%s = u.%s", i ? " AND " : "", p->keys[i].column, p->keys[i].column);
+	return sql.data;
+}
+
+/* The statements of a step, made once. */
+static DvRecordSql *
+record_sql(DvStep *step)
+{
+	const DvProjection *p = step->projection;
+	MemoryContext old;
+	DvRecordSql *sql;
+	bool		write = strcmp(p->pass, "write") == 0;
+
+	if (step->record_sql != NULL)
+		return step->record_sql;
+	old = MemoryContextSwitchTo(step->context);
+	sql = palloc(sizeof(DvRecordSql));
+	/* A later pass leaves the hash: it covers the deferred columns already. */
+	sql->success = psprintf(
+		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message)"
+		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
+		", pg_catalog.clock_timestamp(), u.\"dvmig message\" FROM %s"
+		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, operation = excluded.operation,"
+		" pass = excluded.pass, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
+		" run = excluded.run, recorded_at = excluded.recorded_at, message = excluded.message",
+		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
+		unnest_list(p, parameters(p, 5), ", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\""),
+		key_list(p, ""), write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)");
+	sql->error = psprintf(
+		"INSERT INTO %s AS x (%s, dataverse_id, created_run, operation, error_column, error_class, code, message, http_status, request_id, attempts, run, recorded_at)"
+		" SELECT %s, u.\"dvmig id\", u.\"dvmig created\", u.\"dvmig op\", u.\"dvmig column\", u.\"dvmig class\", u.\"dvmig code\", u.\"dvmig message\", u.\"dvmig status\", u.\"dvmig request\", u.\"dvmig attempts\", "
+		INT64_FORMAT ", pg_catalog.clock_timestamp() FROM %s"
+		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, created_run = excluded.created_run,"
+		" operation = excluded.operation, error_column = excluded.error_column, error_class = excluded.error_class,"
+		" code = excluded.code, message = excluded.message, http_status = excluded.http_status,"
+		" request_id = excluded.request_id, attempts = x.attempts + excluded.attempts, run = excluded.run, recorded_at = excluded.recorded_at",
+		p->error_sql, key_list(p, ""), key_list(p, "u."), step->rc->run,
+		unnest_list(p, parameters(p, 10), ", \"dvmig id\", \"dvmig created\", \"dvmig op\", \"dvmig column\", \"dvmig class\", \"dvmig code\", \"dvmig message\", \"dvmig status\", \"dvmig request\", \"dvmig attempts\""),
+		key_list(p, ""));
+	sql->not_success = delete_sql(p, p->success_sql);
+	sql->not_error = delete_sql(p, p->error_sql);
+	MemoryContextSwitchTo(old);
+	step->record_sql = sql;
+	return sql;
+}
+
+/* Columns of a set of rows, as array parameters. */
+typedef struct Arrays
+{
+	int			n;				/* rows */
+	int			count;			/* parameters */
+	Oid			types[INDEX_MAX_KEYS + 16];
+	Datum		values[INDEX_MAX_KEYS + 16];
+} Arrays;
+
+static void
+add_array(Arrays *a, const Datum *values, bool *nulls, Oid type, Oid array_type,
+		  int16 len, bool byval, char align)
+{
+	int			lower = 1;
+	int			n = a->n;
+	ArrayType  *array = construct_md_array((Datum *) values, nulls, 1, &n, &lower, type, len, byval, align);
+
+	a->types[a->count] = array_type;
+	a->values[a->count++] = PointerGetDatum(array);
+}
+
+static void
+add_text_array(Arrays *a, const char **texts)
+{
+	Datum	   *values = palloc(sizeof(Datum) * a->n);
+	bool	   *nulls = palloc(sizeof(bool) * a->n);
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+	{
+		nulls[i] = texts[i] == NULL || texts[i][0] == '\0';
+		values[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+	}
+	add_array(a, values, nulls, TEXTOID, TEXTARRAYOID, -1, false, TYPALIGN_INT);
+}
+
+static void
+add_key_arrays(Arrays *a, const DvProjection *p, DvOutcome **rows)
+{
+	Datum	   *values = palloc(sizeof(Datum) * a->n);
+	int			k;
+	int			i;
+
+	for (k = 0; k < p->nkeys; k++)
+	{
+		for (i = 0; i < a->n; i++)
+			values[i] = rows[i]->row->keys[k];
+		add_array(a, values, NULL, p->keys[k].type, p->keys[k].array_type,
+				  p->keys[k].len, p->keys[k].byval, p->keys[k].align);
+	}
+}
+
+/* Is the record known to exist although its row failed? */
+static bool
+has_record(const DvRow *row)
+{
+	return row->wire.op != 'I' || row->created_run != 0;
+}
+
+static void
+add_id_array(Arrays *a, DvOutcome **rows)
+{
+	Datum	   *values = palloc(sizeof(Datum) * a->n);
+	bool	   *nulls = palloc(sizeof(bool) * a->n);
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+	{
+		DvRow	   *row = rows[i]->row;
+
+		nulls[i] = row->wire.id[0] == '\0' || (!rows[i]->success && !has_record(row));
+		values[i] = UUIDPGetDatum(&row->uuid);
+	}
+	add_array(a, values, nulls, UUIDOID, get_array_type(UUIDOID), UUID_LEN, false, TYPALIGN_CHAR);
+}
+
+static void
+add_created_array(Arrays *a, DvOutcome **rows)
+{
+	Datum	   *values = palloc(sizeof(Datum) * a->n);
+	bool	   *nulls = palloc(sizeof(bool) * a->n);
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+	{
+		nulls[i] = rows[i]->row->created_run == 0;
+		values[i] = Int64GetDatum(rows[i]->row->created_run);
+	}
+	add_array(a, values, nulls, INT8OID, INT8ARRAYOID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+}
+
+static void
+add_op_array(Arrays *a, DvOutcome **rows)
+{
+	const char **texts = palloc(sizeof(char *) * a->n);
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+		texts[i] = rows[i]->row->wire.op == 'I' ? "I" : rows[i]->row->wire.op == 'U' ? "U" : "D";
+	add_text_array(a, texts);
+}
+
+static void
+record_successes(DvStep *step, DvOutcome **rows, int n)
+{
+	Arrays		a = {.n = n};
+	Datum	   *hashes = palloc(sizeof(Datum) * n);
+	bool	   *nulls = palloc(sizeof(bool) * n);
+	const char **messages = palloc(sizeof(char *) * n);
+	int			i;
+
+	if (n == 0)
+		return;
+	add_key_arrays(&a, step->projection, rows);
+	dv_spi_run(record_sql(step)->not_error, a.count, a.types, a.values, NULL, SPI_OK_DELETE);
+	add_id_array(&a, rows);
+	add_op_array(&a, rows);
+	for (i = 0; i < n; i++)
+	{
+		bytea	   *hash = palloc(VARHDRSZ + sizeof(rows[i]->row->hash));
+
+		SET_VARSIZE(hash, VARHDRSZ + sizeof(rows[i]->row->hash));
+		memcpy(VARDATA(hash), rows[i]->row->hash, sizeof(rows[i]->row->hash));
+		hashes[i] = PointerGetDatum(hash);
+		nulls[i] = !rows[i]->row->has_hash;
+		messages[i] = rows[i]->message;
+	}
+	add_array(&a, hashes, nulls, BYTEAOID, BYTEAARRAYOID, -1, false, TYPALIGN_INT);
+	add_created_array(&a, rows);
+	add_text_array(&a, messages);
+	dv_spi_run(record_sql(step)->success, a.count, a.types, a.values, NULL, SPI_OK_INSERT);
+}
+
+static void
+add_verdict_arrays(Arrays *a, DvOutcome **rows)
+{
+	const char **texts[5];
+	Datum	   *status = palloc(sizeof(Datum) * a->n);
+	bool	   *nulls = palloc(sizeof(bool) * a->n);
+	Datum	   *attempts = palloc(sizeof(Datum) * a->n);
+	int			i;
+
+	for (i = 0; i < 5; i++)
+		texts[i] = palloc(sizeof(char *) * a->n);
+	for (i = 0; i < a->n; i++)
+	{
+		DvVerdict  *v = rows[i]->verdict;
+
+		texts[0][i] = v->column;
+		texts[1][i] = v->error_class;
+		texts[2][i] = v->code;
+		texts[3][i] = v->message;
+		texts[4][i] = v->request_id;
+		status[i] = Int32GetDatum(v->http_status);
+		nulls[i] = v->http_status == 0;
+		attempts[i] = Int32GetDatum(Max(rows[i]->row->attempts, 1));
+	}
+	for (i = 0; i < 4; i++)
+		add_text_array(a, texts[i]);
+	add_array(a, status, nulls, INT4OID, INT4ARRAYOID, sizeof(int32), true, TYPALIGN_INT);
+	add_text_array(a, texts[4]);
+	add_array(a, attempts, NULL, INT4OID, INT4ARRAYOID, sizeof(int32), true, TYPALIGN_INT);
+}
+
+static void
+record_failures(DvStep *step, DvOutcome **rows, int n)
+{
+	Arrays		a = {.n = n};
+
+	if (n == 0)
+		return;
+	add_key_arrays(&a, step->projection, rows);
+	dv_spi_run(record_sql(step)->not_success, a.count, a.types, a.values, NULL, SPI_OK_DELETE);
+	add_id_array(&a, rows);
+	add_created_array(&a, rows);
+	add_op_array(&a, rows);
+	add_verdict_arrays(&a, rows);
+	dv_spi_run(record_sql(step)->error, a.count, a.types, a.values, NULL, SPI_OK_INSERT);
+}
+
+/* Outcome rows of everything gathered. */
+static void
+record_rows(DvStep *step)
+{
+	DvOutcome **rows = palloc(sizeof(DvOutcome *) * step->noutcomes);
+	int			good = 0;
+	int			bad = step->noutcomes;
+	int			i;
+
+	for (i = 0; i < step->noutcomes; i++)
+		if (step->outcomes[i].success)
+			rows[good++] = &step->outcomes[i];
+		else
+			rows[--bad] = &step->outcomes[i];
+	record_successes(step, rows, good);
+	record_failures(step, rows + bad, step->noutcomes - bad);
+}
+
+/* One try; NULL, or the error it met. */
+static ErrorData *
+try_record(DvStep *step, DvFlagMode mode)
+{
+	MemoryContext context = step->outcome_context;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		dv_spi_begin("dvmig: recording outcomes");
+		record_rows(step);
+		dv_flags_set(step, mode);
+		dv_spi_commit(true);
+		dv_flags_committed(step);
+	}
+	PG_CATCH();
+	{
+		error = dv_spi_abort(context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(step->context);
+	return error;
+}
+
+/* Worth another try: deadlock, serialization failure, lock not available. */
+static bool
+is_contention(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_SERIALIZATION_FAILURE) ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+/* Raised by the user's triggers, constraints or policies on the flag. */
+static bool
+is_refusal(const ErrorData *error)
+{
+	static const int categories[] = {
+		ERRCODE_DATA_EXCEPTION, ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
+		ERRCODE_RAISE_EXCEPTION, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, ERRCODE_SQL_ROUTINE_EXCEPTION,
+		ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_WITH_CHECK_OPTION_VIOLATION
+	};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(categories); i++)
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(categories[i]))
+			return true;
+	return false;
+}
+
+static void
+count_outcomes(DvStep *step)
+{
+	int			i;
+
+	for (i = 0; i < step->noutcomes; i++)
+	{
+		DvOutcome  *o = &step->outcomes[i];
+
+		if (!o->success)
+			step->counters.failed++;
+		else
+			step->counters.succeeded++;
+		if (o->message != NULL && strcmp(o->message, "unchanged") == 0)
+			step->counters.unchanged++;
+		dv_engine_release_row(step, o->row);
+	}
+	step->noutcomes = 0;
+	MemoryContextReset(step->outcome_context);
+}
+
+void
+dv_outcome_record(DvStep *step)
+{
+	DvFlagMode	mode = DV_FLAGS_TOGETHER;
+	int			tries = 0;
+
+	if (step->noutcomes == 0)
+		return;
+	for (;;)
+	{
+		ErrorData  *error = try_record(step, mode);
+
+		if (error == NULL)
+			break;
+		if (is_contention(error) && tries++ < RECORD_TRIES)
+			mode = DV_FLAGS_SKIP_LOCKED;
+		else if (is_refusal(error) && mode != DV_FLAGS_NONE)
+			mode = DV_FLAGS_NONE;
+		else
+			ReThrowError(error);
+	}
+	if (mode == DV_FLAGS_NONE)
+		dv_flags_set_singly(step);
+	count_outcomes(step);
+}

@@ -1,0 +1,580 @@
+/*
+ * source.c - staging rows to encoded rows, a batch at a time
+ *
+ * A lap walks the source key upwards: each batch is one short transaction
+ * that reads what is unprocessed after the last key, so that nothing has to
+ * be claimed in the tables and nothing is read twice in a lap.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "engine.h"
+#include "spi.h"
+
+/* JSON of one read at most: bounds memory whatever the rows hold. */
+#define READ_BYTES_MAX		(16 * 1024 * 1024)
+
+/* A row answered this often in one run does not keep its flag: leave it. */
+#define ANSWERS_MAX			3
+
+typedef struct TakenId
+{
+	pg_uuid_t	uuid;
+	int			count;
+} TakenId;
+
+static const char hex_digits[] = "0123456789abcdef";
+
+void
+dv_source_rewind(DvStep *step)
+{
+	step->lap++;
+	step->lap_done = false;
+	step->lap_parked = 0;
+	step->lap_taken = 0;
+	step->last_keys = NULL;
+	step->read_limit = 0;
+}
+
+static void
+format_uuid(const pg_uuid_t *uuid, char *out)
+{
+	int			i;
+
+	for (i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*out++ = '-';
+		*out++ = hex_digits[uuid->data[i] >> 4];
+		*out++ = hex_digits[uuid->data[i] & 15];
+	}
+	*out = '\0';
+}
+
+/* Columns of one direction, with the types this tuple descriptor has. */
+static DvPayloadColumn *
+columns_of(DvStep *step, TupleDesc desc, int send, int *n)
+{
+	const DvProjection *p = step->projection;
+	DvPayloadColumn *columns = MemoryContextAllocZero(step->context,
+													  sizeof(DvPayloadColumn) * (p->ncolumns + 1));
+	int			i;
+
+	*n = 0;
+	for (i = 0; i < p->ncolumns; i++)
+	{
+		if (p->columns[i].send != send)
+			continue;
+		columns[*n] = p->columns[i];
+		columns[*n].type = getBaseType(TupleDescAttr(desc, p->columns[i].attnum - 1)->atttypid);
+		(*n)++;
+	}
+	dv_payload_prepare(columns, *n);
+	return columns;
+}
+
+/*
+ * The appender is built for one row type. SPI re-plans silently when a user
+ * alters the table, so every batch is compared with it.
+ */
+static void
+check_descriptor(DvStep *step, TupleDesc desc)
+{
+	MemoryContext old;
+
+	if (step->desc != NULL && equalTupleDescs(step->desc, desc))
+		return;
+	old = MemoryContextSwitchTo(step->context);
+	step->desc = CreateTupleDescCopy(desc);
+	step->both = columns_of(step, desc, DV_SEND_INSERT | DV_SEND_UPDATE, &step->nboth);
+	step->insert_only = columns_of(step, desc, DV_SEND_INSERT, &step->ninsert_only);
+	step->update_only = columns_of(step, desc, DV_SEND_UPDATE, &step->nupdate_only);
+	MemoryContextSwitchTo(old);
+}
+
+/* Copies of the key values from "first" in values[], in "context". */
+static Datum *
+copy_keys(const DvProjection *p, const Datum *values, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		keys[i] = datumCopy(values[i], p->keys[i].byval, p->keys[i].len);
+	MemoryContextSwitchTo(old);
+	return keys;
+}
+
+/* Where the next read goes on. */
+static void
+remember_keys(DvStep *step, const Datum *values)
+{
+	MemoryContextReset(step->key_context);
+	step->last_keys = copy_keys(step->projection, values, step->key_context);
+}
+
+static void
+read_version(DvRow *row, const Datum *values)
+{
+	row->version.ctid = *(ItemPointer) DatumGetPointer(values[DV_PROJ_CTID - 1]);
+	row->version.xmin = DatumGetTransactionId(values[DV_PROJ_XMIN - 1]);
+	row->version.tableoid = DatumGetObjectId(values[DV_PROJ_TABLEOID - 1]);
+}
+
+static DvVerdict *
+local_verdict(const char *error_class, const char *code, const char *column, const char *message)
+{
+	DvVerdict  *v = palloc0(sizeof(DvVerdict));
+
+	v->kind = DV_FAIL_ROW;
+	strlcpy(v->error_class, error_class, sizeof(v->error_class));
+	strlcpy(v->code, code, sizeof(v->code));
+	strlcpy(v->column, column, sizeof(v->column));
+	/* cut at a character, not inside one */
+	if (message != NULL)
+	{
+		int			len = pg_mbcliplen(message, strlen(message), sizeof(v->message) - 1);
+
+		memcpy(v->message, message, len);
+		v->message[len] = '\0';
+	}
+	return v;
+}
+
+/* A lookup or choice that does not resolve: "class|column" from the projection. */
+static void
+take_fault(DvStep *step, DvRow *row, char *fault)
+{
+	static const struct
+	{
+		const char *kind;
+		const char *error_class;
+		const char *code;
+		const char *message;
+	}			faults[] = {
+		{"choice", "choice", "unknown_choice", "the source text stands for no value of the choice column"},
+		{"orphan", "lookup", "orphan", "no row of the parent staging table has this key"},
+		{"reference", "lookup", "reference_not_found", "no record of the referenced table matches"},
+		{"ambiguous", "lookup", "reference_ambiguous", "more than one record of the referenced table matches"},
+	};
+	char	   *column = strchr(fault, '|');
+	int			i;
+
+	*column++ = '\0';
+	for (i = 0; i < (int) lengthof(faults); i++)
+		if (strcmp(fault, faults[i].kind) == 0)
+			dv_outcome_failure(step, row, local_verdict(faults[i].error_class, faults[i].code,
+														column, faults[i].message));
+}
+
+/* Append both directions' members; false with a recorded fault if it cannot be. */
+static bool
+append_members(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc)
+{
+	DvPayloadFault fault;
+	int			op = row->wire.op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT;
+	DvPayloadColumn *extra = op == DV_SEND_UPDATE ? step->update_only : step->insert_only;
+	int			nextra = op == DV_SEND_UPDATE ? step->nupdate_only : step->ninsert_only;
+	int			start = out->len;
+	int			before;
+
+	if (!dv_payload_append(out, step->both, step->nboth, tuple, desc, op, false, &fault))
+		goto failed;
+	before = out->len;
+	if (nextra > 0)
+	{
+		if (before > start)
+			appendStringInfoChar(out, ',');
+		if (!dv_payload_append(out, extra, nextra, tuple, desc, op, false, &fault))
+			goto failed;
+		if (out->len == before + 1 && before > start)
+			out->data[--out->len] = '\0';
+	}
+	return true;
+
+failed:
+	out->len = start;
+	out->data[start] = '\0';
+	dv_outcome_failure(step, row, local_verdict("transform", "22000", fault.column, fault.message));
+	return false;
+}
+
+/*
+ * Hash of the columns that go both ways, in the form a create has, deferred
+ * ones included: the same whether the row was last created or updated.
+ */
+static bool
+hash_content(DvStep *step, DvRow *row, StringInfo scratch, HeapTuple tuple, TupleDesc desc)
+{
+	DvPayloadFault fault;
+
+	resetStringInfo(scratch);
+	if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, false, &fault))
+		return true;			/* append_members() tells of the fault */
+	if (step->projection->has_deferred)
+	{
+		appendStringInfoChar(scratch, '|');
+		if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, true, &fault))
+		{
+			dv_outcome_failure(step, row, local_verdict("transform", "22000", fault.column, fault.message));
+			return false;
+		}
+	}
+	dv_payload_hash(scratch->data, scratch->len, row->hash);
+	/* What goes with updates only has not been sent by a create. */
+	row->has_hash = step->nupdate_only == 0 || row->wire.op == 'U';
+	return true;
+}
+
+/* Seen too often in this run: its flag does not hold (a trigger resets it). */
+static bool
+answered_too_often(DvStep *step, const DvRow *row)
+{
+	TakenId    *taken;
+	bool		found;
+
+	if (step->lap < 2)
+		return false;
+	taken = hash_search(step->taken_ids, &row->uuid, HASH_ENTER, &found);
+	if (!found)
+		taken->count = 0;
+	if (taken->count < ANSWERS_MAX)
+	{
+		taken->count++;
+		return false;
+	}
+	step->refused_flags++;
+	return true;
+}
+
+/* Fill in the row; false where it is not for this batch. */
+static bool
+take_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
+{
+	read_version(row, values);
+	if (dv_outcome_answered(step, &row->version))
+		return false;
+	row->wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
+	if (!nulls[DV_PROJ_ID - 1])
+	{
+		row->uuid = *DatumGetUUIDP(values[DV_PROJ_ID - 1]);
+		format_uuid(&row->uuid, row->wire.id);
+		if (hash_search(step->busy_ids, &row->uuid, HASH_FIND, NULL) != NULL)
+			return false;
+		if (row->wire.op == 'I' && hash_search(step->known_ids, &row->uuid, HASH_FIND, NULL) != NULL)
+			row->wire.op = 'U';
+	}
+	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
+	row->owes = DatumGetBool(values[DV_PROJ_OWES - 1]);
+	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) || step->forgotten) && row->wire.op == 'I';
+	return true;
+}
+
+/*
+ * Encode one row. True if it is to be sent; false where it has a verdict
+ * already, waits for a parent, or is not for now.
+ */
+static bool
+encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
+		   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
+{
+	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
+
+	if (fault != NULL && strncmp(fault, "parked|", 7) == 0)
+	{
+		step->lap_parked++;
+		return false;
+	}
+	if (answered_too_often(step, row))
+		return false;
+	row->batch->open_rows++;
+	step->lap_taken++;
+	step->counters.rows_read++;
+	if (fault != NULL)
+	{
+		take_fault(step, row, fault);
+		return false;
+	}
+	if (row->wire.id[0] == '\0')
+	{
+		dv_outcome_failure(step, row, local_verdict("id", "22004", "", "the row has no id"));
+		return false;
+	}
+	row->content_offset = content->len;
+	if (row->wire.op == 'D')
+		return true;
+	if (strcmp(step->projection->pass, "write") == 0)
+	{
+		if (!hash_content(step, row, scratch, tuple, desc))
+			return false;
+		if (row->wire.op == 'U' && row->has_hash && !nulls[DV_PROJ_HASH - 1])
+		{
+			bytea	   *last = DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
+
+			if (VARSIZE_ANY_EXHDR(last) == sizeof(row->hash) &&
+				memcmp(VARDATA_ANY(last), row->hash, sizeof(row->hash)) == 0)
+			{
+				dv_outcome_success(step, row, "unchanged");
+				return false;
+			}
+		}
+	}
+	if (!append_members(step, row, content, tuple, desc))
+		return false;
+	row->wire.content_len = content->len - row->content_offset;
+	return true;
+}
+
+/* Turn the rows of the SPI result into a batch; returns those to be sent. */
+static DvRow **
+encode_result(DvStep *step, int *n, bool *whole)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	uint64		rows = SPI_processed;
+	MemoryContext context = AllocSetContextCreate(step->context, "dvmig batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	DvBatch    *batch = MemoryContextAllocZero(context, sizeof(DvBatch));
+	DvRow	  **taken = MemoryContextAlloc(context, sizeof(DvRow *) * (rows + 1));
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	StringInfoData content;
+	StringInfoData scratch;
+	MemoryContext old;
+	uint64		i;
+	int			k;
+
+	batch->context = context;
+	check_descriptor(step, desc);
+	initStringInfo(&scratch);
+	old = MemoryContextSwitchTo(context);
+	initStringInfo(&content);
+	MemoryContextSwitchTo(old);
+
+	*n = 0;
+	*whole = true;
+	for (i = 0; i < rows; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		DvRow	   *row = MemoryContextAllocZero(context, sizeof(DvRow));
+
+		heap_deform_tuple(tuple, desc, values, nulls);
+		row->batch = batch;
+		if (take_row(step, row, values, nulls))
+		{
+			row->keys = copy_keys(step->projection, values + DV_PROJ_KEYS - 1, context);
+			if (encode_row(step, row, tuple, desc, values, nulls, &content, &scratch))
+			{
+				taken[(*n)++] = row;
+				hash_search(step->busy_ids, &row->uuid, HASH_ENTER, NULL);
+			}
+		}
+		if (content.len > READ_BYTES_MAX || i + 1 == rows)
+		{
+			*whole = i + 1 == rows;
+			remember_keys(step, values + DV_PROJ_KEYS - 1);
+			break;
+		}
+	}
+	for (k = 0; k < *n; k++)
+		taken[k]->wire.content = content.data + taken[k]->content_offset;
+	if (*n > 0)
+		step->row_bytes = (step->row_bytes + content.len / *n) / 2 + 1;
+	if (batch->open_rows == 0)
+	{
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	return taken;
+}
+
+/* SQLSTATE classes that are the row's fault: data, constraints, raised errors, limits. */
+static bool
+is_row_fault(int sqlerrcode)
+{
+	static const char *const classes[] = {"21", "22", "23", "39", "2F", "54", "P0"};
+	const char *state = unpack_sql_state(sqlerrcode);
+	int			i;
+
+	for (i = 0; i < (int) lengthof(classes); i++)
+		if (strncmp(state, classes[i], 2) == 0)
+			return true;
+	return false;
+}
+
+static int
+key_parameters(DvStep *step, Oid *types, Datum *values)
+{
+	int			i;
+
+	if (step->last_keys == NULL)
+		return 0;
+	for (i = 0; i < step->projection->nkeys; i++)
+	{
+		types[i] = step->projection->keys[i].type;
+		values[i] = step->last_keys[i];
+	}
+	return step->projection->nkeys;
+}
+
+/* Which column's expression throws for the next row; "" if none does alone. */
+static const char *
+failing_column(DvStep *step)
+{
+	const DvProjection *p = step->projection;
+	MemoryContext context = CurrentMemoryContext;
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	volatile int i;
+
+	for (i = 0; i < p->ncolumns; i++)
+	{
+		volatile bool failed = false;
+
+		PG_TRY();
+		{
+			char	   *sql;
+
+			dv_spi_begin("dvmig: finding the column of an error");
+			sql = dv_projection_query(p, step->last_keys != NULL, 1, false);
+			sql = psprintf("SELECT %s%s", p->expressions[i], sql + strlen(p->select_sql));
+			SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0);
+			dv_spi_commit(true);
+		}
+		PG_CATCH();
+		{
+			FreeErrorData(dv_spi_abort(context));
+			failed = true;
+		}
+		PG_END_TRY();
+		if (failed)
+			return p->columns[i].column;
+	}
+	return "";
+}
+
+/* The next row alone cannot be transformed: it is an error row, named by key. */
+static void
+take_bad_row(DvStep *step, const ErrorData *error)
+{
+	const char *column = failing_column(step);
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	char	   *sql;
+
+	dv_spi_begin("dvmig: reading a row that cannot be transformed");
+	sql = dv_projection_query(step->projection, step->last_keys != NULL, 1, true);
+	SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0);
+	if (SPI_processed > 0)
+	{
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MemoryContext context = AllocSetContextCreate(step->context, "dvmig batch", ALLOCSET_SMALL_SIZES);
+		DvRow	   *row = MemoryContextAllocZero(context, sizeof(DvRow));
+		Datum	   *all = palloc(sizeof(Datum) * desc->natts);
+		bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+
+		heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);
+		row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));
+		row->batch->context = context;
+		row->wire.op = 'I';
+		read_version(row, all);
+		row->keys = copy_keys(step->projection, all + 3, context);
+		remember_keys(step, all + 3);
+		if (dv_outcome_answered(step, &row->version))
+			MemoryContextDelete(context);
+		else
+		{
+			row->batch->open_rows = 1;
+			step->lap_taken++;
+			step->counters.rows_read++;
+			dv_outcome_failure(step, row, local_verdict("transform", unpack_sql_state(error->sqlerrcode),
+														column, error->message));
+		}
+	}
+	dv_spi_commit(true);
+}
+
+/*
+ * One try to read "limit" rows; *got tells how many there were, *whole whether
+ * all of them were looked at. Where it threw, *error is the error.
+ */
+static DvRow **
+try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	DvRow	  **volatile rows = NULL;
+
+	*error = NULL;
+	PG_TRY();
+	{
+		char	   *sql;
+
+		dv_spi_begin("dvmig: reading staging rows");
+		sql = dv_projection_query(step->projection, step->last_keys != NULL, limit, false);
+		if (SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "reading staging rows did not answer a result");
+		*got = (int) SPI_processed;
+		*n = 0;
+		*whole = true;
+		rows = *got > 0 ? encode_result(step, n, whole) : NULL;
+		dv_spi_commit(true);
+	}
+	PG_CATCH();
+	{
+		*error = dv_spi_abort(context);
+		rows = NULL;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return rows;
+}
+
+DvRow **
+dv_source_read(DvStep *step, int limit, int *n)
+{
+	*n = 0;
+	if (step->row_bytes > 0 && limit > (int) (READ_BYTES_MAX / step->row_bytes))
+		limit = Max(1, (int) (READ_BYTES_MAX / step->row_bytes));
+	while (!step->lap_done)
+	{
+		int			ask = step->read_limit > 0 && step->read_limit < limit ? step->read_limit : limit;
+		int			got = 0;
+		bool		whole;
+		ErrorData  *error;
+		DvRow	  **rows;
+
+		CHECK_FOR_INTERRUPTS();
+		rows = try_read(step, ask, n, &got, &whole, &error);
+		if (error == NULL)
+		{
+			if (got == 0 || (got < ask && whole))
+				step->lap_done = true;
+			step->read_limit = step->read_limit > 0 && step->read_limit * 2 < limit ? step->read_limit * 2 : 0;
+			if (got > 0)
+				return rows;
+		}
+		else if (is_row_fault(error->sqlerrcode))
+		{
+			if (ask == 1)
+				take_bad_row(step, error);
+			else
+				step->read_limit = ask / 2;
+		}
+		else
+		{
+			step->error = error;
+			step->lap_done = true;
+		}
+	}
+	return NULL;
+}
