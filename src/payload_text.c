@@ -1,0 +1,344 @@
+/*
+ * payload_text.c - text, names, enums, JSON, bytes and ids as JSON strings
+ *
+ * PostgreSQL has validated text on its way into the table, so that it is only
+ * searched for what JSON wants escaped. Where the database has another
+ * encoding than UTF-8 it is converted without throwing: a byte that means
+ * nothing is a fault of the row.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_enum.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/syscache.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "payload_write.h"
+
+const char dv_payload_is_null[] = "null";
+const char dv_payload_too_long[] = "the value is longer than 32 MB";
+
+static const char not_convertible[] = "the text has characters that cannot be converted to UTF-8";
+static const char not_utf8[] = "the text is not valid UTF-8";
+static const char no_such_label[] = "the enum value does not exist any more";
+
+static const char hex_digits[] = "0123456789abcdef";
+
+#define EVERY_BYTE(x)	(UINT64CONST(0x0101010101010101) * (x))
+
+/*
+ * True if any of eight bytes is a control character, a quote or a backslash.
+ * Each term sets the high bit of a byte that matches (and maybe of the byte
+ * above it, which is harmless: it only leads to a closer look). Bytes from
+ * 0x80 on never match by themselves.
+ */
+static inline bool
+needs_escape(uint64 word)
+{
+	uint64		quote = word ^ EVERY_BYTE('"');
+	uint64		backslash = word ^ EVERY_BYTE('\\');
+	uint64		control = (word - EVERY_BYTE(0x20)) & ~word;
+
+	quote = (quote - EVERY_BYTE(0x01)) & ~quote;
+	backslash = (backslash - EVERY_BYTE(0x01)) & ~backslash;
+	return ((control | quote | backslash) & EVERY_BYTE(0x80)) != 0;
+}
+
+/* Length of the part in front of the first byte that must be escaped. */
+static inline size_t
+clean_span(const char *data, size_t len)
+{
+	size_t		i = 0;
+
+	for (; i + 8 <= len; i += 8)
+	{
+		uint64		word;
+
+		memcpy(&word, data + i, 8);
+		if (needs_escape(word))
+			break;
+	}
+	while (i < len && (unsigned char) data[i] >= 0x20 && data[i] != '"' && data[i] != '\\')
+		i++;
+	return i;
+}
+
+static void
+escape_byte(StringInfo out, unsigned char c)
+{
+	char		text[6] = {'\\', 'u', '0', '0', hex_digits[c >> 4], hex_digits[c & 15]};
+	const char *const short_names = "\"\"\\\\\bb\ff\nn\rr\tt";
+
+	for (const char *p = short_names; *p != '\0'; p += 2)
+	{
+		if ((unsigned char) *p == c)
+		{
+			text[1] = p[1];
+			appendBinaryStringInfo(out, text, 2);
+			return;
+		}
+	}
+	appendBinaryStringInfo(out, text, 6);
+}
+
+/* Append UTF-8 as the inside of a JSON string. */
+void
+dv_payload_escape(StringInfo out, const char *data, size_t len)
+{
+	for (;;)
+	{
+		size_t		span = clean_span(data, len);
+
+		appendBinaryStringInfo(out, data, (int) span);
+		if (span == len)
+			return;
+		escape_byte(out, (unsigned char) data[span]);
+		data += span + 1;
+		len -= span + 1;
+	}
+}
+
+/* Conversion procedure for write_string(); invalid where none is needed. */
+Oid
+dv_payload_text_conversion(void)
+{
+	int			encoding = GetDatabaseEncoding();
+	Oid			conversion;
+
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return InvalidOid;
+	conversion = FindDefaultConversionProc(encoding, PG_UTF8);
+	if (!OidIsValid(conversion))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("there is no conversion from encoding \"%s\" to UTF8", GetDatabaseEncodingName())));
+	return conversion;
+}
+
+/* Bytes of a database that is not UTF-8. */
+static const char *
+write_converted(StringInfo out, const char *data, size_t len, Oid conversion)
+{
+	size_t		room = len * MAX_CONVERSION_GROWTH + 1;
+	char	   *utf8;
+	int			done;
+
+	if (!OidIsValid(conversion))
+	{
+		/* SQL_ASCII: the server has not checked anything */
+		if (!pg_verify_mbstr(PG_UTF8, data, (int) len, true))
+			return not_utf8;
+		dv_payload_escape(out, data, len);
+		return NULL;
+	}
+	utf8 = palloc(room);
+	done = pg_do_encoding_conversion_buf(conversion, GetDatabaseEncoding(), PG_UTF8,
+										 (unsigned char *) unconstify(char *, data), (int) len,
+										 (unsigned char *) utf8, (int) room, true);
+	if (done == (int) len)
+		dv_payload_escape(out, utf8, strlen(utf8));
+	pfree(utf8);
+	return done == (int) len ? NULL : not_convertible;
+}
+
+/* A JSON string of text in the server encoding. */
+static const char *
+write_string(StringInfo out, const char *data, size_t len, const DvPayloadPlan *plan)
+{
+	const char *fault = NULL;
+
+	appendStringInfoCharMacro(out, '"');
+	if (GetDatabaseEncoding() == PG_UTF8)
+		dv_payload_escape(out, data, len);
+	else
+		fault = write_converted(out, data, len, plan->conversion);
+	appendStringInfoCharMacro(out, '"');
+	return fault;
+}
+
+/* Detoasted value, or NULL where it is too long; *copy is what to free. */
+static struct varlena *
+detoast(Datum value, struct varlena **copy)
+{
+	struct varlena *v = (struct varlena *) DatumGetPointer(value);
+
+	*copy = NULL;
+	if (VARATT_IS_SHORT(v))
+		return v;
+	if (toast_raw_datum_size(value) > DV_PAYLOAD_MAX_VALUE)
+		return NULL;
+	if (VARATT_IS_EXTENDED(v))
+		v = *copy = pg_detoast_datum_packed(v);
+	return v;
+}
+
+static inline void
+free_copy(struct varlena *copy)
+{
+	if (copy != NULL)
+		pfree(copy);
+}
+
+/* text, varchar, and json, which is text too */
+const char *
+dv_payload_write_text(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	struct varlena *copy;
+	struct varlena *v = detoast(value, &copy);
+	const char *fault;
+
+	if (v == NULL)
+		return dv_payload_too_long;
+	fault = write_string(out, VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v), plan);
+	free_copy(copy);
+	return fault;
+}
+
+/* char(n) is padded with blanks that are no part of the value */
+const char *
+dv_payload_write_char(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	struct varlena *copy;
+	struct varlena *v = detoast(value, &copy);
+	const char *fault;
+	size_t		len;
+
+	if (v == NULL)
+		return dv_payload_too_long;
+	len = VARSIZE_ANY_EXHDR(v);
+	while (len > 0 && VARDATA_ANY(v)[len - 1] == ' ')
+		len--;
+	fault = write_string(out, VARDATA_ANY(v), len, plan);
+	free_copy(copy);
+	return fault;
+}
+
+const char *
+dv_payload_write_name(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	const char *name = NameStr(*DatumGetName(value));
+
+	return write_string(out, name, strlen(name), plan);
+}
+
+const char *
+dv_payload_write_enum(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	HeapTuple	tuple = SearchSysCache1(ENUMOID, value);
+	const char *label;
+	const char *fault;
+
+	if (!HeapTupleIsValid(tuple))
+		return no_such_label;
+	label = NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel);
+	fault = write_string(out, label, strlen(label), plan);
+	ReleaseSysCache(tuple);
+	return fault;
+}
+
+const char *
+dv_payload_write_jsonb(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	Jsonb	   *json;
+	char	   *text;
+	const char *fault;
+	size_t		len;
+
+	if (toast_raw_datum_size(value) > DV_PAYLOAD_MAX_VALUE)
+		return dv_payload_too_long;
+	json = DatumGetJsonbP(value);
+	text = JsonbToCString(NULL, &json->root, VARSIZE(json));
+	len = strlen(text);
+	fault = len > DV_PAYLOAD_MAX_VALUE ? dv_payload_too_long : write_string(out, text, len, plan);
+	pfree(text);
+	if ((Pointer) json != DatumGetPointer(value))
+		pfree(json);
+	return fault;
+}
+
+/* Base64 of RFC 4648 with padding, without line breaks. */
+static void
+append_base64(StringInfo out, const unsigned char *data, size_t len)
+{
+	static const char alphabet[] =
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char	   *p;
+
+	enlargeStringInfo(out, (int) ((len + 2) / 3 * 4));
+	p = out->data + out->len;
+	for (; len > 0; data += 3)
+	{
+		uint32		bits = (uint32) data[0] << 16;
+
+		if (len > 1)
+			bits |= (uint32) data[1] << 8;
+		if (len > 2)
+			bits |= data[2];
+		*p++ = alphabet[bits >> 18];
+		*p++ = alphabet[bits >> 12 & 63];
+		*p++ = len > 1 ? alphabet[bits >> 6 & 63] : '=';
+		*p++ = len > 2 ? alphabet[bits & 63] : '=';
+		len -= Min(len, 3);
+	}
+	*p = '\0';
+	out->len = (int) (p - out->data);
+}
+
+const char *
+dv_payload_write_bytes(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	struct varlena *copy;
+	struct varlena *v = detoast(value, &copy);
+
+	(void) plan;
+	if (v == NULL)
+		return dv_payload_too_long;
+	appendStringInfoChar(out, '"');
+	append_base64(out, (const unsigned char *) VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+	appendStringInfoChar(out, '"');
+	free_copy(copy);
+	return NULL;
+}
+
+/* The 36 characters of an id, lower case as Dataverse writes it. */
+static void
+append_uuid(StringInfo out, const pg_uuid_t *id)
+{
+	char		text[36];
+	char	   *p = text;
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*p++ = '-';
+		*p++ = hex_digits[id->data[i] >> 4];
+		*p++ = hex_digits[id->data[i] & 15];
+	}
+	appendBinaryStringInfo(out, text, sizeof(text));
+}
+
+const char *
+dv_payload_write_uuid(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	(void) plan;
+	appendStringInfoChar(out, '"');
+	append_uuid(out, DatumGetUUIDP(value));
+	appendStringInfoChar(out, '"');
+	return NULL;
+}
+
+/* "accounts(00000000-...)" */
+const char *
+dv_payload_write_lookup(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	appendBinaryStringInfo(out, plan->open, plan->open_len);
+	append_uuid(out, DatumGetUUIDP(value));
+	appendBinaryStringInfo(out, ")\"", 2);
+	return NULL;
+}
