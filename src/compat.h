@@ -11,4 +11,14 @@
 #include "varatt.h"
 #endif
 
+/*
+ * A migration's owner need not be able to log in where the server can start a
+ * worker for a role without LOGIN (from 17 on; start() checks before that).
+ */
+#if PG_VERSION_NUM >= 170000
+#define DV_BGWORKER_FLAGS	BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define DV_BGWORKER_FLAGS	0
+#endif
+
 #endif							/* DV_COMPAT_H */

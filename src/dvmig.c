@@ -16,6 +16,7 @@ PG_MODULE_MAGIC;
 extern PGDLLEXPORT void _PG_init(void);
 
 char	   *dv_allowed_hosts = NULL;
+int			dv_max_outage_s = 3600;
 int			dv_max_resend = 1000;
 int			dv_request_timeout_ms = 300 * 1000;
 int			dv_settle_time_ms = 30 * 1000;
@@ -29,6 +30,10 @@ _PG_init(void)
 							   "Hosts this cluster may send data to, separated by commas.",
 							   "Empty allows every host that a server names. Patterns may begin with \"*.\".",
 							   &dv_allowed_hosts, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dvmig.max_outage",
+							"Longest time a run waits for a service that does not answer.",
+							"After it the run ends as failed; its rows stay unprocessed.",
+							&dv_max_outage_s, 3600, 0, 7 * 24 * 3600, PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("dvmig.max_resend",
 							"Rows already loaded that a run may write again unasked.",
 							"Above it dvmig.start() refuses unless resend => true is given.",

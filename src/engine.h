@@ -55,7 +55,9 @@ typedef struct DvRow
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */
 	int			attempts;
+	TimestampTz sent_at;		/* when it was last sent */
 	TimestampTz unknown_since;	/* a request with it had no answer; 0 = never */
+	DvVerdict  *doubt;			/* "duplicate" answer that is being checked by id */
 	Size		content_offset; /* while its batch is being encoded */
 } DvRow;
 
@@ -122,6 +124,7 @@ typedef struct DvRunContext
 	bool		failed;
 	char	   *message;		/* why it failed, or what it waits for */
 	TimestampTz last_good;		/* last answer that was not an outage */
+	char		waiting[256];	/* why it waits, while there is an outage */
 	int			max_rows;		/* per table; 0 = no limit */
 } DvRunContext;
 
@@ -198,6 +201,19 @@ extern void dv_outcome_retry_flags(DvStep *step);
 extern bool dv_outcome_answered(DvStep *step, const DvVersion *version);
 
 /* engine.c */
+
+/* Queue rows for a stage, in chunks that fit a request, not before a time. */
+extern void dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n,
+							TimestampTz not_before, int attempts);
+
+/* Queue rows that were just read, by operation and what the table offers. */
+extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
+
+/* End the run: nothing new is sent, replies on their way are recorded. */
+extern void dv_engine_fail_run(DvStep *step, const char *message);
+
+/* answer.c: what a reply means for the rows of its task. */
+extern void dv_answer_handle(DvStep *step, DvTask *task, const DvHttpReply *reply);
 
 /* Walk a table in laps until a lap takes nothing, or the run stops. */
 extern void dv_engine_run_step(DvStep *step);

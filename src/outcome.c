@@ -369,7 +369,7 @@ record_rows(DvStep *step)
 static ErrorData *
 try_record(DvStep *step, DvFlagMode mode)
 {
-	MemoryContext context = step->outcome_context;
+	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
@@ -382,10 +382,10 @@ try_record(DvStep *step, DvFlagMode mode)
 	}
 	PG_CATCH();
 	{
-		error = dv_spi_abort(context);
+		error = dv_spi_abort(step->outcome_context);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(step->context);
+	MemoryContextSwitchTo(context);
 	return error;
 }
 

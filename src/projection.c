@@ -164,6 +164,7 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 	p->wire.api_path = api_path;
 	p->wire.api_url = api_url;
 	p->wire.part_headers = "";
+	p->table_name = MemoryContextStrdup(context, DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(staging))));
 	load_table(p, context);
 	load_select(p, deferred, context);
 	load_columns(p, deferred, context);

@@ -43,6 +43,7 @@ typedef struct DvProjection
 {
 	Oid			staging;
 	char	   *staging_sql;	/* qualified and quoted */
+	char	   *table_name;		/* as regclass prints it, in run_table */
 	char	   *success_sql;
 	char	   *error_sql;
 	char	   *pass;			/* write, deferred, delete */

@@ -8,15 +8,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "engine.h"
+#include "encode.h"
 #include "spi.h"
 
 /* JSON of one read at most: bounds memory whatever the rows hold. */
@@ -59,47 +56,6 @@ format_uuid(const pg_uuid_t *uuid, char *out)
 	*out = '\0';
 }
 
-/* Columns of one direction, with the types this tuple descriptor has. */
-static DvPayloadColumn *
-columns_of(DvStep *step, TupleDesc desc, int send, int *n)
-{
-	const DvProjection *p = step->projection;
-	DvPayloadColumn *columns = MemoryContextAllocZero(step->context,
-													  sizeof(DvPayloadColumn) * (p->ncolumns + 1));
-	int			i;
-
-	*n = 0;
-	for (i = 0; i < p->ncolumns; i++)
-	{
-		if (p->columns[i].send != send)
-			continue;
-		columns[*n] = p->columns[i];
-		columns[*n].type = getBaseType(TupleDescAttr(desc, p->columns[i].attnum - 1)->atttypid);
-		(*n)++;
-	}
-	dv_payload_prepare(columns, *n);
-	return columns;
-}
-
-/*
- * The appender is built for one row type. SPI re-plans silently when a user
- * alters the table, so every batch is compared with it.
- */
-static void
-check_descriptor(DvStep *step, TupleDesc desc)
-{
-	MemoryContext old;
-
-	if (step->desc != NULL && equalTupleDescs(step->desc, desc))
-		return;
-	old = MemoryContextSwitchTo(step->context);
-	step->desc = CreateTupleDescCopy(desc);
-	step->both = columns_of(step, desc, DV_SEND_INSERT | DV_SEND_UPDATE, &step->nboth);
-	step->insert_only = columns_of(step, desc, DV_SEND_INSERT, &step->ninsert_only);
-	step->update_only = columns_of(step, desc, DV_SEND_UPDATE, &step->nupdate_only);
-	MemoryContextSwitchTo(old);
-}
-
 /* Copies of the key values from "first" in values[], in "context". */
 static Datum *
 copy_keys(const DvProjection *p, const Datum *values, MemoryContext context)
@@ -130,114 +86,9 @@ read_version(DvRow *row, const Datum *values)
 	row->version.tableoid = DatumGetObjectId(values[DV_PROJ_TABLEOID - 1]);
 }
 
-static DvVerdict *
-local_verdict(const char *error_class, const char *code, const char *column, const char *message)
-{
-	DvVerdict  *v = palloc0(sizeof(DvVerdict));
-
-	v->kind = DV_FAIL_ROW;
-	strlcpy(v->error_class, error_class, sizeof(v->error_class));
-	strlcpy(v->code, code, sizeof(v->code));
-	strlcpy(v->column, column, sizeof(v->column));
-	/* cut at a character, not inside one */
-	if (message != NULL)
-	{
-		int			len = pg_mbcliplen(message, strlen(message), sizeof(v->message) - 1);
-
-		memcpy(v->message, message, len);
-		v->message[len] = '\0';
-	}
-	return v;
-}
-
-/* A lookup or choice that does not resolve: "class|column" from the projection. */
-static void
-take_fault(DvStep *step, DvRow *row, char *fault)
-{
-	static const struct
-	{
-		const char *kind;
-		const char *error_class;
-		const char *code;
-		const char *message;
-	}			faults[] = {
-		{"choice", "choice", "unknown_choice", "the source text stands for no value of the choice column"},
-		{"orphan", "lookup", "orphan", "no row of the parent staging table has this key"},
-		{"reference", "lookup", "reference_not_found", "no record of the referenced table matches"},
-		{"ambiguous", "lookup", "reference_ambiguous", "more than one record of the referenced table matches"},
-	};
-	char	   *column = strchr(fault, '|');
-	int			i;
-
-	*column++ = '\0';
-	for (i = 0; i < (int) lengthof(faults); i++)
-		if (strcmp(fault, faults[i].kind) == 0)
-			dv_outcome_failure(step, row, local_verdict(faults[i].error_class, faults[i].code,
-														column, faults[i].message));
-}
-
-/* Append both directions' members; false with a recorded fault if it cannot be. */
-static bool
-append_members(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc)
-{
-	DvPayloadFault fault;
-	int			op = row->wire.op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT;
-	DvPayloadColumn *extra = op == DV_SEND_UPDATE ? step->update_only : step->insert_only;
-	int			nextra = op == DV_SEND_UPDATE ? step->nupdate_only : step->ninsert_only;
-	int			start = out->len;
-	int			before;
-
-	if (!dv_payload_append(out, step->both, step->nboth, tuple, desc, op, false, &fault))
-		goto failed;
-	before = out->len;
-	if (nextra > 0)
-	{
-		if (before > start)
-			appendStringInfoChar(out, ',');
-		if (!dv_payload_append(out, extra, nextra, tuple, desc, op, false, &fault))
-			goto failed;
-		if (out->len == before + 1 && before > start)
-			out->data[--out->len] = '\0';
-	}
-	return true;
-
-failed:
-	out->len = start;
-	out->data[start] = '\0';
-	dv_outcome_failure(step, row, local_verdict("transform", "22000", fault.column, fault.message));
-	return false;
-}
-
-/*
- * Hash of the columns that go both ways, in the form a create has, deferred
- * ones included: the same whether the row was last created or updated.
- */
-static bool
-hash_content(DvStep *step, DvRow *row, StringInfo scratch, HeapTuple tuple, TupleDesc desc)
-{
-	DvPayloadFault fault;
-
-	resetStringInfo(scratch);
-	if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, false, &fault))
-		return true;			/* append_members() tells of the fault */
-	if (step->projection->has_deferred)
-	{
-		appendStringInfoChar(scratch, '|');
-		if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, true, &fault))
-		{
-			dv_outcome_failure(step, row, local_verdict("transform", "22000", fault.column, fault.message));
-			return false;
-		}
-	}
-	dv_payload_hash(scratch->data, scratch->len, row->hash);
-	/* What goes with updates only has not been sent by a create. */
-	row->has_hash = step->nupdate_only == 0 || row->wire.op == 'U';
-	return true;
-}
-
 /* Seen too often in this run: its flag does not hold (a trigger resets it). */
-static bool
-answered_too_often(DvStep *step, const DvRow *row)
+bool
+dv_source_answered_too_often(DvStep *step, const DvRow *row)
 {
 	TakenId    *taken;
 	bool		found;
@@ -279,61 +130,6 @@ take_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 	return true;
 }
 
-/*
- * Encode one row. True if it is to be sent; false where it has a verdict
- * already, waits for a parent, or is not for now.
- */
-static bool
-encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
-		   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
-{
-	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
-
-	if (fault != NULL && strncmp(fault, "parked|", 7) == 0)
-	{
-		step->lap_parked++;
-		return false;
-	}
-	if (answered_too_often(step, row))
-		return false;
-	row->batch->open_rows++;
-	step->lap_taken++;
-	step->counters.rows_read++;
-	if (fault != NULL)
-	{
-		take_fault(step, row, fault);
-		return false;
-	}
-	if (row->wire.id[0] == '\0')
-	{
-		dv_outcome_failure(step, row, local_verdict("id", "22004", "", "the row has no id"));
-		return false;
-	}
-	row->content_offset = content->len;
-	if (row->wire.op == 'D')
-		return true;
-	if (strcmp(step->projection->pass, "write") == 0)
-	{
-		if (!hash_content(step, row, scratch, tuple, desc))
-			return false;
-		if (row->wire.op == 'U' && row->has_hash && !nulls[DV_PROJ_HASH - 1])
-		{
-			bytea	   *last = DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
-
-			if (VARSIZE_ANY_EXHDR(last) == sizeof(row->hash) &&
-				memcmp(VARDATA_ANY(last), row->hash, sizeof(row->hash)) == 0)
-			{
-				dv_outcome_success(step, row, "unchanged");
-				return false;
-			}
-		}
-	}
-	if (!append_members(step, row, content, tuple, desc))
-		return false;
-	row->wire.content_len = content->len - row->content_offset;
-	return true;
-}
-
 /* Turn the rows of the SPI result into a batch; returns those to be sent. */
 static DvRow **
 encode_result(DvStep *step, int *n, bool *whole)
@@ -353,7 +149,7 @@ encode_result(DvStep *step, int *n, bool *whole)
 	int			k;
 
 	batch->context = context;
-	check_descriptor(step, desc);
+	dv_encode_descriptor(step, desc);
 	initStringInfo(&scratch);
 	old = MemoryContextSwitchTo(context);
 	initStringInfo(&content);
@@ -371,7 +167,7 @@ encode_result(DvStep *step, int *n, bool *whole)
 		if (take_row(step, row, values, nulls))
 		{
 			row->keys = copy_keys(step->projection, values + DV_PROJ_KEYS - 1, context);
-			if (encode_row(step, row, tuple, desc, values, nulls, &content, &scratch))
+			if (dv_encode_row(step, row, tuple, desc, values, nulls, &content, &scratch))
 			{
 				taken[(*n)++] = row;
 				hash_search(step->busy_ids, &row->uuid, HASH_ENTER, NULL);
@@ -495,7 +291,7 @@ take_bad_row(DvStep *step, const ErrorData *error)
 			row->batch->open_rows = 1;
 			step->lap_taken++;
 			step->counters.rows_read++;
-			dv_outcome_failure(step, row, local_verdict("transform", unpack_sql_state(error->sqlerrcode),
+			dv_outcome_failure(step, row, dv_encode_verdict("transform", unpack_sql_state(error->sqlerrcode),
 														column, error->message));
 		}
 	}
@@ -531,7 +327,7 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 	}
 	PG_CATCH();
 	{
-		*error = dv_spi_abort(context);
+		*error = dv_spi_abort(step->context);
 		rows = NULL;
 	}
 	PG_END_TRY();
@@ -569,6 +365,7 @@ dv_source_read(DvStep *step, int limit, int *n)
 				take_bad_row(step, error);
 			else
 				step->read_limit = ask / 2;
+			FreeErrorData(error);
 		}
 		else
 		{

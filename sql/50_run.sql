@@ -1,0 +1,379 @@
+-- Starting, watching and ending runs.
+
+-- ------------------------------------------------------------ for the worker
+
+CREATE FUNCTION dvmig._launch(run bigint, owner oid) RETURNS int
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_launch';
+COMMENT ON FUNCTION dvmig._launch(bigint, oid) IS 'register the background worker of a run; an error where max_worker_processes is used up';
+
+CREATE FUNCTION dvmig._run_alive(run bigint) RETURNS bool
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_run_alive';
+COMMENT ON FUNCTION dvmig._run_alive(bigint) IS 'does a worker hold the lock of this run?';
+
+-- _apply_gate: hold what depends on a table that failed, or failed too often.
+CREATE FUNCTION dvmig._apply_gate(run bigint, staging text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	r dvmig.run_table;
+	gate numeric;
+	why text;
+BEGIN
+	SELECT t.* INTO r FROM dvmig.run_table t
+	WHERE t.run = $1 AND t.staging = $2 AND t.pass = 'write';
+	SELECT CASE WHEN (h.options ->> 'ignore_gate')::bool THEN NULL ELSE m.gate END INTO gate
+	FROM dvmig.run_history h JOIN dvmig.migration m USING (migration_id) WHERE h.run = $1;
+	IF r.state = 'failed' THEN
+		why := format('held: %s failed', r.staging);
+	ELSIF gate IS NOT NULL AND r.failed > 0 AND r.state = 'done'
+		AND r.failed * 100.0 > gate * (r.failed + r.succeeded) THEN
+		why := format('held: %s of %s rows of %s failed, which is over the gate of %s per cent',
+			r.failed, r.failed + r.succeeded, r.staging, gate);
+	END IF;
+	IF why IS NULL THEN
+		RETURN;
+	END IF;
+	WITH RECURSIVE dependants(staging) AS (
+		SELECT c.staging FROM dvmig.column_map c WHERE c.parent::text = $2 AND c.staging::text <> $2
+		UNION
+		SELECT c.staging FROM dvmig.column_map c JOIN dependants d ON c.parent = d.staging AND c.staging <> d.staging
+	)
+	UPDATE dvmig.run_table t SET state = 'held', message = why
+	FROM dependants d
+	WHERE t.run = $1 AND t.state = 'pending' AND t.staging = d.staging::text AND t.staging <> $2;
+END
+$$;
+COMMENT ON FUNCTION dvmig._apply_gate(bigint, text) IS 'hold the tables that depend on one that failed too often';
+
+CREATE FUNCTION dvmig._finish_run(run bigint, has_failed bool, was_stopped bool, message text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	held text;
+BEGIN
+	SELECT string_agg(DISTINCT t.message, '; ') INTO held
+	FROM dvmig.run_table t WHERE t.run = $1 AND t.state = 'held';
+	UPDATE dvmig.run_history h
+	SET state = CASE WHEN has_failed THEN 'failed' WHEN was_stopped THEN 'stopped'
+			WHEN held IS NOT NULL THEN 'held' ELSE 'completed' END,
+		message = coalesce($4, CASE WHEN NOT was_stopped THEN held || '; dvmig.resume(' || $1 || ') goes past the gate' END,
+			(SELECT string_agg(t.staging || ': ' || t.message, '; ') FROM dvmig.run_table t WHERE t.run = $1 AND t.message IS NOT NULL)),
+		ended_at = clock_timestamp(), updated_at = clock_timestamp(), in_flight = 0, pid = NULL
+	WHERE h.run = $1;
+	INSERT INTO dvmig.event (role, migration, kind, object, detail)
+	SELECT session_user, h.migration, 'run ended', h.run::text,
+		jsonb_build_object('state', h.state, 'succeeded', h.succeeded, 'failed', h.failed)
+	FROM dvmig.run_history h WHERE h.run = $1;
+END
+$$;
+COMMENT ON FUNCTION dvmig._finish_run(bigint, bool, bool, text) IS 'store how a run ended';
+
+-- _run_references: what has to be read from Dataverse before rows can be sent.
+CREATE FUNCTION dvmig._run_references(run bigint)
+RETURNS TABLE (referenced_table text, match_on text, keys_sql text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT c.referenced_table, array_to_string(c.match_on, ','),
+		'SELECT array_agg(DISTINCT k) FROM (' || string_agg(format(
+			'SELECT %s AS k FROM %s s WHERE s.processing_flag IN (''U'', ''S'') AND s.action_flag <> ''D''',
+			(SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i)
+			 FROM unnest(c.expression_sql) WITH ORDINALITY u(e, i)), c.staging), ' UNION ALL ')
+		|| ') q WHERE k IS NOT NULL'
+	FROM dvmig.column_map c
+	WHERE c.kind = 'reference'
+	  AND c.staging::text IN (SELECT t.staging FROM dvmig.run_table t WHERE t.run = $1)
+	GROUP BY c.referenced_table, c.match_on
+$$;
+COMMENT ON FUNCTION dvmig._run_references(bigint) IS 'keys of existing records that the lookups of a run need';
+
+-- --------------------------------------------------------------------- starting
+
+-- _settle_dead_runs: runs whose worker is gone without saying so.
+CREATE FUNCTION dvmig._settle_dead_runs() RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE dvmig.run_history SET state = 'interrupted', ended_at = clock_timestamp(), pid = NULL, in_flight = 0,
+		message = coalesce(message || '; ', '') || 'the worker ended without finishing; the next run settles what is in doubt'
+	WHERE state IN ('starting', 'running', 'stopping') AND NOT dvmig._run_alive(run)
+	  AND started_at < now() - interval '5 seconds'
+$$;
+COMMENT ON FUNCTION dvmig._settle_dead_runs() IS 'mark runs as interrupted whose worker is gone';
+
+CREATE FUNCTION dvmig._start(caller oid, migration text, tables text[], resend bool, ignore_gate bool, max_rows int) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	m dvmig.migration;
+	new_run bigint;
+	busy record;
+BEGIN
+	m := dvmig._migration_to_run(caller, migration);
+	PERFORM dvmig._settle_dead_runs();
+	SELECT h.run, t.staging INTO busy
+	FROM dvmig.run_history h JOIN dvmig.run_table t USING (run)
+	WHERE h.state IN ('starting', 'running', 'stopping')
+	  AND t.staging IN (SELECT mt.staging::text FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id)
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
+			MESSAGE = format('staging table %s is being migrated by run %s', busy.staging, busy.run),
+			HINT = format('Wait for it with dvmig.wait(%s), or end it with dvmig.stop(%1$s).', busy.run);
+	END IF;
+	IF NOT EXISTS (SELECT FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id) THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('migration "%s" has no staging tables', m.name),
+			HINT = 'Add one with dvmig.add_table().';
+	END IF;
+	PERFORM dvmig._check_owner_can_run(m.owner);
+	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options)
+	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller),
+		jsonb_strip_nulls(jsonb_build_object('tables', tables, 'resend', resend, 'ignore_gate', ignore_gate, 'max_rows', max_rows)))
+	RETURNING run INTO new_run;
+	PERFORM dvmig._plan_run(new_run, m.migration_id, tables);
+	IF NOT resend THEN
+		PERFORM dvmig._check_resend(new_run);
+	END IF;
+	INSERT INTO dvmig.event (role, migration, kind, object, detail)
+	VALUES (pg_get_userbyid(caller), m.name, 'start', new_run::text,
+		(SELECT h.options FROM dvmig.run_history h WHERE h.run = new_run));
+	PERFORM dvmig._launch(new_run, m.owner);
+	RETURN new_run;
+END
+$$;
+COMMENT ON FUNCTION dvmig._start(oid, text, text[], bool, bool, int) IS 'start a run: see dvmig.start()';
+
+-- _plan_run: one row per table and pass, in the order they will be walked.
+CREATE FUNCTION dvmig._plan_run(run bigint, migration_id int, tables text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	chosen regclass[];
+BEGIN
+	IF tables IS NOT NULL THEN
+		SELECT array_agg(t::regclass) INTO chosen FROM unnest(tables) t;
+		IF EXISTS (SELECT FROM unnest(chosen) c WHERE NOT EXISTS
+				(SELECT FROM dvmig.migration_table mt WHERE mt.staging = c AND mt.migration_id = $2)) THEN
+			RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+				MESSAGE = 'a table to start with is not a staging table of this migration',
+				HINT = 'dvmig.status lists the staging tables of each migration.';
+		END IF;
+	END IF;
+	INSERT INTO dvmig.run_table (run, staging, pass, step, wave, deferred)
+	SELECT $1, q.staging::text, q.pass, row_number() OVER (ORDER BY q.ord, q.wave * q.dir, q.staging::text), q.wave, q.deferred
+	FROM (
+		SELECT w.staging, 'write' AS pass, 1 AS ord, 1 AS dir, w.wave, w.deferred FROM dvmig._waves($2) w
+		UNION ALL
+		SELECT w.staging, 'deferred', 2, 1, w.wave, w.deferred FROM dvmig._waves($2) w WHERE cardinality(w.deferred) > 0
+		UNION ALL
+		SELECT w.staging, 'delete', 3, -1, w.wave, '{}' FROM dvmig._waves($2) w
+	) q
+	WHERE chosen IS NULL OR q.staging = ANY (chosen);
+END
+$$;
+COMMENT ON FUNCTION dvmig._plan_run(bigint, int, text[]) IS 'the steps of a run, in order: creates and updates by wave, deferred lookups, deletes in reverse';
+
+-- _check_resend: truncate and reload is the commonest nightly job; what is
+-- unchanged is not sent, but a mapping or source that changed everything must
+-- not silently write all of it again.
+CREATE FUNCTION dvmig._check_resend(run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t record;
+	n bigint;
+	total bigint := 0;
+	places text[] := '{}';
+	max_resend int := current_setting('dvmig.max_resend')::int;
+BEGIN
+	FOR t IN SELECT r.staging, r.deferred, mt.success_table, mt.source_key, m.owner
+		FROM dvmig.run_table r JOIN dvmig.migration_table mt ON mt.staging::text = r.staging
+		JOIN dvmig.migration m USING (migration_id)
+		WHERE r.run = $1 AND r.pass = 'write' LOOP
+		-- cheap first: how many rows are loaded already and unprocessed
+		n := dvmig._query_as(t.owner, format(
+			'SELECT count(*) FROM (SELECT FROM %s s JOIN %s x USING (%s) WHERE s.processing_flag = ''U'' AND s.action_flag = ''I'' AND x.operation <> ''D'' LIMIT %s) q',
+			t.staging, t.success_table, (SELECT string_agg(quote_ident(k), ', ') FROM unnest(t.source_key) k), max_resend + 1))::bigint;
+		IF n > max_resend OR total + n > max_resend THEN
+			n := dvmig._count_changed(t.staging::regclass, t.deferred, t.owner);
+		END IF;
+		IF n > 0 THEN
+			total := total + n;
+			places := places || format('%s rows of %s', n, t.staging);
+		END IF;
+	END LOOP;
+	IF total > max_resend THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('%s rows that are already loaded would be written again', total),
+			DETAIL = array_to_string(places, ', ') || format('; dvmig.max_resend is %s.', max_resend),
+			HINT = 'If that is meant, start with resend => true.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_resend(bigint) IS 'refuse a run that would write more than dvmig.max_resend loaded rows again';
+
+-- _count_changed: loaded and unprocessed rows whose content differs from what
+-- was sent, found by encoding them as a run would.
+CREATE FUNCTION dvmig._count_changed(staging regclass, deferred text[], owner oid) RETURNS bigint
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_count_changed';
+COMMENT ON FUNCTION dvmig._count_changed(regclass, text[], oid) IS 'rows already loaded that a run would write again, by content';
+
+CREATE FUNCTION dvmig.start(migration text, tables text[] DEFAULT NULL, resend bool DEFAULT false,
+	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL) RETURNS bigint
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.start(text, text[], bool, bool, int) IS
+	'start a run in the background and return its number; it begins when the calling transaction commits. tables: only these; resend: loaded rows that changed may be written again in any number; ignore_gate: do not hold dependants of tables that failed too often; max_rows: at most so many rows of each table';
+
+CREATE PROCEDURE dvmig.run(migration text, tables text[] DEFAULT NULL, resend bool DEFAULT false,
+	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_run';
+COMMENT ON PROCEDURE dvmig.run(text, text[], bool, bool, int) IS
+	'run a migration and wait for its end, telling progress; an error at the end if the run failed; cancelling it stops the run cleanly';
+
+-- ------------------------------------------------------- stopping and waiting
+
+CREATE FUNCTION dvmig._run_state(run bigint, OUT state text, OUT message text, OUT succeeded bigint, OUT failed bigint,
+	OUT unchanged bigint, OUT parked bigint, OUT rows_total bigint, OUT rows_read bigint, OUT current_table text)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT h.state, h.message, h.succeeded, h.failed, h.unchanged, h.parked,
+		(SELECT sum(t.rows_total)::bigint FROM dvmig.run_table t WHERE t.run = h.run), h.rows_read,
+		(SELECT t.staging || CASE t.pass WHEN 'write' THEN '' ELSE ' (' || t.pass || ')' END FROM dvmig.run_table t WHERE t.run = h.run AND t.state = 'running' LIMIT 1)
+	FROM dvmig.run_history h WHERE h.run = $1
+$$;
+COMMENT ON FUNCTION dvmig._run_state(bigint) IS 'where a run stands, for those who wait for it';
+
+CREATE FUNCTION dvmig._wait_look(caller oid, run bigint, OUT state text, OUT message text, OUT succeeded bigint, OUT failed bigint,
+	OUT unchanged bigint, OUT parked bigint, OUT rows_total bigint, OUT rows_read bigint, OUT current_table text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM dvmig._migration_to_view(caller, h.migration) FROM dvmig.run_history h WHERE h.run = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
+			HINT = 'dvmig.run_history lists the runs.';
+	END IF;
+	PERFORM dvmig._settle_dead_runs();
+	SELECT * INTO state, message, succeeded, failed, unchanged, parked, rows_total, rows_read, current_table FROM dvmig._run_state(run);
+END
+$$;
+COMMENT ON FUNCTION dvmig._wait_look(oid, bigint) IS 'where a run stands, checked for the caller';
+
+CREATE FUNCTION dvmig.wait_look(run bigint, OUT state text, OUT message text, OUT succeeded bigint, OUT failed bigint,
+	OUT unchanged bigint, OUT parked bigint, OUT rows_total bigint, OUT rows_read bigint, OUT current_table text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.wait_look(bigint) IS 'where a run stands, at this moment';
+
+CREATE FUNCTION dvmig.wait(run bigint, timeout interval DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + timeout;
+	look record;
+BEGIN
+	LOOP
+		look := dvmig.wait_look(run);
+		EXIT WHEN look.state NOT IN ('starting', 'running', 'stopping') OR clock_timestamp() >= until;
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+	RETURN look.state;
+END
+$$;
+COMMENT ON FUNCTION dvmig.wait(bigint, interval) IS 'wait until a run has ended, or the time is over; returns its state. Call it in a transaction after the one that started the run';
+
+CREATE FUNCTION dvmig._stop(caller oid, run bigint) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	h dvmig.run_history;
+BEGIN
+	SELECT r.* INTO h FROM dvmig.run_history r WHERE r.run = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
+			HINT = 'dvmig.run_history lists the runs.';
+	END IF;
+	PERFORM dvmig._migration_to_run(caller, h.migration);
+	PERFORM dvmig._settle_dead_runs();
+	UPDATE dvmig.run_history r SET stop_requested = true, state = CASE r.state WHEN 'running' THEN 'stopping' ELSE r.state END
+	WHERE r.run = $2 AND r.state IN ('starting', 'running', 'stopping') RETURNING r.* INTO h;
+	IF FOUND THEN
+		INSERT INTO dvmig.event (role, migration, kind, object) VALUES (pg_get_userbyid(caller), h.migration, 'stop', run::text);
+	END IF;
+	RETURN (SELECT r.state FROM dvmig.run_history r WHERE r.run = $2);
+END
+$$;
+COMMENT ON FUNCTION dvmig._stop(oid, bigint) IS 'ask a run to end: see dvmig.stop()';
+
+CREATE FUNCTION dvmig.stop(run bigint) RETURNS text
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.stop(bigint) IS 'ask a run to end once the replies it waits for are recorded; returns its state';
+
+CREATE FUNCTION dvmig._resume(caller oid, run bigint) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	h dvmig.run_history;
+BEGIN
+	SELECT r.* INTO h FROM dvmig.run_history r WHERE r.run = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
+			HINT = 'dvmig.run_history lists the runs.';
+	END IF;
+	RETURN dvmig._start(caller, h.migration,
+		(SELECT array_agg(t) FROM jsonb_array_elements_text(nullif(h.options -> 'tables', 'null')) t),
+		coalesce((h.options ->> 'resend')::bool, false), true, (h.options ->> 'max_rows')::int);
+END
+$$;
+COMMENT ON FUNCTION dvmig._resume(oid, bigint) IS 'go on after a held or interrupted run: see dvmig.resume()';
+
+CREATE FUNCTION dvmig.resume(run bigint) RETURNS bigint
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.resume(bigint) IS 'start a run that goes on where this one was held, stopped or interrupted, past the gate; returns the new run';
+
+-- --------------------------------------------------------------------- retrying
+
+CREATE FUNCTION dvmig._retry(caller oid, staging regclass, filter text) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table;
+	m text;
+	n bigint;
+BEGIN
+	SELECT mt.* INTO t FROM dvmig.migration_table mt WHERE mt.staging = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = format('table %s is not a staging table of a migration', staging),
+			HINT = 'dvmig.status lists the staging tables.';
+	END IF;
+	SELECT mi.name INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
+	PERFORM dvmig._migration_to_run(caller, m);
+	-- with the caller's rights: he may change what he may change, no more
+	n := dvmig._query_as(caller, format(
+		'WITH again AS (UPDATE %s s SET processing_flag = ''U'' FROM %s e WHERE %s AND s.processing_flag = ''E'' AND (%s) RETURNING 1) SELECT count(*) FROM again',
+		t.staging, t.error_table,
+		(SELECT string_agg(format('e.%I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k),
+		coalesce(filter, 'true')))::bigint;
+	INSERT INTO dvmig.event (role, migration, kind, object, detail)
+	VALUES (pg_get_userbyid(caller), m, 'retry', staging::text, jsonb_build_object('filter', filter, 'rows', n));
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION dvmig._retry(oid, regclass, text) IS 'failed rows become unprocessed again: see dvmig.retry()';
+
+CREATE FUNCTION dvmig.retry(staging regclass, filter text DEFAULT NULL) RETURNS bigint
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.retry(regclass, text) IS
+	'failed rows become unprocessed again, for the next run; returns how many. filter: SQL condition over the staging row (s) and its error (e)';

@@ -1,0 +1,175 @@
+-- What a DBA looks at: status, progress, top_errors.
+--
+-- The views call public functions, which run with the rights of the extension
+-- but know who asks: each shows the migrations that the asking role may see.
+
+CREATE FUNCTION dvmig._table_counts(staging regclass) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table;
+	owner oid;
+	counts jsonb;
+	waiting text;
+	joins text;
+	deferred text[];
+BEGIN
+	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
+	SELECT m.owner INTO owner FROM dvmig.migration m WHERE m.migration_id = t.migration_id;
+	counts := dvmig._query_as(owner, format(
+		$q$SELECT jsonb_build_object('staged', count(*),
+			'unprocessed', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND %1$s),
+			'left_out', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND NOT %1$s),
+			'owed', count(*) FILTER (WHERE s.processing_flag = 'S'),
+			'succeeded', count(*) FILTER (WHERE s.processing_flag IN ('S', 'P')),
+			'failed', count(*) FILTER (WHERE s.processing_flag = 'E'))::text FROM %2$s s$q$,
+		coalesce(format('((%s) IS TRUE)', t.filter_sql), 'true'), $1))::jsonb;
+	-- Parked: a parent is neither loaded nor being loaded before its children.
+	IF (counts ->> 'unprocessed')::bigint > 0 THEN
+		SELECT w.deferred INTO deferred FROM dvmig._waves(t.migration_id) w WHERE w.staging = $1;
+		SELECT string_agg(m.parked_sql, ', ' ORDER BY m.ordinal), string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
+		INTO waiting, joins
+		FROM dvmig._map_sql($1) m
+		WHERE m.parked_sql IS NOT NULL AND NOT m.target_column = ANY (coalesce(deferred, '{}'));
+		IF waiting IS NOT NULL THEN
+			BEGIN
+				counts := counts || jsonb_build_object('parked', dvmig._query_as(owner, format(
+					'SELECT count(*) FROM (%s) s %s WHERE coalesce(%s, NULL::text) IS NOT NULL',
+					(SELECT p.inner_sql FROM dvmig._projection($1, 'write') p), joins, waiting))::bigint);
+			EXCEPTION WHEN data_exception THEN
+				-- a key that does not cast: that row will fail, not wait
+				counts := counts || jsonb_build_object('parked', NULL);
+			END;
+		END IF;
+	END IF;
+	RETURN jsonb_build_object('parked', 0) || counts;
+END
+$$;
+COMMENT ON FUNCTION dvmig._table_counts(regclass) IS 'rows of a staging table by what has become of them, counted with the owner''s rights';
+
+CREATE FUNCTION dvmig._status_rows(caller oid)
+RETURNS TABLE (migration text, staging text, target text, staged bigint, unprocessed bigint, parked bigint, in_doubt bigint,
+	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t record;
+	c jsonb;
+	live bool;
+BEGIN
+	PERFORM dvmig._settle_dead_runs();
+	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table
+		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
+		WHERE dvmig._may_view(caller, m.migration_id)
+		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.staging)
+		ORDER BY m.name, mt.position LOOP
+		c := dvmig._table_counts(t.tab);
+		migration := t.name; staging := t.tab::text; target := t.tgt;
+		staged := c ->> 'staged'; unprocessed := c ->> 'unprocessed'; parked := c ->> 'parked';
+		succeeded := c ->> 'succeeded'; failed := c ->> 'failed'; left_out := c ->> 'left_out'; owed := c ->> 'owed';
+		invariant_holds := staged = unprocessed + succeeded + failed + left_out;
+		SELECT h.run, h.state INTO last_run, last_state
+		FROM dvmig.run_table r JOIN dvmig.run_history h USING (run) WHERE r.staging = t.tab::text
+		ORDER BY h.run DESC LIMIT 1;
+		live := coalesce(last_state IN ('starting', 'running', 'stopping'), false);
+		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE unprocessed - coalesce(parked, 0) END;
+		next_step := CASE
+			WHEN live THEN format('run %s is at work: see dvmig.progress', last_run)
+			WHEN last_state = 'held' THEN format('look at %s, then SELECT dvmig.resume(%s)', t.error_table, last_run)
+			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)
+			WHEN unprocessed > coalesce(parked, 0) THEN format('CALL dvmig.run(%L)', t.name)
+			WHEN failed > 0 THEN format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab)
+			WHEN parked > 0 THEN 'rows wait for their parents: correct those that failed'
+			WHEN owed > 0 THEN format('CALL dvmig.run(%L): deferred lookups are owed', t.name)
+			ELSE 'done' END;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._status_rows(oid) IS 'rows of dvmig.status for a role';
+
+CREATE FUNCTION dvmig.status_rows()
+RETURNS TABLE (migration text, staging text, target text, staged bigint, unprocessed bigint, parked bigint, in_doubt bigint,
+	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.status_rows() IS 'rows of dvmig.status';
+
+CREATE VIEW dvmig.status AS SELECT * FROM dvmig.status_rows();
+COMMENT ON VIEW dvmig.status IS
+	'per staging table: staged = unprocessed + succeeded + failed + left_out at any instant; parked and in_doubt are part of unprocessed, owed (a later pass) is part of succeeded; next_step says what to do';
+
+-- top_errors reads the error tables with the rights of who asks: their
+-- messages may quote row content, which is for those who may read the rows.
+CREATE FUNCTION dvmig._top_error_rows(caller oid)
+RETURNS TABLE (migration text, staging text, error_class text, code text, error_column text, failed_rows bigint, message text, sample_key text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t record;
+	result jsonb;
+BEGIN
+	FOR t IN SELECT m.name, mt.staging AS tab, mt.error_table, mt.source_key
+		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
+		WHERE dvmig._may_view(caller, m.migration_id)
+		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.error_table)
+		  AND has_table_privilege(caller, mt.error_table, 'SELECT')
+		ORDER BY m.name, mt.position LOOP
+		result := dvmig._query_as(caller, format(
+			$q$SELECT coalesce(jsonb_agg(q), '[]')::text FROM (SELECT e.error_class, e.code, e.error_column, count(*) AS failed_rows,
+				min(e.message) AS message, (array_agg(concat_ws(', ', %s) ORDER BY e.recorded_at))[1] AS sample_key
+				FROM %s e GROUP BY 1, 2, 3) q$q$,
+			(SELECT string_agg(format('e.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)), t.error_table))::jsonb;
+		RETURN QUERY SELECT t.name, t.tab::text, r.error_class, r.code, r.error_column, r.failed_rows, r.message, r.sample_key
+			FROM jsonb_to_recordset(result) r(error_class text, code text, error_column text, failed_rows bigint, message text, sample_key text);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._top_error_rows(oid) IS 'rows of dvmig.top_errors for a role';
+
+CREATE FUNCTION dvmig.top_error_rows()
+RETURNS TABLE (migration text, staging text, error_class text, code text, error_column text, failed_rows bigint, message text, sample_key text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.top_error_rows() IS 'rows of dvmig.top_errors';
+
+CREATE VIEW dvmig.top_errors AS SELECT * FROM dvmig.top_error_rows() ORDER BY failed_rows DESC, migration, staging, error_class, code;
+COMMENT ON VIEW dvmig.top_errors IS 'failed rows by table, class, code and column, with one message and key each, most frequent first';
+
+CREATE FUNCTION dvmig._progress_rows(caller oid)
+RETURNS TABLE (run bigint, migration text, state text, current_table text, pass text, rows_read bigint, rows_total bigint, succeeded bigint,
+	failed bigint, unchanged bigint, parked bigint, rows_per_second numeric, eta interval, error_share numeric, requests bigint,
+	in_flight int, throttled bigint, throttled_share numeric, bytes_sent bigint, elapsed interval, message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM dvmig._settle_dead_runs();
+	RETURN QUERY
+	SELECT h.run, h.migration, h.state, c.staging, c.pass, h.rows_read, n.total, h.succeeded, h.failed, h.unchanged, h.parked,
+		round(((h.succeeded + h.failed) / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 1),
+		CASE WHEN h.rows_read > 0 AND n.total >= h.rows_read
+			THEN date_trunc('second', q.spent * ((n.total - h.rows_read)::double precision / h.rows_read)) END,
+		round(h.failed::numeric / nullif(h.succeeded + h.failed, 0), 4), h.requests, h.in_flight, h.throttled,
+		round((h.throttled_ms / 1000.0 / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 4),
+		h.bytes_sent, q.spent, h.message
+	FROM dvmig.run_history h
+	CROSS JOIN LATERAL (SELECT clock_timestamp() - h.started_at AS spent) q
+	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run) n
+	LEFT JOIN dvmig.run_table c ON c.run = h.run AND c.state = 'running'
+	WHERE h.state IN ('starting', 'running', 'stopping') AND dvmig._may_view(caller, h.migration_id)
+	ORDER BY h.run;
+END
+$$;
+COMMENT ON FUNCTION dvmig._progress_rows(oid) IS 'rows of dvmig.progress for a role';
+
+CREATE FUNCTION dvmig.progress_rows()
+RETURNS TABLE (run bigint, migration text, state text, current_table text, pass text, rows_read bigint, rows_total bigint, succeeded bigint,
+	failed bigint, unchanged bigint, parked bigint, rows_per_second numeric, eta interval, error_share numeric, requests bigint,
+	in_flight int, throttled bigint, throttled_share numeric, bytes_sent bigint, elapsed interval, message text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.progress_rows() IS 'rows of dvmig.progress';
+
+CREATE VIEW dvmig.progress AS SELECT * FROM dvmig.progress_rows();
+COMMENT ON VIEW dvmig.progress IS 'runs at work: rows, rate, time left, requests in flight, share throttled; figures are at most a second old';

@@ -1,0 +1,240 @@
+/*
+ * encode.c - one row of the projection to what will be sent, or to a verdict
+ *
+ * A row that cannot be sent (a lookup that does not resolve, a value JSON or
+ * Dataverse has no room for) gets its verdict here and costs no request.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "encode.h"
+
+/* Columns of one direction, with the types this tuple descriptor has. */
+static DvPayloadColumn *
+columns_of(DvStep *step, TupleDesc desc, int send, int *n)
+{
+	const DvProjection *p = step->projection;
+	DvPayloadColumn *columns = MemoryContextAllocZero(step->context,
+													  sizeof(DvPayloadColumn) * (p->ncolumns + 1));
+	int			i;
+
+	*n = 0;
+	for (i = 0; i < p->ncolumns; i++)
+	{
+		if (p->columns[i].send != send)
+			continue;
+		columns[*n] = p->columns[i];
+		columns[*n].type = getBaseType(TupleDescAttr(desc, p->columns[i].attnum - 1)->atttypid);
+		(*n)++;
+	}
+	dv_payload_prepare(columns, *n);
+	return columns;
+}
+
+/*
+ * The appender is built for one row type. SPI re-plans silently when a user
+ * alters the table, so every batch is compared with it.
+ */
+void
+dv_encode_descriptor(DvStep *step, TupleDesc desc)
+{
+	MemoryContext old;
+
+	if (step->desc != NULL && equalTupleDescs(step->desc, desc))
+		return;
+	old = MemoryContextSwitchTo(step->context);
+	step->desc = CreateTupleDescCopy(desc);
+	step->both = columns_of(step, desc, DV_SEND_INSERT | DV_SEND_UPDATE, &step->nboth);
+	step->insert_only = columns_of(step, desc, DV_SEND_INSERT, &step->ninsert_only);
+	step->update_only = columns_of(step, desc, DV_SEND_UPDATE, &step->nupdate_only);
+	MemoryContextSwitchTo(old);
+}
+
+DvVerdict *
+dv_encode_verdict(const char *error_class, const char *code, const char *column, const char *message)
+{
+	DvVerdict  *v = palloc0(sizeof(DvVerdict));
+
+	v->kind = DV_FAIL_ROW;
+	strlcpy(v->error_class, error_class, sizeof(v->error_class));
+	strlcpy(v->code, code, sizeof(v->code));
+	strlcpy(v->column, column, sizeof(v->column));
+	/* cut at a character, not inside one */
+	if (message != NULL)
+	{
+		int			len = pg_mbcliplen(message, strlen(message), sizeof(v->message) - 1);
+
+		memcpy(v->message, message, len);
+		v->message[len] = '\0';
+	}
+	return v;
+}
+
+/* A lookup or choice that does not resolve: "class|column" from the projection. */
+static void
+take_fault(DvStep *step, DvRow *row, char *fault)
+{
+	static const struct
+	{
+		const char *kind;
+		const char *error_class;
+		const char *code;
+		const char *message;
+	}			faults[] = {
+		{"choice", "choice", "unknown_choice", "the source text stands for no value of the choice column"},
+		{"orphan", "lookup", "orphan", "no row of the parent staging table has this key"},
+		{"reference", "lookup", "reference_not_found", "no record of the referenced table matches"},
+		{"ambiguous", "lookup", "reference_ambiguous", "more than one record of the referenced table matches"},
+	};
+	char	   *column = strchr(fault, '|');
+	int			i;
+
+	*column++ = '\0';
+	for (i = 0; i < (int) lengthof(faults); i++)
+		if (strcmp(fault, faults[i].kind) == 0)
+			dv_outcome_failure(step, row, dv_encode_verdict(faults[i].error_class, faults[i].code,
+														column, faults[i].message));
+}
+
+/* Append both directions' members; false with a recorded fault if it cannot be. */
+static bool
+append_members(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc)
+{
+	DvPayloadFault fault;
+	int			op = row->wire.op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT;
+	DvPayloadColumn *extra = op == DV_SEND_UPDATE ? step->update_only : step->insert_only;
+	int			nextra = op == DV_SEND_UPDATE ? step->nupdate_only : step->ninsert_only;
+	int			start = out->len;
+	int			before;
+
+	if (!dv_payload_append(out, step->both, step->nboth, tuple, desc, op, false, &fault))
+		goto failed;
+	before = out->len;
+	if (nextra > 0)
+	{
+		if (before > start)
+			appendStringInfoChar(out, ',');
+		if (!dv_payload_append(out, extra, nextra, tuple, desc, op, false, &fault))
+			goto failed;
+		if (out->len == before + 1 && before > start)
+			out->data[--out->len] = '\0';
+	}
+	return true;
+
+failed:
+	out->len = start;
+	out->data[start] = '\0';
+	dv_outcome_failure(step, row, dv_encode_verdict("transform", "22000", fault.column, fault.message));
+	return false;
+}
+
+/*
+ * Hash of the columns that go both ways, in the form a create has, deferred
+ * ones included: the same whether the row was last created or updated.
+ */
+static bool
+hash_content(DvStep *step, DvRow *row, StringInfo scratch, HeapTuple tuple, TupleDesc desc)
+{
+	DvPayloadFault fault;
+
+	resetStringInfo(scratch);
+	if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, false, &fault))
+		return true;			/* append_members() tells of the fault */
+	if (step->projection->has_deferred)
+	{
+		appendStringInfoChar(scratch, '|');
+		if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, true, &fault))
+		{
+			dv_outcome_failure(step, row, dv_encode_verdict("transform", "22000", fault.column, fault.message));
+			return false;
+		}
+	}
+	dv_payload_hash(scratch->data, scratch->len, row->hash);
+	/* What goes with updates only has not been sent by a create. */
+	row->has_hash = step->nupdate_only == 0 || row->wire.op == 'U';
+	return true;
+}
+
+/* Is the content the same as what was last written? */
+static bool
+is_unchanged(const DvRow *row, const Datum *values, const bool *nulls)
+{
+	bytea	   *last = nulls[DV_PROJ_HASH - 1] ? NULL : DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
+
+	return last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash) &&
+		memcmp(VARDATA_ANY(last), row->hash, sizeof(row->hash)) == 0;
+}
+
+/*
+ * Encode one row. True if it is to be sent; false where it has a verdict
+ * already, waits for a parent, or is not for now.
+ */
+bool
+dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
+		   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
+{
+	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
+
+	if (fault != NULL && strncmp(fault, "parked|", 7) == 0)
+	{
+		step->lap_parked++;
+		return false;
+	}
+	if (dv_source_answered_too_often(step, row))
+		return false;
+	row->batch->open_rows++;
+	step->lap_taken++;
+	step->counters.rows_read++;
+	if (fault != NULL)
+	{
+		take_fault(step, row, fault);
+		return false;
+	}
+	if (row->wire.id[0] == '\0')
+	{
+		dv_outcome_failure(step, row, dv_encode_verdict("id", "22004", "", "the row has no id"));
+		return false;
+	}
+	row->content_offset = content->len;
+	if (row->wire.op == 'D')
+		return true;
+	if (strcmp(step->projection->pass, "write") == 0)
+	{
+		if (!hash_content(step, row, scratch, tuple, desc))
+			return false;
+		if (row->wire.op == 'U' && row->has_hash && is_unchanged(row, values, nulls))
+		{
+			dv_outcome_success(step, row, "unchanged");
+			return false;
+		}
+	}
+	if (!append_members(step, row, content, tuple, desc))
+		return false;
+	row->wire.content_len = content->len - row->content_offset;
+	return true;
+}
+
+bool
+dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scratch)
+{
+	DvRow		row;
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	bool		changed;
+
+	memset(&row, 0, sizeof(row));
+	dv_encode_descriptor(step, desc);
+	heap_deform_tuple(tuple, desc, values, nulls);
+	row.wire.op = 'U';
+	changed = nulls[DV_PROJ_FAULT - 1] && hash_content(step, &row, scratch, tuple, desc) &&
+		!is_unchanged(&row, values, nulls);
+	pfree(values);
+	pfree(nulls);
+	return changed;
+}

@@ -1,0 +1,31 @@
+/*
+ * encode.h - one row of the projection to what will be sent, or to a verdict
+ */
+#ifndef DV_ENCODE_H
+#define DV_ENCODE_H
+
+#include "engine.h"
+
+/* Build the appender for this row type, unless it is built for it already. */
+extern void dv_encode_descriptor(DvStep *step, TupleDesc desc);
+
+/*
+ * Encode one row into "content". True if it is to be sent; false where it has
+ * a verdict already (among the step's outcomes), waits for a parent, or is not
+ * for now. values and nulls are the tuple's, deformed.
+ */
+extern bool dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
+						  const Datum *values, const bool *nulls,
+						  StringInfo content, StringInfo scratch);
+
+/* Would a run write this row, which is loaded already, again? */
+extern bool dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scratch);
+
+/* A verdict of our own: the row is to blame, and nothing was sent. */
+extern DvVerdict *dv_encode_verdict(const char *error_class, const char *code,
+									const char *column, const char *message);
+
+/* source.c: was this row answered so often that its flag does not hold? */
+extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);
+
+#endif							/* DV_ENCODE_H */

@@ -1,0 +1,329 @@
+/*
+ * engine.c - rows to requests: the loop of a step
+ *
+ * A step is one pass over one table. Its rows are in exactly one place at a
+ * time: in a queued task, in a request, or among the outcomes to be recorded.
+ * No transaction is open while the loop waits.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "engine.h"
+#include "settings.h"
+
+/* Longest wait in one poll, so that stop requests and timers are seen. */
+#define POLL_MS			100
+
+/* Outcomes without a request (unchanged, faults) are recorded in such lots. */
+#define RECORD_LOT		1000
+
+/* Rows waiting in tasks before reading pauses: bounds memory in an outage. */
+#define QUEUED_ROWS_MAX	20000
+
+static HTAB *
+id_table(DvStep *step, const char *name, Size entry)
+{
+	HASHCTL		ctl = {.keysize = sizeof(pg_uuid_t),.entrysize = entry,.hcxt = step->context};
+
+	return hash_create(name, 1024, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+void
+dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
+{
+	HASHCTL		ctl = {.keysize = sizeof(DvVersion),.entrysize = sizeof(DvAnswered),.hcxt = context};
+
+	memset(step, 0, sizeof(DvStep));
+	step->rc = rc;
+	step->context = context;
+	step->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
+	step->outcome_context = AllocSetContextCreate(context, "dvmig outcomes", ALLOCSET_DEFAULT_SIZES);
+	dlist_init(&step->queue);
+	dv_pace_table_init(&step->pace);
+	step->busy_ids = id_table(step, "dvmig busy ids", sizeof(pg_uuid_t));
+	step->known_ids = id_table(step, "dvmig known ids", sizeof(pg_uuid_t));
+	step->taken_ids = id_table(step, "dvmig taken ids", sizeof(pg_uuid_t) + sizeof(int));
+	step->answered = hash_create("dvmig answered versions", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+void
+dv_engine_release_row(DvStep *step, DvRow *row)
+{
+	DvBatch    *batch = row->batch;
+
+	if (row->wire.id[0] != '\0')
+		hash_search(step->busy_ids, &row->uuid, HASH_REMOVE, NULL);
+	if (--batch->open_rows == 0)
+		MemoryContextDelete(batch->context);
+}
+
+void
+dv_engine_fail_run(DvStep *step, const char *message)
+{
+	DvRunContext *rc = step->rc;
+
+	if (!rc->failed)
+		rc->message = MemoryContextStrdup(rc->context, message);
+	rc->failed = true;
+	rc->stopping = true;
+}
+
+static void
+free_task(DvTask *task)
+{
+	dv_buf_free(&task->path);
+	dv_buf_free(&task->body);
+	pfree(task->rows);
+	pfree(task);
+}
+
+static void
+queue_task(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_before, int attempts)
+{
+	DvTask	   *task = MemoryContextAllocZero(step->context, sizeof(DvTask));
+
+	task->stage = stage;
+	task->rows = MemoryContextAlloc(step->context, sizeof(DvRow *) * n);
+	memcpy(task->rows, rows, sizeof(DvRow *) * n);
+	task->n = n;
+	task->not_before = not_before;
+	task->attempts = attempts;
+	dv_buf_init(&task->path, 0);
+	dv_buf_init(&task->body, 0);
+	dlist_push_tail(&step->queue, &task->node);
+	step->queued_rows += n;
+}
+
+void
+dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_before, int attempts)
+{
+	int			chunk = stage == DV_STAGE_FIND ? DV_WIRE_FIND_MAX :
+		stage == DV_STAGE_EACH ? step->pace.each_rows : n;
+	int			i;
+
+	for (i = 0; i < n; i += chunk)
+		queue_task(step, stage, rows + i, Min(chunk, n - i), not_before, attempts);
+}
+
+/* Rows of one operation that need no look first. */
+static void
+queue_op(DvStep *step, DvRow **rows, int n, char op)
+{
+	bool		bulk = op == 'I' ? step->projection->create_multiple :
+		op == 'U' ? step->projection->update_multiple : false;
+	DvRow	  **some = palloc(sizeof(DvRow *) * (n + 1));
+	int			count = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (rows[i]->wire.op == op && !rows[i]->verify)
+			some[count++] = rows[i];
+	if (count > 0)
+		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count, 0, 0);
+	pfree(some);
+}
+
+void
+dv_engine_queue_new(DvStep *step, DvRow **rows, int n)
+{
+	DvRow	  **look = palloc(sizeof(DvRow *) * (n + 1));
+	int			count = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (rows[i]->verify)
+			look[count++] = rows[i];
+	dv_engine_queue(step, DV_STAGE_FIND, look, count, 0, 0);
+	queue_op(step, rows, n, 'I');
+	queue_op(step, rows, n, 'U');
+	queue_op(step, rows, n, 'D');
+	pfree(look);
+}
+
+/* The first task whose time has come. */
+static DvTask *
+ready_task(DvStep *step, TimestampTz now)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &step->queue)
+	{
+		DvTask	   *task = dlist_container(DvTask, node, iter.cur);
+
+		if (task->not_before <= now)
+			return task;
+	}
+	return NULL;
+}
+
+static void
+build_request(DvStep *step, DvTask *task)
+{
+	const DvWireTable *table = &step->projection->wire;
+	const DvWireRow **rows = palloc(sizeof(DvWireRow *) * task->n);
+	char		boundary[40];
+	bool		ok;
+	int			i;
+
+	for (i = 0; i < task->n; i++)
+		rows[i] = &task->rows[i]->wire;
+	dv_buf_reset(&task->path);
+	dv_buf_reset(&task->body);
+	switch (task->stage)
+	{
+		case DV_STAGE_WRITE:
+			strlcpy(task->content_type, "Content-Type: application/json; charset=utf-8", sizeof(task->content_type));
+			ok = dv_wire_bulk(&task->path, &task->body, table, rows, task->n);
+			break;
+		case DV_STAGE_EACH:
+			snprintf(boundary, sizeof(boundary), "batch_%016llx%016llx",
+					 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
+					 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+			snprintf(task->content_type, sizeof(task->content_type),
+					 "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
+			ok = dv_buf_puts(&task->path, "/$batch") &&
+				dv_wire_batch(&task->body, table, boundary, rows, task->n);
+			break;
+		default:
+			ok = dv_wire_find(&task->path, table, rows, task->n);
+	}
+	pfree(rows);
+	if (!ok)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+}
+
+static void
+send_task(DvStep *step, DvTask *task)
+{
+	const char *headers[3] = {NULL, NULL, NULL};
+	int			i;
+
+	build_request(step, task);
+	if (task->stage != DV_STAGE_FIND)
+		headers[0] = task->content_type;
+	if (task->stage == DV_STAGE_EACH)
+		headers[1] = "Prefer: odata.continue-on-error";
+	dlist_delete(&task->node);
+	step->queued_rows -= task->n;
+	task->sent_at = GetCurrentTimestamp();
+	for (i = 0; i < task->n && task->stage != DV_STAGE_FIND; i++)
+	{
+		task->rows[i]->sent_at = task->sent_at;
+		task->rows[i]->attempts++;
+	}
+	step->in_flight++;
+	step->counters.requests++;
+	step->counters.bytes_sent += task->body.len;
+	if (task->stage != DV_STAGE_FIND)
+		step->counters.rows_sent += task->n;
+	dv_session_send(step->rc->session, task->stage == DV_STAGE_FIND ? "GET" : "POST",
+					task->path.data, task->body.data, task->body.len, headers, task);
+}
+
+/* Keep as many requests in flight as the service's pace allows. */
+static void
+fill(DvStep *step)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	DvRunContext *rc = step->rc;
+
+	while (!rc->stopping && dv_pace_may_send(&rc->pace, step->in_flight, now))
+	{
+		DvTask	   *task = ready_task(step, now);
+		DvRow	  **rows;
+		int			n;
+
+		if (task != NULL)
+			send_task(step, task);
+		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX)
+			break;
+		else
+		{
+			rows = dv_source_read(step, step->pace.bulk_rows, &n);
+			if (n > 0)
+				dv_engine_queue_new(step, rows, n);
+			if (step->noutcomes >= RECORD_LOT)
+				dv_outcome_record(step);
+			dv_worker_tick(step);
+		}
+	}
+}
+
+/* When stopping: what is not in flight will not be sent. */
+static void
+drop_queue(DvStep *step)
+{
+	while (!dlist_is_empty(&step->queue))
+	{
+		DvTask	   *task = dlist_container(DvTask, node, dlist_pop_head_node(&step->queue));
+		int			i;
+
+		for (i = 0; i < task->n; i++)
+		{
+			step->unsettled |= task->rows[i]->unknown_since != 0;
+			dv_engine_release_row(step, task->rows[i]);
+		}
+		step->queued_rows -= task->n;
+		free_task(task);
+	}
+}
+
+/*
+ * One lap over the table: until all it took has a verdict. What a turn of the
+ * loop allocates in the current context is given back at its end; all that
+ * lives longer is in the step's context or a batch's.
+ */
+static void
+run_lap(DvStep *step)
+{
+	for (;;)
+	{
+		DvHttpReply *reply;
+		void	   *owner;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(CurrentMemoryContext);
+		dv_worker_tick(step);
+		fill(step);
+		if (step->rc->stopping)
+			drop_queue(step);
+		if (step->noutcomes > 0 && (step->in_flight == 0 || step->noutcomes >= RECORD_LOT))
+			dv_outcome_record(step);
+		if (step->in_flight == 0 && dlist_is_empty(&step->queue) &&
+			(step->lap_done || step->rc->stopping))
+			break;
+		reply = dv_session_poll(step->rc->session, POLL_MS, &owner);
+		if (reply == NULL)
+			continue;
+		step->in_flight--;
+		dv_answer_handle(step, owner, reply);
+		free_task(owner);
+		dv_http_reply_free(reply);
+		dv_outcome_record(step);
+	}
+}
+
+void
+dv_engine_run_step(DvStep *step)
+{
+	MemoryContext scratch = AllocSetContextCreate(step->context, "dvmig loop", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+
+	for (;;)
+	{
+		dv_source_rewind(step);
+		run_lap(step);
+		dv_outcome_retry_flags(step);
+		if (step->error != NULL)
+			ReThrowError(step->error);
+		if (step->rc->stopping || step->lap_taken == 0)
+			break;
+	}
+	step->counters.parked = step->lap_parked;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}

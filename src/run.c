@@ -1,0 +1,312 @@
+/*
+ * run.c - starting a run's worker, and waiting for it in the foreground
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "encode.h"
+#include "spi.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(dv_launch);
+PG_FUNCTION_INFO_V1(dv_run_alive);
+PG_FUNCTION_INFO_V1(dv_run);
+PG_FUNCTION_INFO_V1(dv_count_changed);
+
+/* Seconds between two notices of progress: soon at first, then less often. */
+#define NOTICE_FIRST_S	2
+#define NOTICE_MAX_S	30
+
+/* Rows compared at a time when counting what changed. */
+#define COUNT_ROWS		1000
+
+/* The worker this backend started last, so that a cancel can reach it. */
+static BackgroundWorkerHandle *last_worker;
+
+static void
+refuse_prepare(XactEvent event, void *arg)
+{
+	TransactionId *launched = arg;
+
+	if (event == XACT_EVENT_PRE_PREPARE && TransactionIdIsValid(*launched) &&
+		TransactionIdEquals(*launched, GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot prepare a transaction that started a dvmig run")));
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		*launched = InvalidTransactionId;
+}
+
+/* The worker waits for us: a prepared transaction would keep it for ever. */
+static void
+watch_prepare(void)
+{
+	static bool registered = false;
+	static TransactionId launched;
+
+	if (!registered)
+		RegisterXactCallback(refuse_prepare, &launched);
+	registered = true;
+	launched = GetTopTransactionId();
+}
+
+/*
+ * dv_launch(run bigint, owner oid) registers the run's worker at once, so that
+ * exhausted worker slots are an ordinary error of the caller.
+ */
+Datum
+dv_launch(PG_FUNCTION_ARGS)
+{
+	BackgroundWorker worker;
+	DvWorkerArgs args;
+	MemoryContext old;
+
+	memset(&args, 0, sizeof(args));
+	args.database = MyDatabaseId;
+	args.run = PG_GETARG_INT64(0);
+	args.owner = PG_GETARG_OID(1);
+	args.starter = GetTopTransactionId();
+	watch_prepare();
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "dvmig", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "dv_worker_main", sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, BGW_MAXLEN, "dvmig run " INT64_FORMAT, args.run);
+	strlcpy(worker.bgw_type, "dvmig worker", sizeof(worker.bgw_type));
+	StaticAssertStmt(sizeof(args) <= BGW_EXTRALEN, "arguments fit");
+	memcpy(worker.bgw_extra, &args, sizeof(args));
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (last_worker != NULL)
+		pfree(last_worker);
+	last_worker = NULL;
+	if (!RegisterDynamicBackgroundWorker(&worker, &last_worker))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker could be registered for the run"),
+				 errhint("Increase max_worker_processes, or wait until other workers have ended.")));
+	MemoryContextSwitchTo(old);
+	PG_RETURN_INT32(0);
+}
+
+/* dv_run_alive(run bigint): is the run's lock held by a worker? */
+Datum
+dv_run_alive(PG_FUNCTION_ARGS)
+{
+	LOCKTAG		tag;
+
+	dv_worker_run_tag(&tag, PG_GETARG_INT64(0));
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		PG_RETURN_BOOL(true);
+	LockRelease(&tag, ExclusiveLock, false);
+	PG_RETURN_BOOL(false);
+}
+
+/*
+ * dv_count_changed(staging regclass, deferred text[], owner oid) encodes the
+ * loaded, unprocessed rows as a run would and counts those whose content is
+ * not what was last sent. Definition is read as the caller (the extension's
+ * owner), rows and expressions as the owner of the migration.
+ */
+Datum
+dv_count_changed(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dvmig count", ALLOCSET_DEFAULT_SIZES);
+	DvStep	   *step = MemoryContextAlloc(context, sizeof(DvStep));
+	StringInfoData scratch;
+	Oid			user;
+	int			security;
+	int64		changed = 0;
+	Portal		portal;
+	SPIPlanPtr	plan;
+
+	dv_engine_init_step(step, NULL, context);
+	initStringInfo(&scratch);
+	SPI_connect();
+	step->projection = dv_projection_load(PG_GETARG_OID(0), "write", PG_GETARG_DATUM(1), "", "", context);
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(PG_GETARG_OID(2), security | SECURITY_RESTRICTED_OPERATION);
+	plan = SPI_prepare(psprintf("%s FROM (%s) s %s WHERE x.operation <> 'D' AND s.action_flag = 'I'",
+								step->projection->select_sql, step->projection->inner_sql,
+								step->projection->joins_sql), 0, NULL);
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	for (;;)
+	{
+		uint64		i;
+
+		SPI_cursor_fetch(portal, true, COUNT_ROWS);
+		if (SPI_processed == 0)
+			break;
+		for (i = 0; i < SPI_processed; i++)
+			changed += dv_encode_changed(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &scratch);
+		SPI_freetuptable(SPI_tuptable);
+		CHECK_FOR_INTERRUPTS();
+	}
+	SPI_cursor_close(portal);
+	SetUserIdAndSecContext(user, security);
+	SPI_finish();
+	PG_RETURN_INT64(changed);
+}
+
+/* Ask the worker of this backend's run for a clean end. */
+static void
+signal_stop(void)
+{
+	pid_t		pid;
+
+	if (last_worker != NULL && GetBackgroundWorkerPid(last_worker, &pid) == BGWH_STARTED)
+		kill(pid, SIGUSR2);
+}
+
+/* What wait_look() told; strings live in the caller's context. */
+typedef struct Look
+{
+	char	   *state;
+	char	   *message;
+	int64		succeeded;
+	int64		failed;
+	int64		parked;
+	int64		total;
+	char	   *table;
+} Look;
+
+static int64
+look_number(int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+static void
+look_at(int64 run, Look *look)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run)};
+
+	dv_spi_run("SELECT * FROM dvmig.wait_look($1)", 1, types, values, NULL, SPI_OK_SELECT);
+	look->state = dv_spi_text(0, 1);
+	look->message = dv_spi_text(0, 2);
+	look->succeeded = look_number(3);
+	look->failed = look_number(4);
+	look->parked = look_number(6);
+	look->total = look_number(7);
+	look->table = dv_spi_text(0, 9);
+}
+
+static bool
+has_ended(const Look *look)
+{
+	return strcmp(look->state, "starting") != 0 && strcmp(look->state, "running") != 0 &&
+		strcmp(look->state, "stopping") != 0;
+}
+
+static void
+tell(int64 run, const Look *look)
+{
+	ereport(NOTICE,
+			(errmsg("run " INT64_FORMAT " %s: " INT64_FORMAT " succeeded, " INT64_FORMAT " failed, " INT64_FORMAT " parked%s%s",
+					run, look->state, look->succeeded, look->failed, look->parked,
+					look->table ? ", at work on " : "", look->table ? look->table : ""),
+			 look->message && !has_ended(look) ? errdetail("%s", look->message) : 0));
+}
+
+/* Wait until the run has ended, committing every time it looked. */
+static void
+wait_for_run(int64 run, Look *look)
+{
+	TimestampTz next_notice = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NOTICE_FIRST_S * 1000);
+	int			every = NOTICE_FIRST_S;
+	int			pause = 20;
+
+	for (;;)
+	{
+		look_at(run, look);
+		if (has_ended(look))
+			return;
+		if (GetCurrentTimestamp() >= next_notice)
+		{
+			tell(run, look);
+			every = Min(every * 2, NOTICE_MAX_S);
+			next_notice = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), every * 1000L);
+		}
+		SPI_commit();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, pause, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		/* quick at first, for small runs; then a second */
+		pause = Min(pause * 2, 1000);
+	}
+}
+
+/*
+ * dv_run: CALL dvmig.run(migration, tables, resend, ignore_gate, max_rows)
+ * starts the run and waits for its end without holding a snapshot.
+ */
+Datum
+dv_run(PG_FUNCTION_ARGS)
+{
+	CallContext *call = fcinfo->context && IsA(fcinfo->context, CallContext) ? (CallContext *) fcinfo->context : NULL;
+	Oid			types[5] = {TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, INT4OID};
+	Datum		values[5];
+	char		nulls[6] = "     ";
+	Look		look;
+	int64		run;
+	int			i;
+
+	if (call == NULL || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("dvmig.run cannot be called inside a transaction block or a function"),
+				 errhint("Call it by itself, or use dvmig.start(), which returns at once.")));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	for (i = 0; i < 5; i++)
+	{
+		values[i] = fcinfo->args[i].value;
+		nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
+	}
+	dv_spi_run("SELECT dvmig.start($1, $2, $3, $4, $5)", 5, types, values, nulls, SPI_OK_SELECT);
+	run = look_number(1);
+	SPI_commit();
+	PG_TRY();
+	{
+		wait_for_run(run, &look);
+	}
+	PG_CATCH();
+	{
+		signal_stop();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	tell(run, &look);
+	if (strcmp(look.state, "failed") == 0 || strcmp(look.state, "interrupted") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("run " INT64_FORMAT " %s", run, look.state),
+				 look.message ? errdetail("%s", look.message) : 0,
+				 errhint("See dvmig.run_history and dvmig.status; rows without an outcome are still unprocessed.")));
+	if (strcmp(look.state, "completed") != 0)
+		ereport(WARNING,
+				(errmsg("run " INT64_FORMAT " %s", run, look.state),
+				 look.message ? errdetail("%s", look.message) : 0));
+	SPI_finish();
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,373 @@
+/*
+ * runstate.c - a run's rows in dvmig's tables, and what they tell the worker
+ *
+ * Each function is one short transaction as the owner of the extension, who
+ * alone may write dvmig's tables. What is text to a user (expressions, filters)
+ * is never executed here.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+
+#include "call.h"
+#include "metadata.h"
+#include "runstate.h"
+#include "spi.h"
+
+/* Begin a transaction as the extension's owner. */
+static DvSwitch
+begin(const char *activity)
+{
+	dv_spi_begin(activity);
+	return dv_call_become_extension_owner();
+}
+
+static void
+commit(DvSwitch *before, bool asynchronous)
+{
+	dv_call_restore(before);
+	dv_spi_commit(asynchronous);
+}
+
+static char *
+keep(MemoryContext context, int row, int column)
+{
+	char	   *value = dv_spi_text(row, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+bool
+dv_runstate_load(DvRunContext *rc, DvRunPlan *plan)
+{
+	Oid			types[2] = {INT8OID, INT4OID};
+	Datum		values[2] = {Int64GetDatum(rc->run), Int32GetDatum(MyProcPid)};
+	DvSwitch	before = begin("dvmig: loading the run");
+	bool		there;
+	int			i;
+
+	there = dv_spi_run("UPDATE dvmig.run_history SET state = 'running', pid = $2 WHERE run = $1 AND state = 'starting'"
+					   " RETURNING server, migration, coalesce((options ->> 'max_rows')::int, 0)",
+					   2, types, values, NULL, SPI_OK_UPDATE_RETURNING) == 1;
+	if (there)
+	{
+		plan->server = keep(rc->context, 0, 1);
+		plan->migration = keep(rc->context, 0, 2);
+		rc->max_rows = atoi(dv_spi_text(0, 3));
+		plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
+										 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
+										 1, types, values, NULL, SPI_OK_SELECT);
+		plan->tables = MemoryContextAlloc(rc->context, sizeof(Oid) * (plan->ntables + 1));
+		plan->names = MemoryContextAlloc(rc->context, sizeof(char *) * (plan->ntables + 1));
+		for (i = 0; i < plan->ntables; i++)
+		{
+			plan->tables[i] = atooid(dv_spi_text(i, 1));
+			plan->names[i] = keep(rc->context, i, 2);
+		}
+	}
+	commit(&before, false);
+	return there;
+}
+
+bool
+dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisation_id)
+{
+	Oid			types[3] = {TEXTOID, TEXTOID, INT8OID};
+	Datum		values[3] = {CStringGetTextDatum(plan->server), CStringGetTextDatum(organisation_id), Int64GetDatum(rc->run)};
+	DvSwitch	before = begin("dvmig: checking the organisation");
+	char	   *pinned;
+	bool		same;
+
+	dv_spi_run("INSERT INTO dvmig.organisation (server, organisation_id, pinned_by) SELECT $1, $2::uuid, session_user"
+			   " WHERE $3 > 0 ON CONFLICT (server) DO NOTHING", 3, types, values, NULL, SPI_OK_INSERT);
+	dv_spi_run("UPDATE dvmig.run_history SET organisation_id = $2::uuid WHERE run = $3 AND server = $1",
+			   3, types, values, NULL, SPI_OK_UPDATE);
+	dv_spi_run("SELECT organisation_id FROM dvmig.organisation WHERE server = $1", 1, types, values, NULL, SPI_OK_SELECT);
+	pinned = keep(rc->context, 0, 1);
+	commit(&before, false);
+	same = pinned != NULL && pg_strcasecmp(pinned, organisation_id) == 0;
+	if (!same)
+	{
+		rc->failed = true;
+		rc->message = psprintf("server \"%s\" answers as another organisation (%s) than the pinned one (%s); see dvmig.repin()",
+							   plan->server, organisation_id, pinned ? pinned : "none");
+	}
+	return same;
+}
+
+bool
+dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	DvSwitch	before = begin("dvmig: next table");
+	bool		there;
+
+	there = dv_spi_run("SELECT t.staging::oid, r.staging, r.pass, r.deferred FROM dvmig.run_table r"
+					   " JOIN dvmig.migration_table t ON t.staging::text = r.staging"
+					   " WHERE r.run = $1 AND r.state = 'pending' ORDER BY r.step LIMIT 1",
+					   1, types, values, NULL, SPI_OK_SELECT) == 1;
+	if (there)
+	{
+		MemoryContext old = MemoryContextSwitchTo(rc->context);
+		bool		isnull;
+
+		plan->staging = atooid(dv_spi_text(0, 1));
+		plan->name = keep(rc->context, 0, 2);
+		plan->pass = keep(rc->context, 0, 3);
+		plan->deferred = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull), false, -1);
+		MemoryContextSwitchTo(old);
+	}
+	commit(&before, false);
+	return there;
+}
+
+/* Rows the step has before it, counted with the owner's rights. */
+static void
+count_rows(DvStep *step, const DvStepPlan *plan)
+{
+	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
+	Datum		values[4] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
+	CStringGetTextDatum(plan->pass), (Datum) 0};
+	int64		rows;
+	bool		isnull;
+	DvSwitch	before;
+
+	dv_spi_begin("dvmig: counting rows");
+	dv_spi_run(psprintf("SELECT count(*) FROM (%s) s", step->projection->inner_sql), 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	dv_spi_commit(true);
+
+	values[3] = Int64GetDatum(rows);
+	before = begin("dvmig: counting rows");
+	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
+			   4, types, values, NULL, SPI_OK_UPDATE);
+	commit(&before, true);
+}
+
+void
+dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
+{
+	DvRunContext *rc = step->rc;
+	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, OIDOID};
+	Datum		values[4] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name),
+	CStringGetTextDatum(plan->pass), ObjectIdGetDatum(plan->staging)};
+	DvSwitch	before = begin("dvmig: loading the definition");
+
+	step->projection = dv_projection_load(plan->staging, plan->pass, plan->deferred,
+										  dv_session_api_path(rc->session),
+										  dv_session_api_url(rc->session), step->context);
+	dv_spi_run("UPDATE dvmig.run_table SET state = 'running', started_at = clock_timestamp()"
+			   " WHERE run = $1 AND staging = $2 AND pass = $3", 3, types, values, NULL, SPI_OK_UPDATE);
+
+	/* Committed with its WAL flushed before the first request goes out. */
+	dv_spi_run("SELECT clean_end FROM dvmig.migration_table WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
+			   4, types, values, NULL, SPI_OK_SELECT);
+	step->forgotten = SPI_processed == 1 && strcmp(dv_spi_text(0, 1), "f") == 0;
+	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = false WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
+			   4, types, values, NULL, SPI_OK_UPDATE);
+	commit(&before, false);
+	count_rows(step, plan);
+}
+
+/* Figures of the step into run_table. $1 run, $2 staging, $3 pass. */
+static void
+store_figures(DvStep *step, const DvStepPlan *plan)
+{
+	const DvCounters *c = &step->counters;
+	Oid			types[9] = {INT8OID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum		values[9] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
+		CStringGetTextDatum(plan->pass), Int64GetDatum(c->rows_read), Int64GetDatum(c->succeeded),
+		Int64GetDatum(c->failed), Int64GetDatum(c->unchanged), Int64GetDatum(c->parked), Int64GetDatum(c->requests)
+	};
+
+	dv_spi_run("UPDATE dvmig.run_table SET rows_read = $4, succeeded = $5, failed = $6, unchanged = $7, parked = $8, requests = $9"
+			   " WHERE run = $1 AND staging = $2 AND pass = $3", 9, types, values, NULL, SPI_OK_UPDATE);
+}
+
+/* Figures of the run: ended steps and, where given, the one at work. */
+static void
+store_run_figures(DvRunContext *rc, const DvStep *step)
+{
+	DvCounters	c = rc->total;
+	Oid			types[13];
+	Datum		values[13];
+	char		nulls[14] = "             ";
+	const char *message = rc->message ? rc->message : rc->waiting[0] ? psprintf("waiting: %s", rc->waiting) : NULL;
+	int			i;
+
+	if (step != NULL)
+	{
+		const int64 *from = (const int64 *) &step->counters;
+		int64	   *to = (int64 *) &c;
+
+		for (i = 0; i < (int) (sizeof(DvCounters) / sizeof(int64)); i++)
+			to[i] += from[i];
+	}
+	for (i = 0; i < 11; i++)
+		types[i] = INT8OID;
+	types[11] = INT4OID;
+	types[12] = TEXTOID;
+	values[0] = Int64GetDatum(rc->run);
+	values[1] = Int64GetDatum(c.rows_read);
+	values[2] = Int64GetDatum(c.succeeded);
+	values[3] = Int64GetDatum(c.failed);
+	values[4] = Int64GetDatum(c.unchanged);
+	values[5] = Int64GetDatum(c.parked);
+	values[6] = Int64GetDatum(c.requests);
+	values[7] = Int64GetDatum(c.rows_sent);
+	values[8] = Int64GetDatum(c.bytes_sent);
+	values[9] = Int64GetDatum(c.throttled);
+	values[10] = Int64GetDatum(c.throttled_ms);
+	values[11] = Int32GetDatum(step ? step->in_flight : 0);
+	values[12] = message ? CStringGetTextDatum(message) : (Datum) 0;
+	nulls[12] = message ? ' ' : 'n';
+	dv_spi_run("UPDATE dvmig.run_history SET rows_read = $2, succeeded = $3, failed = $4, unchanged = $5, parked = $6,"
+			   " requests = $7, rows_sent = $8, bytes_sent = $9, throttled = $10, throttled_ms = $11, in_flight = $12,"
+			   " message = $13, updated_at = clock_timestamp() WHERE run = $1",
+			   13, types, values, nulls, SPI_OK_UPDATE);
+}
+
+static void
+add_counters(DvCounters *to, const DvCounters *from)
+{
+	int			i;
+
+	for (i = 0; i < (int) (sizeof(DvCounters) / sizeof(int64)); i++)
+		((int64 *) to)[i] += ((const int64 *) from)[i];
+}
+
+void
+dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error)
+{
+	DvRunContext *rc = step->rc;
+	const char *state = error ? "failed" : rc->failed ? "failed" : rc->stopping ? "pending" : "done";
+	const char *message = error ? error->message :
+		step->refused_flags > 0 ? psprintf(INT64_FORMAT " rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", step->refused_flags) : NULL;
+	Oid			types[6] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID};
+	Datum		values[6] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
+		CStringGetTextDatum(state), message ? CStringGetTextDatum(message) : (Datum) 0,
+	BoolGetDatum(error == NULL && !step->unsettled)};
+	char		nulls[7] = {' ', ' ', ' ', ' ', message ? ' ' : 'n', ' ', '\0'};
+	DvSwitch	before = begin("dvmig: ending a table");
+
+	store_figures(step, plan);
+	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3 AND $6 IS NOT NULL",
+			   6, types, values, nulls, SPI_OK_UPDATE);
+	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = $6 WHERE staging::text = $2 AND $1 > 0 AND $3 || $4 || coalesce($5, '') <> ''",
+			   6, types, values, nulls, SPI_OK_UPDATE);
+	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
+	add_counters(&rc->total, &step->counters);
+	memset(&step->counters, 0, sizeof(DvCounters));
+	store_run_figures(rc, NULL);
+	commit(&before, false);
+	if (error != NULL && !rc->failed)
+	{
+		rc->failed = true;
+		rc->message = MemoryContextStrdup(rc->context, psprintf("staging table %s: %s", plan->name, error->message));
+	}
+}
+
+bool
+dv_runstate_mirror(DvStep *step)
+{
+	DvRunContext *rc = step->rc;
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	DvSwitch	before = begin("dvmig: mirroring progress");
+	bool		stop;
+	DvStepPlan	plan = {.name = step->projection->table_name,.pass = step->projection->pass};
+
+	store_figures(step, &plan);
+	store_run_figures(rc, step);
+	stop = dv_spi_run("SELECT stop_requested FROM dvmig.run_history WHERE run = $1 AND NOT stop_requested",
+					  1, types, values, NULL, SPI_OK_SELECT) == 0;
+	commit(&before, true);
+	return stop;
+}
+
+void
+dv_runstate_finish(DvRunContext *rc)
+{
+	Oid			types[4] = {INT8OID, BOOLOID, BOOLOID, TEXTOID};
+	Datum		values[4] = {Int64GetDatum(rc->run), BoolGetDatum(rc->failed), BoolGetDatum(rc->stopping),
+	rc->message ? CStringGetTextDatum(rc->message) : (Datum) 0};
+	char		nulls[5] = {' ', ' ', ' ', rc->message ? ' ' : 'n', '\0'};
+	DvSwitch	before = begin("dvmig: ending the run");
+
+	rc->waiting[0] = '\0';
+	store_run_figures(rc, NULL);
+	dv_spi_run("SELECT dvmig._finish_run($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
+	commit(&before, false);
+}
+
+/* Distinct keys one lookup needs, with the owner's rights; NULL where an expression throws. */
+static Datum
+reference_keys(DvRunContext *rc, const char *sql, bool *known)
+{
+	volatile Datum keys = (Datum) 0;
+
+	*known = true;
+	PG_TRY();
+	{
+		bool		isnull;
+		Datum		value;
+
+		dv_spi_begin("dvmig: collecting reference keys");
+		dv_spi_run(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		if (!isnull)
+		{
+			MemoryContext old = MemoryContextSwitchTo(rc->context);
+
+			keys = datumCopy(value, false, -1);
+			MemoryContextSwitchTo(old);
+		}
+		dv_spi_commit(true);
+	}
+	PG_CATCH();
+	{
+		/* Rows with a bad expression get their own error; here all records are read. */
+		FreeErrorData(dv_spi_abort(rc->context));
+		*known = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(rc->context);
+	return keys;
+}
+
+void
+dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	DvSwitch	before = begin("dvmig: listing references");
+	int			n = (int) dv_spi_run("SELECT referenced_table, match_on, keys_sql FROM dvmig._run_references($1)",
+									 1, types, values, NULL, SPI_OK_SELECT);
+	char	  **table = palloc(sizeof(char *) * (n + 1));
+	char	  **sql = palloc(sizeof(char *) * (n + 1));
+	char	  **match_on = palloc(sizeof(char *) * (n + 1));
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		table[i] = keep(rc->context, i, 1);
+		match_on[i] = keep(rc->context, i, 2);
+		sql[i] = keep(rc->context, i, 3);
+	}
+	commit(&before, true);
+	for (i = 0; i < n; i++)
+	{
+		bool		known;
+		Datum		keys = reference_keys(rc, sql[i], &known);
+
+		if (known && keys == (Datum) 0)
+			continue;			/* nothing to look up */
+		dv_metadata_read_reference(rc->session, plan->server, table[i], match_on[i], known ? keys : (Datum) 0);
+	}
+}

@@ -1,0 +1,50 @@
+/*
+ * runstate.h - a run's rows in dvmig's tables, and what they tell the worker
+ */
+#ifndef DV_RUNSTATE_H
+#define DV_RUNSTATE_H
+
+#include "engine.h"
+
+typedef struct DvRunPlan
+{
+	char	   *server;
+	char	   *migration;
+	int			ntables;
+	Oid		   *tables;
+	char	  **names;
+} DvRunPlan;
+
+typedef struct DvStepPlan
+{
+	Oid			staging;
+	char	   *name;			/* as in run_table.staging */
+	char	   *pass;			/* write, deferred, delete */
+	Datum		deferred;		/* text[] */
+} DvStepPlan;
+
+/* Load the run and mark it running; false where start() was rolled back. */
+extern bool dv_runstate_load(DvRunContext *rc, DvRunPlan *plan);
+
+/* Compare the organisation with the pinned one, pin it at first use. */
+extern bool dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisation_id);
+
+/* Read the records that lookups by match_on will need, set-wise. */
+extern void dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan);
+
+/* The next step that is pending; false when there is none. */
+extern bool dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan);
+
+/* Load its projection, mark it running, and its table as not cleanly ended. */
+extern void dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan);
+
+/* Store its figures and apply the gate; "error" where the table failed. */
+extern void dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error);
+
+/* Mirror live figures; true when the run is asked to stop. */
+extern bool dv_runstate_mirror(DvStep *step);
+
+/* Final state, figures and message of the run. */
+extern void dv_runstate_finish(DvRunContext *rc);
+
+#endif							/* DV_RUNSTATE_H */

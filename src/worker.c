@@ -1,0 +1,303 @@
+/*
+ * worker.c - the background worker of a run
+ *
+ * A run is one worker. Its session user is the owner of the migration, so that
+ * expressions, triggers and policies run with his rights and no others; only
+ * dvmig's own tables are written as the extension's owner. Nothing but short
+ * transactions: while a request is on its way there is none.
+ *
+ * How a run ends: "completed", "held" (a table failed too often, tables that
+ * depend on it were not begun), "stopped" (asked to), "failed" (with a
+ * message). A worker that dies leaves its run's lock free: whoever looks next
+ * finds that out and calls the run "interrupted".
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "engine.h"
+#include "runstate.h"
+#include "settings.h"
+#include "spi.h"
+#include "worker.h"
+
+/* How often a worker looks whether the database is being dropped or copied. */
+#define DATABASE_CHECK_MS	400
+
+/* How often live figures are mirrored and a stop request is looked for. */
+#define MIRROR_MS			1000
+
+PGDLLEXPORT void dv_worker_main(Datum arg);
+
+static volatile sig_atomic_t stop_signalled = false;
+static TimestampTz next_database_check;
+static TimestampTz next_mirror;
+
+static void
+on_stop_signal(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	(void) postgres_signal_arg;
+	stop_signalled = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/* Field 4 of our lock tags: see worker.h. */
+#define RUN_LOCK	0x4452
+#define TABLE_LOCK	0x4454
+
+void
+dv_worker_run_tag(LOCKTAG *tag, int64 run)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (run >> 32), (uint32) run, RUN_LOCK);
+}
+
+void
+dv_worker_table_tag(LOCKTAG *tag, Oid staging)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, staging, TABLE_LOCK);
+}
+
+/* Whatever the owner's role settings say, a run means the same. */
+static void
+pin_settings(const DvWorkerArgs *args)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+		{"jit", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+		{"row_security", "on"},
+		{"client_min_messages", "error"},
+	};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("application_name", psprintf("dvmig run " INT64_FORMAT, args->run),
+					PGC_USERSET, PGC_S_SESSION);
+}
+
+/* start() returned, but its transaction decides whether there is a run. */
+static void
+wait_for_starter(TransactionId starter)
+{
+	if (!TransactionIdIsValid(starter))
+		return;
+	StartTransactionCommand();
+	XactLockTableWait(starter, NULL, NULL, XLTW_None);
+	CommitTransactionCommand();
+}
+
+/*
+ * Somebody who drops, renames or copies the database holds its lock and waits
+ * for us to be gone: leave at once. The next run settles what is in doubt.
+ */
+static void
+check_database(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		ereport(FATAL,
+				(errcode(ERRCODE_ADMIN_SHUTDOWN),
+				 errmsg("dvmig run ends because its database is being dropped or copied")));
+	LockRelease(&tag, RowExclusiveLock, true);
+}
+
+void
+dv_worker_tick(DvStep *step)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	CHECK_FOR_INTERRUPTS();
+	ResetLatch(MyLatch);
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (stop_signalled)
+		step->rc->stopping = true;
+	if (now >= next_database_check)
+	{
+		check_database();
+		next_database_check = TimestampTzPlusMilliseconds(now, DATABASE_CHECK_MS);
+	}
+	if (now >= next_mirror)
+	{
+		if (dv_runstate_mirror(step))
+			step->rc->stopping = true;
+		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
+	}
+}
+
+static bool
+lock_table(Oid staging)
+{
+	LOCKTAG		tag;
+
+	dv_worker_table_tag(&tag, staging);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Run one step; an error of the table alone fails the table, not the run. */
+static void
+run_step(DvRunContext *rc, const DvStepPlan *plan)
+{
+	MemoryContext context = AllocSetContextCreate(rc->context, "dvmig step", ALLOCSET_DEFAULT_SIZES);
+	DvStep	   *step = MemoryContextAlloc(context, sizeof(DvStep));
+	ErrorData  *volatile error = NULL;
+
+	dv_engine_init_step(step, rc, context);
+	PG_TRY();
+	{
+		dv_runstate_begin_step(step, plan);
+		dv_engine_run_step(step);
+	}
+	PG_CATCH();
+	{
+		error = dv_spi_abort(rc->context);
+		dv_session_abandon(rc->session);
+	}
+	PG_END_TRY();
+	if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION) &&
+		error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		ReThrowError(error);
+	dv_runstate_end_step(step, plan, error);
+	MemoryContextSwitchTo(rc->context);
+	MemoryContextDelete(context);
+}
+
+static void
+run_steps(DvRunContext *rc)
+{
+	DvStepPlan	plan;
+
+	while (!rc->stopping && dv_runstate_next_step(rc, &plan))
+		run_step(rc, &plan);
+}
+
+/* Address, token, application user, organisation: before anything is read. */
+static bool
+open_session(DvRunContext *rc, const DvRunPlan *plan)
+{
+	DvWhoAmI	who;
+	DvProblem	problem;
+
+	rc->session = dv_session_open(plan->server, rc->owner, 1);
+	memset(&problem, 0, sizeof(problem));
+	if (!dv_session_whoami(rc->session, &who, &problem))
+	{
+		rc->failed = true;
+		rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
+		return false;
+	}
+	strlcpy(rc->user_id, who.user_id, sizeof(rc->user_id));
+	dv_pace_init(&rc->pace, who.dop_hint);
+	rc->last_good = GetCurrentTimestamp();
+	return dv_runstate_pin(rc, plan, who.organisation_id);
+}
+
+static void
+run(DvRunContext *rc)
+{
+	DvRunPlan	plan;
+	LOCKTAG		tag;
+	int			i;
+
+	dv_worker_run_tag(&tag, rc->run);
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	if (!dv_runstate_load(rc, &plan))
+		return;					/* start() was rolled back */
+	for (i = 0; i < plan.ntables; i++)
+		if (!lock_table(plan.tables[i]))
+		{
+			rc->failed = true;
+			rc->message = psprintf("staging table %s is being migrated by another run", plan.names[i]);
+		}
+	if (!rc->failed && open_session(rc, &plan))
+	{
+		dv_runstate_read_references(rc, &plan);
+		run_steps(rc);
+	}
+	dv_runstate_finish(rc);
+}
+
+/* An error that ends the run: told in run_history, and in the server log. */
+static void
+fail(DvRunContext *rc, ErrorData *error)
+{
+	rc->failed = true;
+	rc->message = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
+	dv_runstate_finish(rc);
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("dvmig run " INT64_FORMAT " failed (SQLSTATE %s)", rc->run, unpack_sql_state(error->sqlerrcode))));
+}
+
+/* dv_worker_main is the entry point of a run's background worker. */
+void
+dv_worker_main(Datum arg)
+{
+	DvWorkerArgs args;
+	DvRunContext *rc;
+	MemoryContext context;
+
+	(void) arg;
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGUSR2, on_stop_signal);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(args.database, args.owner, DV_BGWORKER_FLAGS);
+	wait_for_starter(args.starter);
+	pin_settings(&args);
+
+	context = AllocSetContextCreate(TopMemoryContext, "dvmig run", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	rc = palloc0(sizeof(DvRunContext));
+	rc->context = context;
+	rc->run = args.run;
+	rc->owner = args.owner;
+	PG_TRY();
+	{
+		run(rc);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = dv_spi_abort(context);
+
+		fail(rc, error);
+	}
+	PG_END_TRY();
+	if (rc->session != NULL)
+		dv_session_close(rc->session);
+}
