@@ -21,9 +21,19 @@ typedef struct DvBuf
 	bool		failed;			/* out of memory, or over the limit */
 } DvBuf;
 
+/* Begin empty, with a limit in bytes (0 = none). Allocates nothing yet. */
 extern void dv_buf_init(DvBuf *buf, size_t limit);
+
+/* Give the memory back; the buffer is empty, keeps its limit, and may be used again. */
 extern void dv_buf_free(DvBuf *buf);
+
+/* Empty it and forget a failure, but keep its memory for the next use. */
 extern void dv_buf_reset(DvBuf *buf);
+
+/*
+ * Append bytes, a string, or formatted text: all of it or nothing. False, here
+ * and for every later append, once memory ran out or the limit was reached.
+ */
 extern bool dv_buf_append(DvBuf *buf, const void *data, size_t len);
 extern bool dv_buf_puts(DvBuf *buf, const char *text);
 extern bool dv_buf_printf(DvBuf *buf, const char *format,...);
