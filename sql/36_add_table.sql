@@ -1,0 +1,217 @@
+-- add_table: register a staging table with a migration.
+
+-- _check_table_options: what can be checked of the arguments alone.
+CREATE FUNCTION dvmig._check_table_options(staging regclass, ids text, id_column text, on_exists text, filter text, filter_reason text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	m text;
+BEGIN
+	SELECT g.name INTO m FROM dvmig.migration_table t JOIN dvmig.migration g USING (migration_id)
+	WHERE t.staging = _check_table_options.staging;
+	IF m IS NOT NULL THEN
+		RAISE EXCEPTION 'table % belongs to migration "%" already', staging, m
+			USING ERRCODE = 'duplicate_object',
+			HINT = 'A staging table belongs to one migration. To load one source into two tables, use two staging tables.';
+	ELSIF ids IS NULL OR ids NOT IN ('derived', 'column', 'platform') THEN
+		RAISE EXCEPTION 'ids must be derived, column or platform, not "%"', ids USING ERRCODE = 'invalid_parameter_value';
+	ELSIF on_exists IS NULL OR on_exists NOT IN ('update', 'keep', 'error') THEN
+		RAISE EXCEPTION 'on_exists must be update, keep or error, not "%"', on_exists USING ERRCODE = 'invalid_parameter_value';
+	ELSIF (ids = 'column') <> (id_column IS NOT NULL) THEN
+		RAISE EXCEPTION 'ids => ''column'' and id_column go together'
+			USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'ids => ''column'', id_column => ''...'' takes each record''s id from a uuid column of the staging table.';
+	ELSIF filter_reason IS NOT NULL AND filter IS NULL THEN
+		RAISE EXCEPTION 'filter_reason is given without filter' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_table_options(regclass, text, text, text, text, text) IS 'error for arguments of dvmig.add_table() that contradict each other';
+
+-- _check_target: standard tables only; platform-made ids need an alternate key.
+CREATE FUNCTION dvmig._check_target(tt dvmig.metadata_table, ids text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF lower(tt.table_type) <> 'standard' THEN
+		RAISE EXCEPTION 'Dataverse table "%" is of type %', tt.table_name, lower(tt.table_type)
+			USING ERRCODE = 'feature_not_supported',
+			HINT = 'dvmig loads standard tables: only they take a batch as a whole or not at all, on which its account of every row rests.';
+	ELSIF ids = 'platform' AND NOT EXISTS (SELECT FROM dvmig.metadata_key k
+		WHERE k.server = tt.server AND k.table_name = tt.table_name AND k.index_status = 'Active') THEN
+		RAISE EXCEPTION 'Dataverse table "%" has no active alternate key', tt.table_name
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			HINT = format('With ids => ''platform'' a repeated create is recognised by an alternate key alone. Define one and call dvmig.refresh_metadata(%L, %L), or leave ids at ''derived''.',
+				tt.server, ARRAY[tt.table_name]);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_target(dvmig.metadata_table, text) IS 'error for Dataverse tables that cannot be loaded';
+
+-- _check_namespace: two sources that share it would share ids.
+CREATE FUNCTION dvmig._check_namespace(namespace uuid, target text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	other regclass;
+BEGIN
+	SELECT t.staging INTO other FROM dvmig.migration_table t
+	WHERE t.namespace = _check_namespace.namespace AND t.target = _check_namespace.target LIMIT 1;
+	IF other IS NOT NULL THEN
+		RAISE EXCEPTION 'namespace % is that of % already', namespace, other
+			USING ERRCODE = 'duplicate_object',
+			HINT = 'Rows of two staging tables with equal keys would become one record. Leave namespace out.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_namespace(uuid, text) IS 'error where another staging table derives the same ids for the same Dataverse table';
+
+-- _compile_filter: the filter of a staging table; rows for which it is not true are left out.
+CREATE FUNCTION dvmig._compile_filter(migration_owner oid, staging regclass, filter text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	e record;
+BEGIN
+	IF filter IS NULL THEN
+		RETURN NULL;
+	END IF;
+	e := dvmig._compile_expression(migration_owner, staging, filter);
+	IF dvmig._base_type(e.result_type) <> 'boolean'::regtype THEN
+		RAISE EXCEPTION 'the filter is of type %, not boolean', e.result_type
+			USING ERRCODE = 'datatype_mismatch', HINT = 'Rows for which the filter is true are migrated, the others are left out.';
+	ELSIF e.is_volatile THEN
+		RAISE EXCEPTION 'the filter is volatile'
+			USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Whether a row is left out must not change from one reading to the next.';
+	END IF;
+	RETURN e.expression_sql;
+END
+$$;
+COMMENT ON FUNCTION dvmig._compile_filter(oid, regclass, text) IS 'SQL of a staging table''s filter';
+
+-- _map_target_key: the Dataverse column that carries the source key.
+CREATE FUNCTION dvmig._map_target_key(caller oid, t dvmig.migration_table, server name) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	c dvmig.metadata_column;
+	type regtype;
+	expression text;
+	accepted bool;
+	hint text;
+BEGIN
+	IF t.target_key IS NULL THEN
+		RETURN;
+	ELSIF cardinality(t.source_key) > 1 THEN
+		RAISE EXCEPTION 'target_key needs a source key of one column'
+			USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Map the columns of a composite key, or an expression over them, with dvmig.map_column().';
+	END IF;
+	c := dvmig._target_column(server, t.target, t.target_key);
+	SELECT a.atttypid::regtype INTO type FROM pg_attribute a WHERE a.attrelid = t.staging AND a.attname = t.source_key[1];
+	expression := quote_ident(t.source_key[1]);
+	SELECT p.accepted, p.hint INTO accepted, hint
+	FROM dvmig._payload_accepts(dvmig._base_type(type), c.column_type, c.date_behavior) p(accepted, hint);
+	IF accepted IS NOT TRUE AND hint = '::text' THEN
+		expression := expression || '::text';		-- a number in a text column
+	END IF;
+	PERFORM dvmig._map_column(caller, t.staging, t.target_key, expression, NULL);
+END
+$$;
+COMMENT ON FUNCTION dvmig._map_target_key(oid, dvmig.migration_table, name) IS 'map the Dataverse column that carries the source key';
+
+-- _unmapped: staging columns that go nowhere, of those that hold data.
+CREATE FUNCTION dvmig._unmapped(staging regclass) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT array_agg(a.attname::text ORDER BY a.attnum)
+	FROM pg_attribute a JOIN dvmig.migration_table t ON t.staging = a.attrelid
+	WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+	  AND a.attname NOT IN ('processing_flag', 'action_flag', 'dm_created_at', 'dataverse_id')
+	  AND NOT a.attname = ANY (t.source_key) AND a.attname IS DISTINCT FROM t.id_column
+	  AND NOT EXISTS (SELECT FROM dvmig.column_map c, unnest(c.expression_sql) e
+		WHERE c.staging = $1 AND e ~ ('(^|[^[:alnum:]_".])s\.' || regexp_replace(quote_ident(a.attname), '([^[:alnum:]_])', '\\\1', 'g') || '($|[^[:alnum:]_"])'))
+$$;
+COMMENT ON FUNCTION dvmig._unmapped(regclass) IS 'staging columns that no column map uses';
+
+CREATE FUNCTION dvmig._add_table(caller oid, migration text, staging regclass, target text, source_key text, filter text,
+	filter_reason text, target_key text, ids text, id_column text, namespace uuid, on_exists text,
+	success_table text, error_table text, auto_map bool) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	m dvmig.migration := dvmig._migration(caller, migration, 'owner');
+	t dvmig.migration_table;
+	tt dvmig.metadata_table;
+	added text[];
+	made_index bool;
+	mapped text[];
+BEGIN
+	IF staging IS NULL OR coalesce(btrim(target), '') = '' THEN
+		RAISE EXCEPTION 'the staging table or the target table is missing' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	PERFORM dvmig._check_relation(caller, m.owner, staging);
+	PERFORM dvmig._check_table_options(staging, ids, id_column, on_exists, filter, filter_reason);
+	tt := dvmig._target_table(caller, m.server, lower(btrim(target)));
+	PERFORM dvmig._check_target(tt, ids);
+
+	t.staging := staging;
+	t.migration_id := m.migration_id;
+	t.target := tt.table_name;
+	t.source_key := dvmig._source_key(staging, source_key);
+	t.target_key := lower(btrim(target_key));
+	t.namespace := coalesce(namespace, gen_random_uuid());
+	PERFORM dvmig._check_key(staging, t.source_key);
+	PERFORM dvmig._check_namespace(t.namespace, t.target);
+	IF id_column IS NOT NULL THEN
+		t.id_column := dvmig._column_name(staging, id_column);
+		IF (SELECT dvmig._base_type(a.atttypid) <> 'uuid'::regtype FROM pg_attribute a WHERE a.attrelid = staging AND a.attname = t.id_column) THEN
+			RAISE EXCEPTION 'id_column "%" is not of type uuid', t.id_column USING ERRCODE = 'datatype_mismatch';
+		END IF;
+	END IF;
+	t.filter_sql := dvmig._compile_filter(m.owner, staging, filter);
+
+	-- From here on the table changes: under its lock, so that what is checked stays true.
+	PERFORM dvmig._run_as(caller, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', staging), false);
+	PERFORM dvmig._refuse_null_keys(caller, staging, t.source_key);
+	made_index := dvmig._ensure_unique(caller, staging, t.source_key);
+	added := dvmig._add_columns(caller, staging);
+	t.success_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'success', success_table);
+	t.error_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'error', error_table);
+
+	INSERT INTO dvmig.migration_table (staging, migration_id, target, source_key, target_key, namespace, ids, id_column,
+		filter, filter_sql, filter_reason, on_exists, success_table, error_table, auto_map)
+	VALUES (staging, t.migration_id, t.target, t.source_key, t.target_key, t.namespace, ids, t.id_column,
+		filter, t.filter_sql, filter_reason, on_exists, t.success_table, t.error_table, coalesce(auto_map, true));
+	PERFORM dvmig._map_target_key(caller, t, m.server);
+	IF coalesce(auto_map, true) THEN
+		mapped := dvmig._auto_map(t, m.server);
+	END IF;
+	PERFORM dvmig._log(caller, m.name, 'add_table', staging::text, jsonb_build_object('target', t.target,
+		'source_key', t.source_key, 'namespace', t.namespace, 'filter', filter, 'ids', ids, 'on_exists', on_exists));
+	RETURN concat_ws(chr(10),
+		format('%s goes to %s, source key %s', staging, t.target, array_to_string(t.source_key, ', ')),
+		'outcomes in ' || t.success_table || ' and ' || t.error_table,
+		'columns added: ' || nullif(array_to_string(added, ', '), ''),
+		CASE WHEN made_index THEN 'unique index made on the source key' END,
+		'mapped by name: ' || nullif(array_to_string(mapped, ', '), ''),
+		'not mapped yet: ' || array_to_string(dvmig._unmapped(staging), ', '));
+END
+$$;
+COMMENT ON FUNCTION dvmig._add_table(oid, text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool) IS 'internal part of dvmig.add_table()';
+
+CREATE FUNCTION dvmig.add_table(migration text, staging regclass, target text, source_key text DEFAULT NULL, filter text DEFAULT NULL,
+	filter_reason text DEFAULT NULL, target_key text DEFAULT NULL, ids text DEFAULT 'derived', id_column text DEFAULT NULL,
+	namespace uuid DEFAULT NULL, on_exists text DEFAULT 'update', success_table text DEFAULT NULL, error_table text DEFAULT NULL,
+	auto_map bool DEFAULT true) RETURNS text
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.add_table(text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool) IS
+	'register a staging table: add flag columns, make outcome tables, map columns by name; tells what it did';

@@ -1,0 +1,37 @@
+/*
+ * call.h - public functions on behalf of their caller
+ *
+ * Every public SQL function of dvmig is dv_call(): it notes who called, becomes
+ * the owner of the extension and runs dvmig._<name>(caller oid, arguments ...).
+ */
+#ifndef DV_CALL_H
+#define DV_CALL_H
+
+#include "postgres.h"
+
+typedef struct DvSwitch
+{
+	Oid			userid;
+	int			sec_context;
+} DvSwitch;
+
+/* Role that owns the extension; throws where the extension is gone. */
+extern Oid	dv_call_extension_owner(void);
+
+/*
+ * Become the extension's owner, or any role, and come back. An error in
+ * between needs no care: the end of the (sub)transaction restores the role.
+ * "restricted" makes it a security-restricted operation, in which code that
+ * the role's objects bring along cannot escape.
+ */
+extern DvSwitch dv_call_become_extension_owner(void);
+extern DvSwitch dv_call_become(Oid role, bool restricted);
+extern void dv_call_restore(DvSwitch was);
+
+/*
+ * The search_path in force when the public function was called, for names
+ * that the caller wrote; NULL outside such a call.
+ */
+extern const char *dv_call_search_path(void);
+
+#endif							/* DV_CALL_H */
