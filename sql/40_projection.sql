@@ -111,21 +111,21 @@ BEGIN
 		WHEN 'reference' THEN
 			on_sql := (SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i)
 				FROM unnest(cm.expression_sql) WITH ORDINALITY u(e, i));
-			join_sql := format('LEFT JOIN dvmig.reference r%s ON r%1$s.server = %L AND r%1$s.table_name = %L AND r%1$s.match_on = %L AND r%1$s.match_key = %s',
+			join_sql := format('LEFT JOIN dvmig.reference r%1$s ON r%1$s.server = %2$L AND r%1$s.table_name = %3$L AND r%1$s.match_on = %4$L AND r%1$s.match_key = %5$s',
 				n, srv, cm.referenced_table, array_to_string(cm.match_on, ','), on_sql);
 			value_sql := format('r%s.record_id', n);
-			fault_sql := format('CASE WHEN (%s) AND r%s.record_id IS NULL THEN CASE WHEN r%2$s.matches > 1 THEN %L ELSE %L END END',
+			fault_sql := format('CASE WHEN (%1$s) AND r%2$s.record_id IS NULL THEN CASE WHEN r%2$s.matches > 1 THEN %3$L ELSE %4$L END END',
 				filled_sql, n, 'ambiguous|' || cm.target_column, 'reference|' || cm.target_column);
 		WHEN 'parent' THEN
 			SELECT t.* INTO par FROM dvmig.migration_table t WHERE t.staging = cm.parent;
 			on_sql := (SELECT string_agg(format('p%s.%I = (%s)', n, k, e), ' AND ')
 				FROM unnest(par.source_key, cm.expression_sql) u(k, e));
 			join_sql := format('LEFT JOIN %s p%s ON %s', cm.parent, n, on_sql);
-			value_sql := format('CASE WHEN p%s.%I IS NOT NULL THEN coalesce(p%1$s.dataverse_id, %s) END', n, par.source_key[1],
+			value_sql := format('CASE WHEN p%1$s.%2$I IS NOT NULL THEN coalesce(p%1$s.dataverse_id, %3$s) END', n, par.source_key[1],
 				dvmig._id_expression(cm.parent, 'p' || n));
 			fault_sql := format('CASE WHEN (%s) AND p%s.%I IS NULL THEN %L END',
 				filled_sql, n, par.source_key[1], 'orphan|' || cm.target_column);
-			parked_sql := format('CASE WHEN p%s.%I IS NOT NULL AND (p%1$s.processing_flag NOT IN (''S'', ''P'') OR p%1$s.action_flag = ''D'') THEN %L END',
+			parked_sql := format('CASE WHEN p%1$s.%2$I IS NOT NULL AND (p%1$s.processing_flag NOT IN (''S'', ''P'') OR p%1$s.action_flag = ''D'') THEN %3$L END',
 				n, par.source_key[1], 'parked|' || cm.target_column);
 		END CASE;
 		RETURN NEXT;
