@@ -169,7 +169,8 @@ detoast(Datum value, struct varlena **copy)
 	struct varlena *v = (struct varlena *) DatumGetPointer(value);
 
 	*copy = NULL;
-	if (VARATT_IS_SHORT(v))
+	/* a pointer to a TOAST table looks short too */
+	if (VARATT_IS_SHORT(v) && !VARATT_IS_EXTERNAL(v))
 		return v;
 	if (toast_raw_datum_size(value) > DV_PAYLOAD_MAX_VALUE)
 		return NULL;

@@ -93,21 +93,33 @@ is_text(Oid type)
 	return TypeCategory(type) == TYPCATEGORY_STRING;
 }
 
+/* Types that cast to each other without restriction. */
 static bool
 is_number(Oid type)
 {
-	return TypeCategory(type) == TYPCATEGORY_NUMERIC;
+	return type == INT2OID || type == INT4OID || type == INT8OID ||
+		type == NUMERICOID || type == FLOAT4OID || type == FLOAT8OID;
 }
 
 /* Cast to a whole number: from floats by way of numeric, which rounds nothing. */
 static const char *
 integer_cast(Oid type)
 {
-	if (type == FLOAT4OID || type == FLOAT8OID)
+	if (type == FLOAT4OID || type == FLOAT8OID || type == CASHOID)
 		return "::numeric";
 	if (type == BOOLOID)
 		return "::integer";
-	return is_text(type) || is_number(type) ? "::bigint" : NULL;
+	return is_text(type) || is_number(type) || type == OIDOID ? "::bigint" : NULL;
+}
+
+static const char *
+number_cast(Oid type)
+{
+	if (type == BOOLOID)
+		return "::integer";
+	if (type == OIDOID)
+		return "::bigint";
+	return is_text(type) || is_number(type) || type == CASHOID ? "::numeric" : NULL;
 }
 
 static const char *
@@ -118,6 +130,23 @@ boolean_cast(Oid type)
 	return is_number(type) ? "::integer::boolean" : NULL;
 }
 
+/* The text of bytes and of pseudo-types is not what anybody means. */
+static const char *
+text_cast(Oid type)
+{
+	return type == BYTEAOID || get_typtype(type) == TYPTYPE_PSEUDO ? NULL : "::text";
+}
+
+static const char *
+choices_cast(Oid type)
+{
+	Oid			element = get_element_type(type);
+
+	if (OidIsValid(element))
+		return is_text(element) || is_number(element) ? "::integer[]" : NULL;
+	return is_text(type) ? "::text" : is_number(type) ? "::integer" : NULL;
+}
+
 /* The cast that makes a refused type acceptable, or NULL. */
 static const char *
 cast_for(Oid type, DvTargetType target)
@@ -125,12 +154,11 @@ cast_for(Oid type, DvTargetType target)
 	switch (target)
 	{
 		case DV_TARGET_TEXT:
-			return get_typtype(type) == TYPTYPE_PSEUDO ? NULL : "::text";
+			return text_cast(type);
 		case DV_TARGET_INTEGER:
 			return integer_cast(type);
 		case DV_TARGET_NUMBER:
-			return is_text(type) || is_number(type) ? "::numeric" :
-				type == BOOLOID ? "::integer" : NULL;
+			return number_cast(type);
 		case DV_TARGET_BOOLEAN:
 			return boolean_cast(type);
 		case DV_TARGET_GUID:
@@ -145,9 +173,7 @@ cast_for(Oid type, DvTargetType target)
 				return " AT TIME ZONE 'UTC'";
 			return is_text(type) ? "::timestamp" : NULL;
 		case DV_TARGET_CHOICES:
-			if (get_element_type(type) != InvalidOid)
-				return "::integer[]";
-			return is_text(type) ? "::text" : is_number(type) ? "::integer" : NULL;
+			return choices_cast(type);
 		case DV_TARGET_BINARY:
 			break;
 	}
