@@ -103,6 +103,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._settle_dead_runs() IS 'mark runs as interrupted whose worker is gone';
 
+-- _check_owner_can_run: a worker logs in as the owner of the migration.
+CREATE FUNCTION dvmig._check_owner_can_run(owner oid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT has_database_privilege(owner, current_database(), 'CONNECT') THEN
+		RAISE EXCEPTION 'role "%" owns the migration but may not connect to this database', pg_get_userbyid(owner)
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = format('GRANT CONNECT ON DATABASE %I TO %I.', current_database(), pg_get_userbyid(owner));
+	END IF;
+	-- from 17 on a worker can be started for a role without LOGIN
+	IF current_setting('server_version_num')::int < 170000
+		AND NOT (SELECT r.rolcanlogin FROM pg_roles r WHERE r.oid = owner) THEN
+		RAISE EXCEPTION 'role "%" owns the migration but may not log in', pg_get_userbyid(owner)
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = format('ALTER ROLE %I LOGIN; it needs no password, because only a background worker logs in.', pg_get_userbyid(owner));
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_owner_can_run(oid) IS 'refuse a run whose worker could not start as the owner of the migration';
+
 CREATE FUNCTION dvmig._start(caller oid, migration text, tables text[], resend bool, ignore_gate bool, max_rows int) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -112,7 +134,7 @@ DECLARE
 	new_run bigint;
 	busy record;
 BEGIN
-	m := dvmig._migration_to_run(caller, migration);
+	m := dvmig._migration(caller, migration, 'operator');
 	PERFORM dvmig._settle_dead_runs();
 	SELECT h.run, t.staging INTO busy
 	FROM dvmig.run_history h JOIN dvmig.run_table t USING (run)
@@ -256,7 +278,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM dvmig._migration_to_view(caller, h.migration) FROM dvmig.run_history h WHERE h.run = $2;
+	PERFORM dvmig._migration(caller, h.migration, 'viewer') FROM dvmig.run_history h WHERE h.run = $2;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
 			HINT = 'dvmig.run_history lists the runs.';
@@ -302,7 +324,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
 			HINT = 'dvmig.run_history lists the runs.';
 	END IF;
-	PERFORM dvmig._migration_to_run(caller, h.migration);
+	PERFORM dvmig._migration(caller, h.migration, 'operator');
 	PERFORM dvmig._settle_dead_runs();
 	UPDATE dvmig.run_history r SET stop_requested = true, state = CASE r.state WHEN 'running' THEN 'stopping' ELSE r.state END
 	WHERE r.run = $2 AND r.state IN ('starting', 'running', 'stopping') RETURNING r.* INTO h;
@@ -359,13 +381,13 @@ BEGIN
 			HINT = 'dvmig.status lists the staging tables.';
 	END IF;
 	SELECT mi.name INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
-	PERFORM dvmig._migration_to_run(caller, m);
+	PERFORM dvmig._migration(caller, m, 'operator');
 	-- with the caller's rights: he may change what he may change, no more
-	n := dvmig._query_as(caller, format(
-		'WITH again AS (UPDATE %s s SET processing_flag = ''U'' FROM %s e WHERE %s AND s.processing_flag = ''E'' AND (%s) RETURNING 1) SELECT count(*) FROM again',
+	n := dvmig._run_as(caller, format(
+		'UPDATE %s s SET processing_flag = ''U'' FROM %s e WHERE %s AND s.processing_flag = ''E'' AND (%s)',
 		t.staging, t.error_table,
-		(SELECT string_agg(format('e.%I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k),
-		coalesce(filter, 'true')))::bigint;
+		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k),
+		coalesce(filter, 'true')), false);
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	VALUES (pg_get_userbyid(caller), m, 'retry', staging::text, jsonb_build_object('filter', filter, 'rows', n));
 	RETURN n;

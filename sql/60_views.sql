@@ -62,7 +62,7 @@ BEGIN
 	PERFORM dvmig._settle_dead_runs();
 	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table
 		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
-		WHERE dvmig._may_view(caller, m.migration_id)
+		WHERE dvmig._may(caller, m.migration_id, 'viewer')
 		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.staging)
 		ORDER BY m.name, mt.position LOOP
 		c := dvmig._table_counts(t.tab);
@@ -113,7 +113,7 @@ DECLARE
 BEGIN
 	FOR t IN SELECT m.name, mt.staging AS tab, mt.error_table, mt.source_key
 		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
-		WHERE dvmig._may_view(caller, m.migration_id)
+		WHERE dvmig._may(caller, m.migration_id, 'viewer')
 		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.error_table)
 		  AND has_table_privilege(caller, mt.error_table, 'SELECT')
 		ORDER BY m.name, mt.position LOOP
@@ -158,7 +158,7 @@ BEGIN
 	CROSS JOIN LATERAL (SELECT clock_timestamp() - h.started_at AS spent) q
 	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run) n
 	LEFT JOIN dvmig.run_table c ON c.run = h.run AND c.state = 'running'
-	WHERE h.state IN ('starting', 'running', 'stopping') AND dvmig._may_view(caller, h.migration_id)
+	WHERE h.state IN ('starting', 'running', 'stopping') AND dvmig._may(caller, h.migration_id, 'viewer')
 	ORDER BY h.run;
 END
 $$;

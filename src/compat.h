@@ -11,6 +11,15 @@
 #include "varatt.h"
 #endif
 
+#include "funcapi.h"
+
+/* InitMaterializedSRF has another name and default in early 15 releases. */
+#if PG_VERSION_NUM >= 160000 || defined(MAT_SRF_USE_EXPECTED_DESC)
+#define dv_compat_init_materialized(fcinfo)	InitMaterializedSRF(fcinfo, 0)
+#else
+#define dv_compat_init_materialized(fcinfo)	SetSingleFuncCall(fcinfo, 0)
+#endif
+
 /*
  * A migration's owner need not be able to log in where the server can start a
  * worker for a role without LOGIN (from 17 on; start() checks before that).

@@ -10,8 +10,10 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/uuid.h"
 
 #include "encode.h"
 
@@ -237,4 +239,45 @@ dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scra
 	pfree(values);
 	pfree(nulls);
 	return changed;
+}
+
+char *
+dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body, char *op)
+{
+	const DvWireTable *table = &step->projection->wire;
+	DvRow		row;
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+
+	memset(&row, 0, sizeof(row));
+	dv_encode_descriptor(step, desc);
+	heap_deform_tuple(tuple, desc, values, nulls);
+	*op = row.wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
+	step->noutcomes = 0;
+	if (!nulls[DV_PROJ_FAULT - 1])
+	{
+		char	   *fault = TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
+
+		if (strncmp(fault, "parked|", 7) == 0)
+			return psprintf("waits for the record that %s points at", fault + 7);
+		take_fault(step, &row, fault);
+	}
+	else
+	{
+		appendStringInfoChar(body, '{');
+		if (!nulls[DV_PROJ_ID - 1])
+			appendStringInfo(body, "\"%s\":\"%s\",", table->primary_id,
+							 DatumGetCString(DirectFunctionCall1(uuid_out, values[DV_PROJ_ID - 1])));
+		if (append_members(step, &row, body, tuple, desc))
+		{
+			if (body->data[body->len - 1] == ',')
+				body->data[--body->len] = '\0';
+			appendStringInfoChar(body, '}');
+		}
+		else
+			resetStringInfo(body);
+	}
+	if (step->noutcomes > 0)
+		return psprintf("%s: %s", step->outcomes[0].verdict->column, step->outcomes[0].verdict->message);
+	return NULL;
 }

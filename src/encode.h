@@ -21,6 +21,12 @@ extern bool dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc d
 /* Would a run write this row, which is loaded already, again? */
 extern bool dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scratch);
 
+/*
+ * Write the request body of one row, for people to read, and its operation.
+ * Returns NULL, or why the row would not be sent.
+ */
+extern char *dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body, char *op);
+
 /* A verdict of our own: the row is to blame, and nothing was sent. */
 extern DvVerdict *dv_encode_verdict(const char *error_class, const char *code,
 									const char *column, const char *message);

@@ -18,21 +18,16 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "encode.h"
 #include "spi.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(dv_launch);
 PG_FUNCTION_INFO_V1(dv_run_alive);
 PG_FUNCTION_INFO_V1(dv_run);
-PG_FUNCTION_INFO_V1(dv_count_changed);
 
 /* Seconds between two notices of progress: soon at first, then less often. */
 #define NOTICE_FIRST_S	2
 #define NOTICE_MAX_S	30
-
-/* Rows compared at a time when counting what changed. */
-#define COUNT_ROWS		1000
 
 /* The worker this backend started last, so that a cancel can reach it. */
 static BackgroundWorkerHandle *last_worker;
@@ -117,52 +112,6 @@ dv_run_alive(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(true);
 	LockRelease(&tag, ExclusiveLock, false);
 	PG_RETURN_BOOL(false);
-}
-
-/*
- * dv_count_changed(staging regclass, deferred text[], owner oid) encodes the
- * loaded, unprocessed rows as a run would and counts those whose content is
- * not what was last sent. Definition is read as the caller (the extension's
- * owner), rows and expressions as the owner of the migration.
- */
-Datum
-dv_count_changed(PG_FUNCTION_ARGS)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dvmig count", ALLOCSET_DEFAULT_SIZES);
-	DvStep	   *step = MemoryContextAlloc(context, sizeof(DvStep));
-	StringInfoData scratch;
-	Oid			user;
-	int			security;
-	int64		changed = 0;
-	Portal		portal;
-	SPIPlanPtr	plan;
-
-	dv_engine_init_step(step, NULL, context);
-	initStringInfo(&scratch);
-	SPI_connect();
-	step->projection = dv_projection_load(PG_GETARG_OID(0), "write", PG_GETARG_DATUM(1), "", "", context);
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(PG_GETARG_OID(2), security | SECURITY_RESTRICTED_OPERATION);
-	plan = SPI_prepare(psprintf("%s FROM (%s) s %s WHERE x.operation <> 'D' AND s.action_flag = 'I'",
-								step->projection->select_sql, step->projection->inner_sql,
-								step->projection->joins_sql), 0, NULL);
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-	for (;;)
-	{
-		uint64		i;
-
-		SPI_cursor_fetch(portal, true, COUNT_ROWS);
-		if (SPI_processed == 0)
-			break;
-		for (i = 0; i < SPI_processed; i++)
-			changed += dv_encode_changed(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &scratch);
-		SPI_freetuptable(SPI_tuptable);
-		CHECK_FOR_INTERRUPTS();
-	}
-	SPI_cursor_close(portal);
-	SetUserIdAndSecContext(user, security);
-	SPI_finish();
-	PG_RETURN_INT64(changed);
 }
 
 /* Ask the worker of this backend's run for a clean end. */

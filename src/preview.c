@@ -1,0 +1,183 @@
+/*
+ * preview.c - what a run would send, worked out without sending
+ *
+ * Reads through the same projection and appender as a run, but in the caller's
+ * transaction: the definition as the extension's owner (who calls these), rows
+ * and expressions as the owner of the migration.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "encode.h"
+#include "spi.h"
+
+PG_FUNCTION_INFO_V1(dv_count_changed);
+PG_FUNCTION_INFO_V1(dv_preview);
+
+/* Rows fetched at a time. */
+#define FETCH_ROWS		1000
+
+/* A projection being read in the caller's transaction. */
+typedef struct Offline
+{
+	DvStep	   *step;
+	Portal		portal;
+	Oid			user;
+	int			security;
+	int			guc_level;
+} Offline;
+
+static DvStep *
+offline_step(Oid staging, Datum deferred)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dvmig preview", ALLOCSET_DEFAULT_SIZES);
+	DvStep	   *step = MemoryContextAlloc(context, sizeof(DvStep));
+
+	dv_engine_init_step(step, NULL, context);
+	step->projection = dv_projection_load(staging, "write", deferred, "/api/data/v9.2", "", context);
+	return step;
+}
+
+/* Open "sql" as the owner, with what a worker pins. */
+static void
+offline_open(Offline *o, DvStep *step, const char *sql, Oid owner)
+{
+	SPIPlanPtr	plan;
+
+	o->step = step;
+	o->guc_level = NewGUCNestLevel();
+	(void) set_config_option("TimeZone", "UTC", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("DateStyle", "ISO, YMD", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	GetUserIdAndSecContext(&o->user, &o->security);
+	SetUserIdAndSecContext(owner, o->security | SECURITY_RESTRICTED_OPERATION);
+	plan = SPI_prepare(sql, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	o->portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+}
+
+static void
+offline_close(Offline *o)
+{
+	SPI_cursor_close(o->portal);
+	SetUserIdAndSecContext(o->user, o->security);
+	AtEOXact_GUC(true, o->guc_level);
+}
+
+/*
+ * dv_count_changed(staging regclass, deferred text[], owner oid): loaded and
+ * unprocessed rows whose content is not what was last sent.
+ */
+Datum
+dv_count_changed(PG_FUNCTION_ARGS)
+{
+	StringInfoData scratch;
+	Offline		o;
+	DvStep	   *step;
+	int64		changed = 0;
+
+	initStringInfo(&scratch);
+	SPI_connect();
+	step = offline_step(PG_GETARG_OID(0), PG_GETARG_DATUM(1));
+	offline_open(&o, step, psprintf("%s FROM (%s) s %s WHERE x.operation <> 'D' AND s.action_flag = 'I'",
+									step->projection->select_sql, step->projection->inner_sql,
+									step->projection->joins_sql), PG_GETARG_OID(2));
+	for (;;)
+	{
+		uint64		i;
+
+		SPI_cursor_fetch(o.portal, true, FETCH_ROWS);
+		if (SPI_processed == 0)
+			break;
+		for (i = 0; i < SPI_processed; i++)
+			changed += dv_encode_changed(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &scratch);
+		SPI_freetuptable(SPI_tuptable);
+		CHECK_FOR_INTERRUPTS();
+	}
+	offline_close(&o);
+	SPI_finish();
+	PG_RETURN_INT64(changed);
+}
+
+/* The source key as text, its columns joined by ", ". */
+static char *
+key_text(const DvProjection *p, HeapTuple tuple, TupleDesc desc)
+{
+	StringInfoData key;
+	int			i;
+
+	initStringInfo(&key);
+	for (i = 0; i < p->nkeys; i++)
+	{
+		char	   *value = SPI_getvalue(tuple, desc, DV_PROJ_KEYS + i);
+
+		appendStringInfo(&key, "%s%s", i ? ", " : "", value ? value : "");
+	}
+	return key.data;
+}
+
+/* One row of the preview: key, operation, id, request body, remark. */
+static void
+preview_row(DvStep *step, HeapTuple tuple, TupleDesc desc, Tuplestorestate *out, TupleDesc out_desc)
+{
+	const DvProjection *p = step->projection;
+	Datum		values[5];
+	bool		nulls[5] = {false, false, false, false, false};
+	StringInfoData body;
+	char	   *problem;
+	char		op;
+	char		operation[2] = {0, 0};
+	char	   *id = SPI_getvalue(tuple, desc, DV_PROJ_ID);
+
+	initStringInfo(&body);
+	problem = dv_encode_preview(step, tuple, desc, &body, &op);
+	operation[0] = op;
+	values[0] = CStringGetTextDatum(key_text(p, tuple, desc));
+	values[1] = CStringGetTextDatum(operation);
+	nulls[2] = id == NULL;
+	values[2] = id ? DirectFunctionCall1(uuid_in, CStringGetDatum(id)) : (Datum) 0;
+	nulls[3] = body.len == 0;
+	values[3] = CStringGetTextDatum(body.data);
+	nulls[4] = problem == NULL;
+	values[4] = problem ? CStringGetTextDatum(problem) : (Datum) 0;
+	tuplestore_putvalues(out, out_desc, values, nulls);
+}
+
+/*
+ * dv_preview(staging regclass, rows int, deferred text[], owner oid) returns
+ * the JSON of the next rows a run would read: source_key, operation,
+ * dataverse_id, request, remark (why a row would not be sent).
+ */
+Datum
+dv_preview(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Offline		o;
+	DvStep	   *step;
+	uint64		i;
+
+	dv_compat_init_materialized(fcinfo);
+	SPI_connect();
+	step = offline_step(PG_GETARG_OID(0), PG_GETARG_DATUM(2));
+	offline_open(&o, step, dv_projection_query(step->projection, false, PG_GETARG_INT32(1), false), PG_GETARG_OID(3));
+	SPI_cursor_fetch(o.portal, true, PG_GETARG_INT32(1));
+	for (i = 0; i < SPI_processed; i++)
+		preview_row(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, rsinfo->setResult, rsinfo->setDesc);
+	offline_close(&o);
+	SPI_finish();
+	return (Datum) 0;
+}
