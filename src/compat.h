@@ -30,4 +30,13 @@
 #define DV_BGWORKER_FLAGS	0
 #endif
 
+/* One function for all kinds of object came with PostgreSQL 16. */
+#if PG_VERSION_NUM >= 160000
+#define dv_server_aclcheck(server, role, mode) \
+	object_aclcheck(ForeignServerRelationId, server, role, mode)
+#else
+#define dv_server_aclcheck(server, role, mode) \
+	pg_foreign_server_aclcheck(server, role, mode)
+#endif
+
 #endif							/* DV_COMPAT_H */

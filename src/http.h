@@ -30,6 +30,7 @@ typedef struct DvHttpReply
 	int			dop_hint;		/* x-ms-dop-hint; 0 where absent */
 	double		seconds;		/* from send to last byte */
 	char		error[256];		/* libcurl's text where not answered */
+	bool		no_token;		/* made by session.c: no token was to be had */
 } DvHttpReply;
 
 typedef struct DvHttpRequest
@@ -63,6 +64,12 @@ extern int	dv_http_in_flight(DvHttp *http);
  */
 extern DvHttpReply *dv_http_poll(DvHttp *http, long timeout_ms, void **owner);
 extern void dv_http_reply_free(DvHttpReply *reply);
+
+/*
+ * An empty reply for a request that was never handed to dv_http_send(); the
+ * caller fills it in. Replies that nobody freed go with the multi handle.
+ */
+extern DvHttpReply *dv_http_make_reply(DvHttp *http);
 
 /* Drop every request on its way (their outcome is unknown). */
 extern void dv_http_abandon(DvHttp *http);

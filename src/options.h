@@ -35,7 +35,13 @@ extern DvCredentials *dv_options_credentials(const DvServer *server, Oid userid,
 /* How many application users the mapping has (client_id, client_id2 ...). */
 extern int	dv_options_users(const DvServer *server, Oid userid);
 
-/* Throws unless the url's host may be written to (dvmig.allowed_hosts). */
+/* Throws unless the role has USAGE on the server. */
+extern void dv_options_check_usage(const DvServer *server, Oid userid);
+
+/*
+ * Throws unless dvmig.allowed_hosts lets data go to the url's host, and the
+ * secret to the authority's (Microsoft's own login hosts always may have it).
+ */
 extern void dv_options_check_host(const DvServer *server);
 
 #endif							/* DV_OPTIONS_H */

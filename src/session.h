@@ -81,6 +81,8 @@ typedef struct DvProblem
 	char		hint[512];
 } DvProblem;
 
+extern bool dv_session_is_pinned(DvSession *session);
+extern void dv_session_ignore_pin(DvSession *session);	/* to look who is there */
 extern bool dv_session_whoami(DvSession *session, DvWhoAmI *who, DvProblem *problem);
 
 /* Explain any failed reply (transport, TLS, 401, 403 ...) for people. */

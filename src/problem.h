@@ -1,0 +1,30 @@
+/*
+ * problem.h - what is wrong with a connection, in words for people
+ */
+#ifndef DV_PROBLEM_H
+#define DV_PROBLEM_H
+
+#include "postgres.h"
+
+#include "http.h"
+#include "session.h"
+
+/*
+ * Fill in a problem; detail and hint may be NULL. Texts of the service are
+ * made fit for this database's encoding and cut to the room there is.
+ */
+extern void dv_problem_set(DvProblem *problem, bool transient, int sqlerrcode,
+						   const char *message, const char *detail, const char *hint);
+
+/* A request to "address" that got no complete answer. */
+extern void dv_problem_transport(DvProblem *problem, const DvHttpReply *reply,
+								 const char *address);
+
+/* An answer of Dataverse that is no success. */
+extern void dv_problem_answer(DvProblem *problem, const DvHttpReply *reply,
+							  const char *address);
+
+/* Report a problem as an error; does not return. */
+extern void dv_problem_throw(const DvProblem *problem);
+
+#endif							/* DV_PROBLEM_H */
