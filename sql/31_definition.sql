@@ -9,6 +9,23 @@ CREATE TABLE dvmig.migration_role (
 );
 COMMENT ON TABLE dvmig.migration_role IS 'roles that may run (operator) or watch (viewer) a migration besides its owner';
 
+-- The namespace of a staging table outlives its registration, by name: a table
+-- registered again, or made again under its name, derives the same ids.
+CREATE TABLE dvmig.kept_namespace (
+	staging   text NOT NULL,
+	target    text NOT NULL,
+	namespace uuid NOT NULL,
+	PRIMARY KEY (staging, target)
+);
+COMMENT ON TABLE dvmig.kept_namespace IS 'namespaces of staging tables that are or were registered, for when they are registered again';
+
+CREATE TABLE dvmig.adopted (
+	staging      regclass NOT NULL REFERENCES dvmig.migration_table ON DELETE CASCADE,
+	dataverse_id uuid NOT NULL,
+	PRIMARY KEY (staging, dataverse_id)
+);
+COMMENT ON TABLE dvmig.adopted IS 'ids that dvmig.adopt() read from the present target; dvmig.retarget() forgets them';
+
 -- _may: whether a role may act on a migration. An owner's member may do all,
 -- an operator's may run and watch, a viewer's may watch.
 CREATE FUNCTION dvmig._may(caller oid, migration_id int, access text) RETURNS bool
@@ -169,17 +186,60 @@ AS $$
 DECLARE
 	active bigint;
 BEGIN
+	PERFORM dvmig._settle_dead_runs();
 	SELECT h.run INTO active FROM dvmig.run_history h
 	WHERE h.migration_id = $1 AND h.state IN ('starting', 'running', 'stopping')
-	  AND EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = h.pid)
 	LIMIT 1;
 	IF active IS NOT NULL THEN
 		RAISE EXCEPTION 'run % of the migration is in progress', active
-			USING ERRCODE = 'object_in_use', HINT = format('Wait for it, or end it with dvmig.stop(%s).', active);
+			USING ERRCODE = 'object_in_use', HINT = format('Wait for it with dvmig.wait(%s), or end it with dvmig.stop(%s).', active, active);
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION dvmig._refuse_during_run(int) IS 'error while a run of the migration is in progress';
+
+-- Short forms for the functions that run and watch.
+CREATE FUNCTION dvmig._migration_to_run(caller oid, name text) RETURNS dvmig.migration
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM dvmig._migration($1, $2, 'operator') $$;
+COMMENT ON FUNCTION dvmig._migration_to_run(oid, text) IS 'the migration of that name, if the caller may run it';
+
+CREATE FUNCTION dvmig._migration_to_view(caller oid, name text) RETURNS dvmig.migration
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM dvmig._migration($1, $2, 'viewer') $$;
+COMMENT ON FUNCTION dvmig._migration_to_view(oid, text) IS 'the migration of that name, if the caller may watch it';
+
+CREATE FUNCTION dvmig._may_view(caller oid, migration_id int) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT dvmig._may($1, $2, 'viewer') $$;
+COMMENT ON FUNCTION dvmig._may_view(oid, int) IS 'whether a role may watch a migration';
+
+-- _check_owner_can_run: workers' sessions belong to the migration's owner, so
+-- that he must be able to connect; before 17 without a way round.
+CREATE FUNCTION dvmig._check_owner_can_run(owner regrole) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = owner::oid) THEN
+		RAISE EXCEPTION 'the role that owns the migration does not exist any more'
+			USING ERRCODE = 'undefined_object', HINT = 'Define the migration anew as a role that does.';
+	ELSIF NOT has_database_privilege(owner::oid, current_database(), 'CONNECT') THEN
+		RAISE EXCEPTION 'role "%", which owns the migration, may not connect to this database', owner
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = format('Background workers run as that role: GRANT CONNECT ON DATABASE %I TO %s;', current_database(), owner);
+	ELSIF current_setting('server_version_num')::int < 170000
+		AND NOT (SELECT r.rolcanlogin FROM pg_roles r WHERE r.oid = owner::oid) THEN
+		RAISE EXCEPTION 'role "%", which owns the migration, may not log in', owner
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = format('Before PostgreSQL 17 background workers need it: ALTER ROLE %s LOGIN; (without a password nobody else can use it).', owner);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_owner_can_run(regrole) IS 'error unless background workers can connect as the migration''s owner';
 
 -- ---------------------------------------------------------------- migrations
 

@@ -158,6 +158,7 @@ BEGIN
 	IF staging IS NULL OR coalesce(btrim(target), '') = '' THEN
 		RAISE EXCEPTION 'the staging table or the target table is missing' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	PERFORM dvmig._forget_dropped(caller, m);
 	PERFORM dvmig._check_relation(caller, m.owner, staging);
 	PERFORM dvmig._check_table_options(staging, ids, id_column, on_exists, filter, filter_reason);
 	tt := dvmig._target_table(caller, m.server, lower(btrim(target)));
@@ -168,7 +169,8 @@ BEGIN
 	t.target := tt.table_name;
 	t.source_key := dvmig._source_key(staging, source_key);
 	t.target_key := lower(btrim(target_key));
-	t.namespace := coalesce(namespace, gen_random_uuid());
+	t.namespace := coalesce(namespace, (SELECT k.namespace FROM dvmig.kept_namespace k
+		WHERE k.staging = _add_table.staging::text AND k.target = t.target), gen_random_uuid());
 	PERFORM dvmig._check_key(staging, t.source_key);
 	PERFORM dvmig._check_namespace(t.namespace, t.target);
 	IF id_column IS NOT NULL THEN
@@ -191,6 +193,8 @@ BEGIN
 		filter, filter_sql, filter_reason, on_exists, success_table, error_table, auto_map)
 	VALUES (staging, t.migration_id, t.target, t.source_key, t.target_key, t.namespace, ids, t.id_column,
 		filter, t.filter_sql, filter_reason, on_exists, t.success_table, t.error_table, coalesce(auto_map, true));
+	INSERT INTO dvmig.kept_namespace VALUES (staging::text, t.target, t.namespace)
+	ON CONFLICT ON CONSTRAINT kept_namespace_pkey DO UPDATE SET namespace = excluded.namespace;
 	PERFORM dvmig._map_target_key(caller, t, m.server);
 	IF coalesce(auto_map, true) THEN
 		mapped := dvmig._auto_map(t, m.server);
