@@ -198,49 +198,6 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._refuse_during_run(int) IS 'error while a run of the migration is in progress';
 
--- Short forms for the functions that run and watch.
-CREATE FUNCTION dvmig._migration_to_run(caller oid, name text) RETURNS dvmig.migration
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT * FROM dvmig._migration($1, $2, 'operator') $$;
-COMMENT ON FUNCTION dvmig._migration_to_run(oid, text) IS 'the migration of that name, if the caller may run it';
-
-CREATE FUNCTION dvmig._migration_to_view(caller oid, name text) RETURNS dvmig.migration
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT * FROM dvmig._migration($1, $2, 'viewer') $$;
-COMMENT ON FUNCTION dvmig._migration_to_view(oid, text) IS 'the migration of that name, if the caller may watch it';
-
-CREATE FUNCTION dvmig._may_view(caller oid, migration_id int) RETURNS bool
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT dvmig._may($1, $2, 'viewer') $$;
-COMMENT ON FUNCTION dvmig._may_view(oid, int) IS 'whether a role may watch a migration';
-
--- _check_owner_can_run: workers' sessions belong to the migration's owner, so
--- that he must be able to connect; before 17 without a way round.
-CREATE FUNCTION dvmig._check_owner_can_run(owner regrole) RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = owner::oid) THEN
-		RAISE EXCEPTION 'the role that owns the migration does not exist any more'
-			USING ERRCODE = 'undefined_object', HINT = 'Define the migration anew as a role that does.';
-	ELSIF NOT has_database_privilege(owner::oid, current_database(), 'CONNECT') THEN
-		RAISE EXCEPTION 'role "%", which owns the migration, may not connect to this database', owner
-			USING ERRCODE = 'insufficient_privilege',
-			HINT = format('Background workers run as that role: GRANT CONNECT ON DATABASE %I TO %s;', current_database(), owner);
-	ELSIF current_setting('server_version_num')::int < 170000
-		AND NOT (SELECT r.rolcanlogin FROM pg_roles r WHERE r.oid = owner::oid) THEN
-		RAISE EXCEPTION 'role "%", which owns the migration, may not log in', owner
-			USING ERRCODE = 'insufficient_privilege',
-			HINT = format('Before PostgreSQL 17 background workers need it: ALTER ROLE %s LOGIN; (without a password nobody else can use it).', owner);
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION dvmig._check_owner_can_run(regrole) IS 'error unless background workers can connect as the migration''s owner';
-
 -- ---------------------------------------------------------------- migrations
 
 CREATE FUNCTION dvmig._create_migration(caller oid, name text, server text, gate numeric) RETURNS text
