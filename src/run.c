@@ -206,6 +206,22 @@ wait_for_run(int64 run, Look *look)
 	}
 }
 
+/* A cancelled wait asks the worker for a clean end. */
+static void
+wait_or_stop(int64 run, Look *look)
+{
+	PG_TRY();
+	{
+		wait_for_run(run, look);
+	}
+	PG_CATCH();
+	{
+		signal_stop();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 /*
  * dv_run: CALL dvmig.run(migration, tables, resend, ignore_gate, max_rows)
  * starts the run and waits for its end without holding a snapshot.
@@ -235,16 +251,7 @@ dv_run(PG_FUNCTION_ARGS)
 	dv_spi_run("SELECT dvmig.start($1, $2, $3, $4, $5)", 5, types, values, nulls, SPI_OK_SELECT);
 	run = look_number(1);
 	SPI_commit();
-	PG_TRY();
-	{
-		wait_for_run(run, &look);
-	}
-	PG_CATCH();
-	{
-		signal_stop();
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	wait_or_stop(run, &look);
 	tell(run, &look);
 	if (strcmp(look.state, "failed") == 0 || strcmp(look.state, "interrupted") == 0)
 		ereport(ERROR,
