@@ -1,0 +1,100 @@
+-- What a run will do, in numbers, before it is started.
+
+-- _sample_bytes: average JSON of a row, from a sample of what would be sent.
+CREATE FUNCTION dvmig._sample_bytes(staging regclass, deferred text[], owner oid) RETURNS numeric
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- 60 bytes a row: @odata.type and the comma of a bulk message
+	RETURN (SELECT coalesce(avg(octet_length(p.request)), 0) + 60 FROM dvmig._preview_rows(staging, 100, deferred, owner) p);
+EXCEPTION WHEN data_exception THEN
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION dvmig._sample_bytes(regclass, text[], oid) IS 'average request bytes of a row; null where the sample cannot be transformed';
+
+-- _measured_rate: rows a second of the last run that sent some of this table.
+-- Microsoft calls 100 to 200 records a second a good rate; the lower one is
+-- assumed where nothing was measured.
+CREATE FUNCTION dvmig._measured_rate(staging regclass, OUT rate numeric, OUT measured bool)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(max(q.rate), 100), count(q.rate) > 0
+	FROM (SELECT (t.succeeded + t.failed - t.unchanged) / nullif(extract(epoch FROM t.ended_at - t.started_at), 0) AS rate
+		FROM dvmig.run_table t
+		WHERE t.staging = $1::text AND t.pass = 'write' AND t.ended_at IS NOT NULL
+		  AND t.succeeded + t.failed - t.unchanged >= 100
+		ORDER BY t.run DESC LIMIT 1) q
+$$;
+COMMENT ON FUNCTION dvmig._measured_rate(regclass) IS 'rows a second a table was loaded at, measured or assumed';
+
+CREATE FUNCTION dvmig._plan(caller oid, migration text)
+RETURNS TABLE (step int, wave int, pass text, staging text, target text, creates bigint, updates bigint, deletes bigint,
+	deferred_lookups text[], batches bigint, requests bigint, bytes bigint, expected_duration interval, remark text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	m dvmig.migration := dvmig._migration(caller, migration, 'viewer');
+	t record;
+	c jsonb;
+	r record;
+	n bigint;
+	batch constant int := 500;
+BEGIN
+	FOR t IN
+		SELECT row_number() OVER (ORDER BY q.ord, q.wave * q.dir, q.tab::text) AS step, q.*
+		FROM (SELECT w.staging AS tab, 'write' AS pass, 1 AS ord, 1 AS dir, w.wave, w.deferred, w.deferred AS all_deferred FROM dvmig._waves(m.migration_id) w
+			UNION ALL
+			SELECT w.staging, 'deferred', 2, 1, w.wave, w.deferred, w.deferred FROM dvmig._waves(m.migration_id) w WHERE cardinality(w.deferred) > 0
+			UNION ALL
+			SELECT w.staging, 'delete', 3, -1, w.wave, '{}', w.deferred FROM dvmig._waves(m.migration_id) w) q
+		ORDER BY 1
+	LOOP
+		step := t.step; wave := t.wave; pass := t.pass; staging := t.tab::text; deferred_lookups := t.deferred; remark := NULL;
+		SELECT mt.target INTO target FROM dvmig.migration_table mt WHERE mt.staging = t.tab;
+		c := dvmig._query_as(m.owner, format(
+			$q$SELECT jsonb_build_object('creates', count(*) FILTER (WHERE s.action_flag = 'I' AND (x.operation IS NULL OR x.operation = 'D')),
+				'updates', count(*) FILTER (WHERE s.action_flag = 'U' OR s.action_flag = 'I' AND x.operation <> 'D'), 'n', count(*))::text
+				FROM (%s) s LEFT JOIN %s x USING (%s)$q$,
+			(SELECT p.inner_sql FROM dvmig._projection(t.tab, t.pass) p),
+			(SELECT mt.success_table FROM dvmig.migration_table mt WHERE mt.staging = t.tab),
+			(SELECT string_agg(quote_ident(k), ', ') FROM dvmig.migration_table mt, unnest(mt.source_key) k WHERE mt.staging = t.tab)))::jsonb;
+		n := c ->> 'n';
+		creates := CASE pass WHEN 'write' THEN (c ->> 'creates')::bigint ELSE 0 END;
+		updates := CASE pass WHEN 'write' THEN (c ->> 'updates')::bigint WHEN 'deferred' THEN n ELSE 0 END;
+		deletes := CASE pass WHEN 'delete' THEN n ELSE 0 END;
+		IF pass = 'deferred' THEN
+			-- rows this run creates come on top of those that owe it already
+			updates := n + dvmig._query_as(m.owner, format('SELECT count(*) FROM (%s) s WHERE %s',
+				(SELECT p.inner_sql FROM dvmig._projection(t.tab, 'write') p),
+				(SELECT string_agg('(' || f.filled_sql || ')', ' OR ') FROM dvmig._map_sql(t.tab) f WHERE f.target_column = ANY (t.deferred))))::bigint;
+			n := updates;
+			remark := 'lookups that go in a circle follow when both records exist';
+		END IF;
+		IF pass = 'delete' AND n = 0 THEN
+			CONTINUE;
+		END IF;
+		batches := ceil(n / batch::numeric);
+		requests := batches;
+		bytes := CASE WHEN pass = 'delete' THEN n * 200
+			WHEN n = 0 THEN 0
+			ELSE n * dvmig._sample_bytes(t.tab, t.all_deferred, m.owner) END;
+		SELECT * INTO r FROM dvmig._measured_rate(t.tab);
+		-- a quarter in hand: Microsoft advises 20 to 30 per cent
+		expected_duration := make_interval(secs => round(n / r.rate * 1.25)::double precision);
+		remark := concat_ws('; ', remark, CASE WHEN n > 0 AND NOT r.measured THEN 'duration assumes 100 rows a second: nothing was measured yet' END);
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._plan(oid, text) IS 'waves, passes, rows, requests and expected duration: see dvmig.plan()';
+
+CREATE FUNCTION dvmig.plan(migration text)
+RETURNS TABLE (step int, wave int, pass text, staging text, target text, creates bigint, updates bigint, deletes bigint,
+	deferred_lookups text[], batches bigint, requests bigint, bytes bigint, expected_duration interval, remark text)
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.plan(text) IS
+	'what a run will do: waves and passes in order, rows by operation, batches of 500 rows, requests, bytes, and the expected duration with a quarter in hand (measured rates of earlier runs, else 100 rows a second)';
