@@ -20,7 +20,7 @@ typedef enum DvVerdictKind
 	DV_SHRINK,					/* too big or too slow: fewer rows a request */
 	DV_PARK,					/* something it points at is not there */
 	DV_GONE,					/* update of a record that does not exist */
-	DV_FAIL_ROW,
+	DV_FAIL_ROW,				/* of several rows: one of them is bad, isolate it */
 	DV_FAIL_RUN
 } DvVerdictKind;
 
@@ -34,9 +34,9 @@ typedef struct DvVerdict
 {
 	DvVerdictKind kind;
 	int			http_status;	/* of the part, or of the request */
-	long		retry_after_ms;	/* with DV_WAIT; -1 where not given */
+	long		retry_after_ms;	/* as the answer gave it; -1 where it did not */
 	char		code[DV_CODE_LEN];	/* as sent, e.g. "0x80044331"; may be "" */
-	char		error_class[DV_CLASS_LEN];	/* see dv_verdict_classify() */
+	char		error_class[DV_CLASS_LEN];	/* see dv_verdict_classify(); "" with DV_DONE */
 	char		request_id[DV_REQID_LEN];
 	char		column[DV_COLUMN_LEN];	/* column the text names, or "" */
 	char		message[DV_MESSAGE_LEN];	/* valid UTF-8, no NUL */
@@ -44,12 +44,20 @@ typedef struct DvVerdict
 
 /*
  * Fill in kind, error_class and column from status, code and message, all
- * already stored in *v. "op" is 'I', 'U' or 'D'; "single" says that the answer
- * belongs to one row alone (a part of a $batch, or a request of one row).
+ * already stored in *v. "op" is 'I', 'U' or 'D', or 'B' for a $batch that was
+ * refused as a whole, or 'R' for a read. "single" says that the answer belongs
+ * to one row alone (a part of a $batch, or a request of one row); if it does
+ * not, nothing is said of a single record (DV_GONE becomes DV_FAIL_ROW).
+ *
+ * A status that is not an error (below 400, or above 599) never means success
+ * here: what a success looks like only wire.c knows. It settles. The one case
+ * of DV_DONE is the delete of a record that is not there.
+ *
  * Codes are compared without regard to case. Error classes are lower-case
  * words a DBA filters on: length, range, choice, lookup, type, mapping,
  * duplicate, duplicate_detection, gone, owner, privilege, state, plugin,
- * date, version, exists, sql, throttled, unavailable, authentication, other.
+ * date, version, sql, throttled, unavailable, authentication, other.
+ * (The engine adds classes of its own: exists, changed, transform ...)
  */
 extern void dv_verdict_classify(DvVerdict *v, char op, bool single);
 
@@ -58,7 +66,8 @@ extern const char *dv_verdict_name(DvVerdictKind kind);
 
 /*
  * Parse a Retry-After value: seconds, or an HTTP date (compared with "now", a
- * time_t as long long). Returns milliseconds, or -1 where it is neither.
+ * time_t as long long). Returns milliseconds, 0 for a date that has passed,
+ * at most 24 hours, or -1 where it is neither.
  */
 extern long dv_verdict_retry_after(const char *value, size_t len, long long now);
 

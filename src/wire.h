@@ -18,7 +18,8 @@ typedef struct DvWireTable
 	const char *api_path;		/* /api/data/v9.2 (no trailing slash) */
 	const char *api_url;		/* https://host/api/data/v9.2 */
 	const char *part_headers;	/* extra header lines of every $batch part, each
-								 * ended by CRLF, or "" */
+								 * ended by CRLF, or ""; what a bulk request
+								 * needs of them, its sender adds */
 } DvWireTable;
 
 typedef struct DvWireRow
@@ -26,8 +27,10 @@ typedef struct DvWireRow
 	char		op;				/* 'I' create, 'U' update, 'D' delete */
 	char		id[37];			/* lower-case uuid; "" where Dataverse makes it */
 	const char *key;			/* ids => platform: alternate key predicate, already
-								 * encoded, e.g. new_code='A%201'; else NULL */
-	const char *content;		/* JSON members without braces: "name":"A","x":1 */
+								 * encoded, e.g. new_code='A%201'; else NULL. An id,
+								 * where there is one, goes before the key. */
+	const char *content;		/* JSON members without braces: "name":"A","x":1;
+								 * neither the primary id nor the key's columns */
 	size_t		content_len;
 } DvWireRow;
 
@@ -38,7 +41,7 @@ typedef struct DvWireReply
 	const char *content_type;	/* or NULL */
 	const char *request_id;		/* or NULL */
 	long		retry_after_ms;	/* -1 where absent */
-	const char *body;
+	const char *body;			/* may be NULL if len is 0; need not end in NUL */
 	size_t		len;
 } DvWireReply;
 
@@ -64,7 +67,8 @@ extern bool dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table,
  * Verdicts of a bulk reply into v[0..n-1]. A success whose ids are not
  * exactly ours in our order settles every row; a refusal gives every row the
  * same verdict (the protocol does not say which row was bad). Where a row has
- * no id of its own, ids_out[i] (37 bytes each) receives the one Dataverse made.
+ * no id of its own, ids_out[i] (37 bytes each) receives the one Dataverse made,
+ * else "". ids_out may be NULL.
  */
 extern void dv_wire_bulk_reply(const DvWireReply *reply, const DvWireRow *const *rows,
 							   int n, DvVerdict *v, char (*ids_out)[37]);
@@ -82,7 +86,16 @@ extern bool dv_wire_batch(DvBuf *body, const DvWireTable *table, const char *bou
 /*
  * Verdicts of a $batch reply. Parts come in the order of the operations; a
  * missing, cut or unreadable part settles its row; without the closing
- * delimiter nothing after the last complete part is believed.
+ * delimiter nothing after the last complete part is believed. If a complete
+ * answer has not as many parts as operations, the order proves nothing and
+ * only successes that name our own ids count.
+ *
+ * A $batch that was refused as a whole gives all rows one verdict. Where any of
+ * its operations may be to blame and there are several, that is DV_SHRINK, so
+ * that innocent rows are not recorded as failed.
+ *
+ * ids_out as above; it stays "" too where the answer names a record without an
+ * id of its own by its key (the record is there, its id is to be read by key).
  */
 extern void dv_wire_batch_reply(const DvWireReply *reply, const DvWireRow *const *rows,
 								int n, DvVerdict *v, char (*ids_out)[37]);
@@ -90,7 +103,9 @@ extern void dv_wire_batch_reply(const DvWireReply *reply, const DvWireRow *const
 /*
  * Build the read-back of n ids: a GET path with Microsoft.Dynamics.CRM.In,
  * selecting the primary id, _modifiedby_value and modifiedon. At most
- * DV_WIRE_FIND_MAX rows, so that the URL stays under 32,768 characters.
+ * DV_WIRE_FIND_MAX rows, so that the URL stays under 32,768 characters (each
+ * takes 43) and the answer far below a page of 5,000; false with more. Rows
+ * without an id cannot be asked for, so of those absence is no proof.
  */
 #define DV_WIRE_FIND_MAX	400
 extern bool dv_wire_find(DvBuf *path, const DvWireTable *table,
@@ -99,12 +114,16 @@ extern bool dv_wire_find(DvBuf *path, const DvWireTable *table,
 /*
  * Read its reply: found[i] for every row. Returns DV_DONE when the whole
  * answer was understood (and then absence is proof), else what to do with the
- * read itself (DV_WAIT, DV_RETRY, DV_FAIL_RUN), with "v" telling why.
+ * read itself (DV_WAIT, DV_RETRY, DV_SHRINK: ask for fewer, DV_FAIL_RUN), with
+ * "v" telling why; every found[i] then says "not found" and means nothing.
  */
 extern DvVerdictKind dv_wire_find_reply(const DvWireReply *reply, const DvWireRow *const *rows,
 										int n, DvWireFound *found, DvVerdict *v);
 
-/* Error object of any reply (JSON error, bare Message, or plain text) into *v. */
+/*
+ * Error object of any reply (JSON error, bare Message, title of a page, plain
+ * text) into *v, classified. Never a success: a reply below 400 settles.
+ */
 extern void dv_wire_error(const DvWireReply *reply, char op, bool single, DvVerdict *v);
 
 #endif							/* DV_WIRE_H */

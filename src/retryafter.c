@@ -1,0 +1,106 @@
+/*
+ * retryafter.c - the Retry-After header, in both of its forms
+ *
+ * Dataverse sends whole seconds; proxies in front of it may send an HTTP date
+ * (RFC 9110, section 5.6.7: three notations, all of them in GMT).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "verdict.h"
+#include "wiretext.h"
+
+/* Nobody is held longer than this by a header: 24 hours, in seconds. */
+#define LONGEST_S	86400
+
+/* Days from 1970-01-01 to a date of the proleptic Gregorian calendar. */
+static long long
+days_from_civil(int y, int m, int d)
+{
+	long long	era;
+	long long	yoe;
+	long long	doy;
+
+	y -= m <= 2;
+	era = y / 400;
+	yoe = y - era * 400;
+	doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
+	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+static int
+month_number(const char *name)
+{
+	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+	"Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+	int			i;
+
+	for (i = 0; i < 12; i++)
+		if (dv_wiretext_same(name, strlen(name), months[i]))
+			return i + 1;
+	return 0;
+}
+
+/* Two-digit years of the oldest notation: 70 to 99 are of the last century. */
+static int
+full_year(int y)
+{
+	return y >= 100 ? y : y + (y < 70 ? 2000 : 1900);
+}
+
+static bool
+parse_http_date(const char *text, long long *when)
+{
+	char		month[4];
+	int			d;
+	int			y;
+	int			h;
+	int			mi;
+	int			s;
+	int			m;
+
+	if (sscanf(text, "%*9[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d", &d, month, &y, &h, &mi, &s) != 6 &&
+		sscanf(text, "%*9[A-Za-z], %2d-%3[A-Za-z]-%4d %2d:%2d:%2d", &d, month, &y, &h, &mi, &s) != 6 &&
+		sscanf(text, "%*3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d", month, &d, &h, &mi, &s, &y) != 6)
+		return false;
+	m = month_number(month);
+	if (y < 0)
+		return false;
+	y = full_year(y);
+	if (m == 0 || y < 1970 || d < 1 || d > 31 || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 60)
+		return false;
+	*when = days_from_civil(y, m, d) * 86400LL + h * 3600LL + mi * 60LL + s;
+	return true;
+}
+
+long
+dv_verdict_retry_after(const char *value, size_t len, long long now)
+{
+	char		text[64];
+	long long	seconds = 0;
+	size_t		i;
+
+	dv_wiretext_trim(&value, &len);
+	if (len == 0 || len >= sizeof(text))
+		return -1;
+	memcpy(text, value, len);
+	text[len] = '\0';
+	for (i = 0; i < len && text[i] >= '0' && text[i] <= '9'; i++)
+		if (seconds <= LONGEST_S)
+			seconds = seconds * 10 + (text[i] - '0');
+	if (i < len)
+	{
+		long long	when;
+
+		if (!parse_http_date(text, &when))
+			return -1;
+		/* "now" is any number: do not subtract across its whole range. */
+		if (now >= when)
+			seconds = 0;
+		else
+			seconds = now < when - LONGEST_S ? LONGEST_S : when - now;
+	}
+	if (seconds > LONGEST_S)
+		seconds = LONGEST_S;
+	return (long) (seconds * 1000);
+}

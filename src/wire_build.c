@@ -1,0 +1,185 @@
+/*
+ * wire_build.c - rows to requests: bulk messages, $batch, reading ids back
+ *
+ * Content comes as finished JSON members and is copied once. Names of tables
+ * and columns are Dataverse's logical names: letters, digits and underscores,
+ * so they need no escaping.
+ */
+#include <string.h>
+
+#include "wire.h"
+
+/*
+ * Never looked for, never found: stands in where no row has an id of its own,
+ * because an empty list is no valid filter.
+ */
+#define NO_ID	"00000000-0000-0000-0000-000000000000"
+
+/* The members of a row, with those that come first: its id, its type. */
+static void
+put_object(DvBuf *body, const char *type, const DvWireTable *table, const DvWireRow *row, bool with_id)
+{
+	const char *comma = "";
+
+	dv_buf_puts(body, "{");
+	if (type != NULL)
+	{
+		dv_buf_puts(body, "\"@odata.type\":\"Microsoft.Dynamics.CRM.");
+		dv_buf_puts(body, type);
+		dv_buf_puts(body, "\"");
+		comma = ",";
+	}
+	if (with_id && row->id[0] != '\0')
+	{
+		dv_buf_puts(body, comma);
+		dv_buf_puts(body, "\"");
+		dv_buf_puts(body, table->primary_id);
+		dv_buf_puts(body, "\":\"");
+		dv_buf_puts(body, row->id);
+		dv_buf_puts(body, "\"");
+		comma = ",";
+	}
+	if (row->content_len > 0)
+	{
+		dv_buf_puts(body, comma);
+		dv_buf_append(body, row->content, row->content_len);
+	}
+	dv_buf_puts(body, "}");
+}
+
+bool
+dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table, const DvWireRow *const *rows, int n)
+{
+	const char *message = n > 0 && rows[0]->op == 'U' ? "UpdateMultiple" : "CreateMultiple";
+	int			i;
+
+	dv_buf_puts(path, "/");
+	dv_buf_puts(path, table->entity_set);
+	dv_buf_puts(path, "/Microsoft.Dynamics.CRM.");
+	dv_buf_puts(path, message);
+
+	dv_buf_puts(body, "{\"Targets\":[");
+	for (i = 0; i < n; i++)
+	{
+		if (i > 0)
+			dv_buf_puts(body, ",");
+		put_object(body, table->logical_name, table, rows[i], true);
+	}
+	dv_buf_puts(body, "]}");
+	return !path->failed && !body->failed;
+}
+
+/*
+ * A key predicate comes encoded; a byte that would end the request line is
+ * encoded here all the same, because it would let a row write headers.
+ */
+static void
+put_key(DvBuf *body, const char *key)
+{
+	for (; *key != '\0'; key++)
+	{
+		unsigned char c = (unsigned char) *key;
+
+		if (c > 0x20 && c < 0x7F)
+			dv_buf_append(body, key, 1);
+		else
+			dv_buf_printf(body, "%%%02X", c);
+	}
+}
+
+/* Request line of one operation. */
+static void
+put_request_line(DvBuf *body, const DvWireTable *table, const DvWireRow *row, const char *method, bool record)
+{
+	dv_buf_puts(body, method);
+	dv_buf_puts(body, " ");
+	dv_buf_puts(body, table->api_path);
+	dv_buf_puts(body, "/");
+	dv_buf_puts(body, table->entity_set);
+	if (record)
+	{
+		dv_buf_puts(body, "(");
+		if (row->id[0] != '\0')
+			dv_buf_puts(body, row->id);
+		else if (row->key != NULL)
+			put_key(body, row->key);
+		dv_buf_puts(body, ")");
+	}
+	dv_buf_puts(body, " HTTP/1.1\r\n");
+}
+
+static void
+put_operation(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
+{
+	/* Where Dataverse makes the id, a create is an upsert by the key from the first try. */
+	bool		upsert = row->op == 'I' && row->id[0] == '\0' && row->key != NULL;
+
+	dv_buf_puts(body, "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n");
+	if (row->op == 'D')
+		put_request_line(body, table, row, "DELETE", true);
+	else if (row->op == 'U' || upsert)
+		put_request_line(body, table, row, "PATCH", true);
+	else
+		put_request_line(body, table, row, "POST", false);
+	if (row->op != 'D')
+		dv_buf_puts(body, "Content-Type: application/json\r\n");
+	if (row->op == 'U')
+		dv_buf_puts(body, "If-Match: *\r\n");
+	if (table->part_headers != NULL)
+		dv_buf_puts(body, table->part_headers);
+	dv_buf_puts(body, "\r\n");
+	if (row->op != 'D')
+		put_object(body, NULL, table, row, row->op == 'I');
+	dv_buf_puts(body, "\r\n");
+}
+
+bool
+dv_wire_batch(DvBuf *body, const DvWireTable *table, const char *boundary,
+			  const DvWireRow *const *rows, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		dv_buf_puts(body, "--");
+		dv_buf_puts(body, boundary);
+		dv_buf_puts(body, "\r\n");
+		put_operation(body, table, rows[i]);
+	}
+	dv_buf_puts(body, "--");
+	dv_buf_puts(body, boundary);
+	dv_buf_puts(body, "--\r\n");
+	return !body->failed;
+}
+
+bool
+dv_wire_find(DvBuf *path, const DvWireTable *table, const DvWireRow *const *rows, int n)
+{
+	int			count = 0;
+	int			i;
+
+	/* A row that was not asked for would look absent. */
+	if (n > DV_WIRE_FIND_MAX)
+		return false;
+	/* %22 is a double quote, %5B and %5D are brackets. */
+	dv_buf_puts(path, "/");
+	dv_buf_puts(path, table->entity_set);
+	dv_buf_puts(path, "?$select=");
+	dv_buf_puts(path, table->primary_id);
+	dv_buf_puts(path, ",modifiedon,_modifiedby_value"
+				"&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
+	dv_buf_puts(path, table->primary_id);
+	dv_buf_puts(path, "'&@p2=%5B");
+	for (i = 0; i < n; i++)
+	{
+		if (rows[i]->id[0] == '\0')
+			continue;
+		dv_buf_puts(path, count++ > 0 ? ",%22" : "%22");
+		dv_buf_puts(path, rows[i]->id);
+		dv_buf_puts(path, "%22");
+	}
+	if (count == 0)
+		dv_buf_puts(path, "%22" NO_ID "%22");
+	dv_buf_puts(path, "%5D");
+	return !path->failed;
+}
