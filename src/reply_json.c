@@ -267,13 +267,12 @@ dv_json_page(const char *body, size_t len, const char *id_column,
 }
 
 bool
-dv_json_any(const char *body, size_t len)
+dv_json_is_object(const char *body, size_t len)
 {
-	json_object *page = parse_object(body, len);
-	json_object *value = page_value(page);
-	bool		any = value != NULL && json_object_array_length(value) > 0;
+	json_object *object = parse_object(body, len);
 
-	if (page)
-		json_object_put(page);
-	return any;
+	if (object == NULL)
+		return false;
+	json_object_put(object);
+	return true;
 }

@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -30,6 +31,7 @@
 #include "reply_json.h"
 #include "session.h"
 #include "settings.h"
+#include "spi.h"
 #include "token.h"
 
 /* A login service answers in a second; a minute is generous. */
@@ -132,6 +134,19 @@ session_cleanup(void *arg)
 					   strlen(session->credentials->client_secret));
 }
 
+/* Everything that is read from catalogs. */
+static void
+session_load(DvSession *session, const char *server_name, Oid userid, int number)
+{
+	DvServer   *server = dv_options_server(server_name);
+
+	session->server = server;
+	dv_options_check_usage(server, userid);
+	dv_options_check_host(server);
+	session->credentials = dv_options_credentials(server, userid, number);
+	read_pin(session);
+}
+
 DvSession *
 dv_session_open(const char *server_name, Oid userid, int number)
 {
@@ -139,26 +154,30 @@ dv_session_open(const char *server_name, Oid userid, int number)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	DvSession  *session = palloc0(sizeof(DvSession));
-	DvServer   *server = dv_options_server(server_name);
+	bool		in_transaction = IsTransactionState();
 	DvHost		host;
 
 	session->context = context;
-	session->server = server;
 	session->cleanup.func = session_cleanup;
 	session->cleanup.arg = session;
 	MemoryContextRegisterResetCallback(context, &session->cleanup);
 
-	dv_options_check_usage(server, userid);
-	dv_options_check_host(server);
-	session->credentials = dv_options_credentials(server, userid, number);
-	session->plain_http_ok = dv_host_parse(server->url, &host) && host.loopback;
-	session->token_plain_ok = dv_host_parse(server->authority, &host) && host.loopback;
-	session->api_path = psprintf("/api/data/%s", server->api_version);
-	session->api_url = psprintf("%s%s", server->url, session->api_path);
-	session->token_url = dv_token_url(server);
+	/* A worker holds no transaction here, because the network comes next. */
+	if (!in_transaction)
+		dv_spi_begin("dvmig: opening a session");
+	MemoryContextSwitchTo(context);
+	session_load(session, server_name, userid, number);
+	if (!in_transaction)
+		dv_spi_commit(true);
+	MemoryContextSwitchTo(context);
+
+	session->plain_http_ok = dv_host_parse(session->server->url, &host) && host.loopback;
+	session->token_plain_ok = dv_host_parse(session->server->authority, &host) && host.loopback;
+	session->api_path = psprintf("/api/data/%s", session->server->api_version);
+	session->api_url = psprintf("%s%s", session->server->url, session->api_path);
+	session->token_url = dv_token_url(session->server);
 	dlist_init(&session->waiting);
 	dlist_init(&session->ready);
-	read_pin(session);
 	session->http = dv_http_open();
 	MemoryContextSwitchTo(old);
 	return session;
@@ -498,6 +517,12 @@ dv_session_call(DvSession *session, const char *method, const char *path,
 }
 
 /* ---------------------------------------------------------------- checks */
+
+TimestampTz
+dv_session_token_expires(DvSession *session)
+{
+	return session->token.expires_at;
+}
 
 void
 dv_session_ignore_pin(DvSession *session)

@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "http.h"
 #include "options.h"
 
@@ -81,6 +83,7 @@ typedef struct DvProblem
 	char		hint[512];
 } DvProblem;
 
+extern TimestampTz dv_session_token_expires(DvSession *session);
 extern bool dv_session_is_pinned(DvSession *session);
 extern void dv_session_ignore_pin(DvSession *session);	/* to look who is there */
 extern bool dv_session_whoami(DvSession *session, DvWhoAmI *who, DvProblem *problem);

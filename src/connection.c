@@ -1,0 +1,115 @@
+/*
+ * connection.c - sessions for short calls; dvmig.whoami()
+ *
+ * Short calls wait for the network within their caller's transaction, bounded
+ * by dvmig.request_timeout, and write only after the answer.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "connection.h"
+#include "problem.h"
+#include "spi.h"
+
+PG_FUNCTION_INFO_V1(dv_whoami);
+PG_FUNCTION_INFO_V1(dv_present_organisation);
+
+/* Columns of _whoami_raw that are filled here. */
+#define WHOAMI_COLUMNS	9
+
+static Datum
+uuid_datum(const char *text)
+{
+	return DirectFunctionCall1(uuid_in, CStringGetDatum(text));
+}
+
+static void
+pin(const char *server, const char *organisation_id, Oid caller)
+{
+	Oid			types[3] = {TEXTOID, UUIDOID, OIDOID};
+	Datum		values[3] = {
+		CStringGetTextDatum(server), uuid_datum(organisation_id), ObjectIdGetDatum(caller)
+	};
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	dv_spi_run("SELECT dvmig._pin($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
+	SPI_finish();
+}
+
+DvSession *
+dv_connection_open(const char *server, Oid caller, DvWhoAmI *who)
+{
+	DvSession  *session = dv_session_open(server, caller, 1);
+	DvProblem	problem;
+
+	if (!dv_session_whoami(session, who, &problem))
+		dv_problem_throw(&problem);
+	if (!dv_session_is_pinned(session))
+		pin(server, who->organisation_id, caller);
+	return session;
+}
+
+/*
+ * dv_whoami(caller oid, server text) returns one row: what dvmig._whoami()
+ * shows, but for the pin.
+ */
+Datum
+dv_whoami(PG_FUNCTION_ARGS)
+{
+	Oid			caller = PG_GETARG_OID(0);
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	DvWhoAmI	who;
+	DvWhoAmI	again;
+	DvProblem	problem;
+	DvSession  *session = dv_connection_open(name, caller, &who);
+	const DvServer *server = dv_session_server(session);
+	Datum		values[WHOAMI_COLUMNS];
+	bool		nulls[WHOAMI_COLUMNS] = {false};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != WHOAMI_COLUMNS)
+		elog(ERROR, "dv_whoami must return a row of %d columns", WHOAMI_COLUMNS);
+
+	/* The first call made the connection; the second one shows the latency of work. */
+	if (!dv_session_whoami(session, &again, &problem))
+		dv_problem_throw(&problem);
+
+	values[0] = CStringGetTextDatum(server->url);
+	values[1] = CStringGetTextDatum(server->environment);
+	values[2] = TimestampTzGetDatum(dv_session_token_expires(session));
+	values[3] = uuid_datum(who.organisation_id);
+	values[4] = uuid_datum(who.user_id);
+	values[5] = uuid_datum(who.business_unit_id);
+	values[6] = Int32GetDatum(dv_options_users(server, caller));
+	values[7] = Float8GetDatum(Min(who.seconds, again.seconds) * 1000.0);
+	values[8] = Int32GetDatum(again.dop_hint);
+	nulls[8] = again.dop_hint == 0;
+	dv_session_close(session);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * dv_present_organisation(caller oid, server text) returns the id of the
+ * organisation that answers now, whatever the server is pinned to.
+ */
+Datum
+dv_present_organisation(PG_FUNCTION_ARGS)
+{
+	DvWhoAmI	who;
+	DvProblem	problem;
+	DvSession  *session = dv_session_open(text_to_cstring(PG_GETARG_TEXT_PP(1)), PG_GETARG_OID(0), 1);
+
+	dv_session_ignore_pin(session);
+	if (!dv_session_whoami(session, &who, &problem))
+		dv_problem_throw(&problem);
+	dv_session_close(session);
+	PG_RETURN_DATUM(uuid_datum(who.organisation_id));
+}

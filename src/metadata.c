@@ -1,0 +1,200 @@
+/*
+ * metadata.c - read what Dataverse knows of a table
+ *
+ * One table takes several GETs, because properties such as a text's length are
+ * only told when the columns of one type are asked for. The answers go to SQL
+ * as they are: sql/21_metadata.sql takes them apart.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "connection.h"
+#include "metadata.h"
+#include "problem.h"
+#include "reader.h"
+#include "reply_json.h"
+#include "spi.h"
+
+PG_FUNCTION_INFO_V1(dv_fetch_metadata);
+
+/* A logical name has up to 64 characters with its publisher's prefix; be generous. */
+#define MAX_TABLE_NAME	128
+
+/* One GET per part; %s is the table's logical name. */
+typedef struct DvPart
+{
+	const char *name;
+	const char *path;
+} DvPart;
+
+#define TABLE_PATH	"/EntityDefinitions(LogicalName='%s')"
+#define TYPE_PATH	TABLE_PATH "/Attributes/Microsoft.Dynamics.CRM."
+#define OPTIONS		"?$select=LogicalName&$expand=OptionSet($select=Options),GlobalOptionSet($select=Options)"
+
+static const DvPart parts[] = {
+	{"table", TABLE_PATH "?$select=LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,"
+		"OwnershipType,TableType,IsActivity&$expand="
+		"Attributes($select=LogicalName,AttributeType,AttributeTypeName,IsValidForCreate,IsValidForUpdate,RequiredLevel),"
+		"Keys($select=LogicalName,KeyAttributes,EntityKeyIndexStatus),"
+		"ManyToOneRelationships($select=ReferencingAttribute,ReferencedEntity,ReferencingEntityNavigationPropertyName)"},
+	{"String", TYPE_PATH "StringAttributeMetadata?$select=LogicalName,MaxLength"},
+	{"Memo", TYPE_PATH "MemoAttributeMetadata?$select=LogicalName,MaxLength"},
+	{"Integer", TYPE_PATH "IntegerAttributeMetadata?$select=LogicalName,MinValue,MaxValue"},
+	{"BigInt", TYPE_PATH "BigIntAttributeMetadata?$select=LogicalName,MinValue,MaxValue"},
+	{"Decimal", TYPE_PATH "DecimalAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision"},
+	{"Double", TYPE_PATH "DoubleAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision"},
+	{"Money", TYPE_PATH "MoneyAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision"},
+	{"DateTime", TYPE_PATH "DateTimeAttributeMetadata?$select=LogicalName,DateTimeBehavior"},
+	{"File", TYPE_PATH "FileAttributeMetadata?$select=LogicalName,MaxSizeInKB"},
+	{"Image", TYPE_PATH "ImageAttributeMetadata?$select=LogicalName,MaxSizeInKB"},
+	{"Picklist", TYPE_PATH "PicklistAttributeMetadata" OPTIONS},
+	{"MultiSelectPicklist", TYPE_PATH "MultiSelectPicklistAttributeMetadata" OPTIONS},
+	{"State", TYPE_PATH "StateAttributeMetadata" OPTIONS},
+	{"Status", TYPE_PATH "StatusAttributeMetadata" OPTIONS},
+	{"Boolean", TYPE_PATH "BooleanAttributeMetadata?$select=LogicalName&$expand=OptionSet($select=TrueOption,FalseOption)"},
+	{"CreateMultiple", NULL},
+	{"UpdateMultiple", NULL}
+};
+
+#define NPARTS	((int) lengthof(parts))
+
+/* ---------------------------------------------------------------- reading */
+
+static void
+check_table_name(const char *name)
+{
+	size_t		len = strlen(name);
+
+	if (len > 0 && len <= MAX_TABLE_NAME &&
+		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == len)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" is not the logical name of a Dataverse table", name),
+			 errhint("Logical names are singular and lower-case, such as account or new_project.")));
+}
+
+static char *
+part_path(const DvPart *part, const char *table)
+{
+	if (part->path)
+	{
+		/* the patterns above are ours, and each has one %s */
+		const char *at = strstr(part->path, "%s");
+
+		return psprintf("%.*s%s%s", (int) (at - part->path), part->path, table, at + 2);
+	}
+	return psprintf("/sdkmessagefilters?$select=sdkmessagefilterid&$filter="
+					"sdkmessageid/name%%20eq%%20@message%%20and%%20primaryobjecttypecode%%20eq%%20@table"
+					"&@message='%s'&@table='%s'", part->name, table);
+}
+
+/* An answer's body as jsonb, in this database's encoding. */
+static Datum
+body_jsonb(const DvHttpReply *reply)
+{
+	char	   *text = pnstrdup(reply->body.data, reply->body.len);
+
+	text = pg_any_to_server(text, (int) reply->body.len, PG_UTF8);
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+}
+
+/* Take one answer: a row of the result. "arg" is the result's ReturnSetInfo. */
+static DvReadResult
+take_part(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg, DvProblem *problem)
+{
+	ReturnSetInfo *result = arg;
+	Datum		values[3];
+	bool		nulls[3] = {false};
+
+	if (reply->status == 404 && strcmp(read->part, "table") == 0)
+	{
+		char		message[512];
+
+		snprintf(message, sizeof(message), "Dataverse table \"%s\" does not exist on server \"%s\"",
+				 read->table, dv_session_server(session)->name);
+		dv_problem_set(problem, false, ERRCODE_UNDEFINED_TABLE, message, NULL,
+					   "Give the logical name, in the singular, such as account; not the display name and not accounts.");
+		return DV_READ_FAILED;
+	}
+	if (reply->status != 200 || !dv_json_is_object(reply->body.data, reply->body.len))
+	{
+		dv_session_explain(session, reply, problem);
+		return DV_READ_FAILED;
+	}
+	values[0] = CStringGetTextDatum(read->table);
+	values[1] = CStringGetTextDatum(read->part);
+	values[2] = body_jsonb(reply);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	pfree(DatumGetPointer(values[2]));
+	return DV_READ_DONE;
+}
+
+/*
+ * dv_fetch_metadata(caller oid, server text, tables text[]) returns one row
+ * per table and part: table_name text, part text, body jsonb.
+ */
+Datum
+dv_fetch_metadata(PG_FUNCTION_ARGS)
+{
+	char	   *server = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(2);
+	Datum	   *names;
+	bool	   *nulls;
+	int			n;
+	DvRead	   *reads;
+	DvSession  *session;
+	DvWhoAmI	who;
+	DvProblem	problem;
+
+	dv_compat_init_materialized(fcinfo);
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
+	reads = palloc0(sizeof(DvRead) * (size_t) Max(n, 1) * NPARTS);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *table = nulls[i] ? pstrdup("") : TextDatumGetCString(names[i]);
+
+		check_table_name(table);
+		for (int p = 0; p < NPARTS; p++)
+		{
+			DvRead	   *read = &reads[i * NPARTS + p];
+
+			read->table = table;
+			read->part = parts[p].name;
+			read->path = part_path(&parts[p], table);
+		}
+	}
+	session = dv_connection_open(server, PG_GETARG_OID(0), &who);
+	if (!dv_reader_run(session, reads, n * NPARTS, take_part, fcinfo->resultinfo, &problem))
+		dv_problem_throw(&problem);
+	dv_session_close(session);
+	return (Datum) 0;
+}
+
+bool
+dv_metadata_ensure(const char *server, Oid userid, const char *table)
+{
+	Oid			types[3] = {OIDOID, TEXTOID, TEXTOID};
+	Datum		values[3] = {
+		ObjectIdGetDatum(userid), CStringGetTextDatum(server), CStringGetTextDatum(table)
+	};
+	bool		isnull;
+	bool		was_read;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	dv_spi_run("SELECT dvmig._ensure_metadata($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
+	was_read = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return !isnull && was_read;
+}
