@@ -204,7 +204,8 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 			s->again_at = backoff(task->attempts + 1);
 			break;
 		case DV_SHRINK:
-			dv_pace_table_shrink(&step->pace, task->n);
+			if (task->stage == DV_STAGE_WRITE)
+				dv_pace_table_shrink(&step->pace, task->n);
 			dv_engine_queue(step, task->stage, task->rows, task->n / 2, 0, task->attempts + 1);
 			dv_engine_queue(step, task->stage, task->rows + task->n / 2, task->n - task->n / 2, 0, task->attempts + 1);
 			break;
@@ -251,6 +252,13 @@ wire_rows(const DvTask *task)
 	return rows;
 }
 
+/* A $batch that came back without parts. */
+static bool
+refused_as_a_whole(const DvHttpReply *reply)
+{
+	return reply->status >= 400 && pg_strncasecmp(reply->content_type, "multipart/", 10) != 0;
+}
+
 static void
 handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, Sorted *s)
 {
@@ -274,8 +282,13 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, Sorted *s)
 	{
 		if (task->stage == DV_STAGE_EACH && reply->status == 200)
 			dv_pace_table_each(&step->pace, task->n, reply->seconds);
-		if (task->stage == DV_STAGE_EACH && task->n > 1 && v[0].kind == DV_SHRINK && reply->status != 200)
+		if (task->n > 1 && refused_as_a_whole(reply))
+		{
+			/* Nothing was said of single rows: take the request apart. */
+			if (v[0].kind == DV_FAIL_ROW || v[0].kind == DV_GONE || v[0].kind == DV_EXISTS)
+				v[0].kind = DV_SHRINK;
 			judge_request(step, task, &v[0], reply, s);
+		}
 		else
 			for (i = 0; i < task->n; i++)
 				judge_row(step, task, task->rows[i], &v[i], reply, s);

@@ -28,7 +28,7 @@ begin(const char *activity)
 }
 
 static void
-commit(DvSwitch *before, bool asynchronous)
+commit(DvSwitch before, bool asynchronous)
 {
 	dv_call_restore(before);
 	dv_spi_commit(asynchronous);
@@ -70,7 +70,7 @@ dv_runstate_load(DvRunContext *rc, DvRunPlan *plan)
 			plan->names[i] = keep(rc->context, i, 2);
 		}
 	}
-	commit(&before, false);
+	commit(before, false);
 	return there;
 }
 
@@ -89,7 +89,7 @@ dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisatio
 			   3, types, values, NULL, SPI_OK_UPDATE);
 	dv_spi_run("SELECT organisation_id FROM dvmig.organisation WHERE server = $1", 1, types, values, NULL, SPI_OK_SELECT);
 	pinned = keep(rc->context, 0, 1);
-	commit(&before, false);
+	commit(before, false);
 	same = pinned != NULL && pg_strcasecmp(pinned, organisation_id) == 0;
 	if (!same)
 	{
@@ -123,7 +123,7 @@ dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 		plan->deferred = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull), false, -1);
 		MemoryContextSwitchTo(old);
 	}
-	commit(&before, false);
+	commit(before, false);
 	return there;
 }
 
@@ -147,7 +147,7 @@ count_rows(DvStep *step, const DvStepPlan *plan)
 	before = begin("dvmig: counting rows");
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
 			   4, types, values, NULL, SPI_OK_UPDATE);
-	commit(&before, true);
+	commit(before, true);
 }
 
 void
@@ -171,7 +171,7 @@ dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 	step->forgotten = SPI_processed == 1 && strcmp(dv_spi_text(0, 1), "f") == 0;
 	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = false WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
 			   4, types, values, NULL, SPI_OK_UPDATE);
-	commit(&before, false);
+	commit(before, false);
 	count_rows(step, plan);
 }
 
@@ -265,7 +265,7 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	add_counters(&rc->total, &step->counters);
 	memset(&step->counters, 0, sizeof(DvCounters));
 	store_run_figures(rc, NULL);
-	commit(&before, false);
+	commit(before, false);
 	if (error != NULL && !rc->failed)
 	{
 		rc->failed = true;
@@ -287,7 +287,7 @@ dv_runstate_mirror(DvStep *step)
 	store_run_figures(rc, step);
 	stop = dv_spi_run("SELECT stop_requested FROM dvmig.run_history WHERE run = $1 AND NOT stop_requested",
 					  1, types, values, NULL, SPI_OK_SELECT) == 0;
-	commit(&before, true);
+	commit(before, true);
 	return stop;
 }
 
@@ -303,7 +303,7 @@ dv_runstate_finish(DvRunContext *rc)
 	rc->waiting[0] = '\0';
 	store_run_figures(rc, NULL);
 	dv_spi_run("SELECT dvmig._finish_run($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
-	commit(&before, false);
+	commit(before, false);
 }
 
 /* Distinct keys one lookup needs, with the owner's rights; NULL where an expression throws. */
@@ -360,7 +360,7 @@ dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
 		match_on[i] = keep(rc->context, i, 2);
 		sql[i] = keep(rc->context, i, 3);
 	}
-	commit(&before, true);
+	commit(before, true);
 	for (i = 0; i < n; i++)
 	{
 		bool		known;
