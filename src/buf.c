@@ -4,7 +4,6 @@
  * A buffer that failed once stays failed until it is reset, so that a request
  * that lost bytes in the middle can never be mistaken for a whole one.
  */
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,27 +86,4 @@ bool
 dv_buf_puts(DvBuf *buf, const char *text)
 {
 	return dv_buf_append(buf, text, strlen(text));
-}
-
-bool
-dv_buf_printf(DvBuf *buf, const char *format,...)
-{
-	va_list		args;
-	int			len;
-
-	va_start(args, format);
-	len = vsnprintf(NULL, 0, format, args);
-	va_end(args);
-	if (len < 0)
-	{
-		buf->failed = true;
-		return false;
-	}
-	if (!reserve(buf, (size_t) len))
-		return false;
-	va_start(args, format);
-	vsnprintf(buf->data + buf->len, (size_t) len + 1, format, args);
-	va_end(args);
-	buf->len += (size_t) len;
-	return true;
 }

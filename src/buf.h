@@ -12,13 +12,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Lets compilers that can check the arguments of dv_buf_printf(). */
-#ifdef __GNUC__
-#define DV_PRINTF_LIKE(f, a)	__attribute__((format(printf, f, a)))
-#else
-#define DV_PRINTF_LIKE(f, a)
-#endif
-
 typedef struct DvBuf
 {
 	char	   *data;			/* NUL-terminated, or NULL when empty */
@@ -43,6 +36,5 @@ extern void dv_buf_reset(DvBuf *buf);
  */
 extern bool dv_buf_append(DvBuf *buf, const void *data, size_t len);
 extern bool dv_buf_puts(DvBuf *buf, const char *text);
-extern bool dv_buf_printf(DvBuf *buf, const char *format,...) DV_PRINTF_LIKE(2, 3);
 
 #endif							/* DV_BUF_H */

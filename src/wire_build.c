@@ -83,7 +83,12 @@ put_key(DvBuf *body, const char *key)
 		if (c > 0x20 && c < 0x7F)
 			dv_buf_append(body, key, 1);
 		else
-			dv_buf_printf(body, "%%%02X", c);
+		{
+			static const char hex[] = "0123456789ABCDEF";
+			char		encoded[3] = {'%', hex[c >> 4], hex[c & 15]};
+
+			dv_buf_append(body, encoded, sizeof(encoded));
+		}
 	}
 }
 
