@@ -52,7 +52,9 @@ BEGIN
 	ELSE
 		SELECT g.* INTO m FROM dvmig.migration g WHERE g.name = _migration.name;
 	END IF;
-	IF m.migration_id IS NULL THEN
+	IF name IS NULL THEN
+		RAISE EXCEPTION 'the migration is missing' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF m.migration_id IS NULL THEN
 		RAISE EXCEPTION 'migration "%" does not exist', name
 			USING ERRCODE = 'undefined_object',
 			HINT = coalesce('Did you mean ' || dvmig._near(name, ARRAY(SELECT g.name FROM dvmig.migration g
@@ -109,6 +111,9 @@ AS $$
 DECLARE
 	wrapper name;
 BEGIN
+	IF server IS NULL THEN
+		RAISE EXCEPTION 'the server is missing' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
 	SELECT w.fdwname INTO wrapper
 	FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
 	WHERE s.srvname = server;

@@ -63,8 +63,8 @@ BEGIN
 	IF found_name IS NULL THEN
 		RAISE EXCEPTION 'column "%" of staging table % does not exist', w, staging
 			USING ERRCODE = 'undefined_column',
-			HINT = 'Did you mean ' || dvmig._near(w, ARRAY(SELECT a.attname::text FROM pg_attribute a
-				WHERE a.attrelid = staging AND a.attnum > 0 AND NOT a.attisdropped)) || '?';
+			HINT = coalesce('Did you mean ' || dvmig._near(w, ARRAY(SELECT a.attname::text FROM pg_attribute a
+				WHERE a.attrelid = staging AND a.attnum > 0 AND NOT a.attisdropped)) || '?', 'Separate the columns of a composite key by commas.');
 	END IF;
 	RETURN found_name;
 END

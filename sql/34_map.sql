@@ -131,7 +131,9 @@ BEGIN
 			c.column_type || coalesce(' (' || c.date_behavior || ')', '')
 			USING ERRCODE = 'datatype_mismatch',
 			HINT = CASE WHEN c.column_type = 'Picklist' THEN 'Map texts with dvmig.map_choice(), or write a cast to integer.'
-				WHEN a.cast_hint IS NOT NULL THEN format('Write a cast: (...)%s.', a.cast_hint) END;
+				WHEN a.cast_hint IS NOT NULL THEN format('Write a cast: (...)%s.', a.cast_hint)
+				WHEN c.column_type IN ('File', 'Virtual', 'EntityName', 'ManagedProperty', 'CalendarRules') THEN 'Columns of this type are not loaded with the row.'
+				ELSE 'Write an expression of a type that the column takes.' END;
 	END IF;
 END
 $$;
@@ -219,7 +221,8 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'column "%" of % is not mapped', col, staging
 			USING ERRCODE = 'undefined_object',
-			HINT = 'Did you mean ' || dvmig._near(col, ARRAY(SELECT c.target_column FROM dvmig.column_map c WHERE c.staging = t.staging)) || '?';
+			HINT = coalesce('Did you mean ' || dvmig._near(col, ARRAY(SELECT c.target_column FROM dvmig.column_map c WHERE c.staging = t.staging)) || '?',
+				'dvmig.column_map lists the maps.');
 	END IF;
 	IF col = t.target_key THEN
 		UPDATE dvmig.migration_table mt SET target_key = NULL WHERE mt.staging = t.staging;

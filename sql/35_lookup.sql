@@ -20,11 +20,11 @@ BEGIN
 	ELSIF wanted IS NULL AND cardinality(targets) <> 1 THEN
 		RAISE EXCEPTION 'lookup "%" can point at several tables', c.column_name
 			USING ERRCODE = 'ambiguous_parameter',
-			HINT = format('Say which: target_table => %s.', array_to_string(ARRAY(SELECT quote_literal(x) FROM unnest(targets) x), ' or '));
+			HINT = format('Say which: target_table => %s.', coalesce(nullif(array_to_string(ARRAY(SELECT quote_literal(x) FROM unnest(targets) x), ' or '), ''), '...'));
 	ELSIF wanted IS NOT NULL AND NOT wanted = ANY (targets) THEN
 		RAISE EXCEPTION 'lookup "%" of Dataverse table "%" cannot point at table "%"', c.column_name, c.table_name, wanted
 			USING ERRCODE = 'invalid_parameter_value',
-			HINT = format('It can point at %s.', nullif(array_to_string(targets, ', '), ''));
+			HINT = format('It can point at %s.', coalesce(nullif(array_to_string(targets, ', '), ''), 'no table that is known; call dvmig.refresh_metadata()'));
 	END IF;
 	referenced_table := coalesce(wanted, targets[1]);
 	several := cardinality(targets) > 1;

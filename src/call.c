@@ -305,19 +305,25 @@ return_one(FunctionCallInfo fcinfo, DvTarget *target, Oid owner)
 static void
 trim_context(ErrorData *error, const char *sql)
 {
-	static const char *const frame = "PL/pgSQL function dvmig._";
+	static const char *const frames[] = {"PL/pgSQL function dvmig._", "SQL function \"_"};
 	char	   *call = psprintf("SQL statement \"%s\"", sql);
 	char	   *begin;
 	char	   *end;
+	size_t		i;
 
 	if (error->context == NULL || client_min_messages <= DEBUG1)
 		return;
-	begin = strstr(error->context, frame);
 	end = strstr(error->context, call);
 	if (end == NULL)
 		return;
-	if (begin == NULL || begin > end)
-		begin = end;
+	begin = end;
+	for (i = 0; i < lengthof(frames); i++)
+	{
+		char	   *frame = strstr(error->context, frames[i]);
+
+		if (frame != NULL && frame < begin)
+			begin = frame;
+	}
 	end += strlen(call);
 	if (*end == '\n')
 		end++;

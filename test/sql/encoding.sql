@@ -29,14 +29,11 @@ SELECT octet_length('12 €'), dvmig._payload_json('12 €'::text, 'String', NUL
 SELECT dvmig._payload_json('x' || chr(129), 'String', NULL, 'm', NULL, 'insert');
 SELECT dvmig.record_id('6ba7b811-9dad-11d1-80b4-00c04fd430c8', 'x' || chr(129));
 
--- SQL_ASCII: the server checks nothing, so that the appender does.
+-- SQL_ASCII: nobody knows what the bytes mean.
 \c regress_dvmig_ascii
+\set VERBOSITY default
+\set SHOW_CONTEXT never
 CREATE EXTENSION dvmig;
-SELECT dvmig._payload_json(E'M\xc3\xbcller'::text, 'String', NULL, 'm', NULL, 'insert') = E'"m":"M\xc3\xbcller"',
-	dvmig.record_id('6ba7b811-9dad-11d1-80b4-00c04fd430c8', E'M\xc3\xbcller'::text) = '0b05f7a3-ba7f-8d88-a735-f5678e4fa2e0';
-SELECT dvmig._payload_json(E'M\xfcller'::text, 'String', NULL, 'm', NULL, 'insert');
-SELECT dvmig._payload_json(E'cut \xc3'::text, 'String', NULL, 'm', NULL, 'insert');
-SELECT dvmig.record_id('6ba7b811-9dad-11d1-80b4-00c04fd430c8', E'M\xfcller'::text);
 
 \c :main
 DROP DATABASE regress_dvmig_latin1;
