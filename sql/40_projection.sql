@@ -189,8 +189,8 @@ BEGIN
 	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid" FROM %s s WHERE %s',
 		string_agg(format('s.%I', a.attname), ', ' ORDER BY a.attnum), $1,
 		CASE pass
-			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D''' || coalesce(format(' AND (%s) IS TRUE', t.filter_sql), '')
-			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D''' || coalesce(format(' AND (%s) IS TRUE', t.filter_sql), '')
+			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
+			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
 			ELSE 's.processing_flag = ''S'' AND s.action_flag <> ''D''' END)
 	INTO inner_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;

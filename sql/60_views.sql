@@ -24,7 +24,7 @@ BEGIN
 			'owed', count(*) FILTER (WHERE s.processing_flag = 'S'),
 			'succeeded', count(*) FILTER (WHERE s.processing_flag IN ('S', 'P')),
 			'failed', count(*) FILTER (WHERE s.processing_flag = 'E'))::text FROM %2$s s$q$,
-		coalesce(format('((%s) IS TRUE)', t.filter_sql), 'true'), $1))::jsonb;
+		coalesce('((' || t.filter_sql || ') IS TRUE)', 'true'), $1))::jsonb;
 	-- Parked: a parent is neither loaded nor being loaded before its children.
 	IF (counts ->> 'unprocessed')::bigint > 0 THEN
 		SELECT w.deferred INTO deferred FROM dvmig._waves(t.migration_id) w WHERE w.staging = $1;
