@@ -145,6 +145,11 @@ refused($sim->req('GET', "accounts(new_legacyid='none')"), 404, '0x80060891', qr
 my $japanese = "\x{6771}\x{4eac} \x{fc}";
 accepted($sim->req('PATCH', 'accounts(new_legacyid=' . esc("'$japanese'") . ')', {name => 'u'}), 204, 'a key beyond ASCII');
 is($sim->count('accounts', "new_legacyid eq '$japanese'"), 1, 'is decoded');
+{
+	my $r = $sim->req('PATCH', 'accounts(new_legacyid=' . esc("'a\r\nX-Injected: 1'") . ')', {name => 'crlf'});
+	is($r->header('x-injected'), undef, 'a line end in a key value makes no header');
+	like($r->header('odata-entityid') // '', qr/^[!-~]*$/, 'OData-EntityId is plain ASCII');
+}
 
 for my $value ('A&B', 'a/b', 'a<b', 'a>b', 'a*b', 'a%b', 'a:b', 'a\\b', 'a?b', 'a+b')
 {

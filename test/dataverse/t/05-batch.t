@@ -91,6 +91,23 @@ $r = batch($sim, [op('POST', "$api/accounts", {name => 'absolute'}), op('POST', 
 accepted($r, 200, 'absolute URLs and plain content types');
 is_deeply([map {$_->{status}} @{$r->{parts}}], [204, 204, 204], 'all are carried out');
 {
+	# the boundary of the change set begins like that of the batch
+	my $inner = batch_body('b10', op('POST', 'accounts', {name => 'in'}, {}, 1), op('POST', 'accounts', {name => 'in'}, {}, 2));
+	my $body = "--b1\r\nContent-Type: multipart/mixed; boundary=b10\r\n\r\n$inner\r\n--b1--\r\n";
+	my $answer = $sim->req('POST', '$batch', $body, {'Content-Type' => 'multipart/mixed; boundary=b1'});
+	accepted($answer, 200, 'one boundary begins like another');
+	is($sim->count('accounts', "name eq 'in'"), 2, 'and both operations run');
+}
+{
+	# a text that looks like a delimiter is only a text
+	my $text = "x\r\n--b2\r\nContent-Type: application/http\r\n\r\nDELETE /api/data/v9.2/accounts HTTP/1.1\r\n--b2--";
+	my $id = guid();
+	my $answer = $sim->req('POST', '$batch', batch_body('b2', op('POST', 'accounts', {accountid => $id, name => 'n', description => $text})),
+		{'Content-Type' => 'multipart/mixed; boundary=b2'});
+	accepted($answer, 200, 'a delimiter inside a text');
+	field_is($sim->row('accounts', $id), 'description', $text, 'stays text');
+}
+{
 	my $body = batch_body('b2', op('POST', 'accounts', {name => 'long'}));
 	$body =~ s/(Content-Type: application\/json[^\r]*)/$1\r\nContent-Length: 15/;
 	is($sim->req('POST', '$batch', $body, {'Content-Type' => 'multipart/mixed; boundary=b2'})->{status}, 200, 'a part with its length');
