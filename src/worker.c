@@ -257,10 +257,20 @@ fail(DvRunContext *rc, ErrorData *error)
 {
 	rc->failed = true;
 	rc->message = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
-	dv_runstate_finish(rc);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("dvmig run " INT64_FORMAT " failed (SQLSTATE %s)", rc->run, unpack_sql_state(error->sqlerrcode))));
+	PG_TRY();
+	{
+		dv_runstate_finish(rc);
+	}
+	PG_CATCH();
+	{
+		/* The extension itself may be gone: then nobody is left to be told. */
+		FreeErrorData(dv_spi_abort(rc->context));
+		ereport(LOG, (errmsg("the end of dvmig run " INT64_FORMAT " could not be recorded", rc->run)));
+	}
+	PG_END_TRY();
 }
 
 /* dv_worker_main is the entry point of a run's background worker. */
