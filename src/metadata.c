@@ -167,7 +167,8 @@ dv_fetch_metadata(PG_FUNCTION_ARGS)
 		check_table_name(table);
 		for (int p = 0; p < NPARTS; p++)
 		{
-			DvRead	   *read = &reads[i * NPARTS + p];
+			/* all tables themselves first */
+			DvRead	   *read = &reads[p == 0 ? i : n + i * (NPARTS - 1) + p - 1];
 
 			read->table = table;
 			read->part = parts[p].name;
@@ -175,7 +176,9 @@ dv_fetch_metadata(PG_FUNCTION_ARGS)
 		}
 	}
 	session = dv_connection_open(server, PG_GETARG_OID(0), &who);
-	if (!dv_reader_run(session, reads, n * NPARTS, take_part, fcinfo->resultinfo, &problem))
+	/* Whether a table exists is known before anything else is asked of it. */
+	if (!dv_reader_run(session, reads, n, take_part, fcinfo->resultinfo, &problem) ||
+		!dv_reader_run(session, reads + n, n * (NPARTS - 1), take_part, fcinfo->resultinfo, &problem))
 		dv_problem_throw(&problem);
 	dv_session_close(session);
 	return (Datum) 0;

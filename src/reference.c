@@ -249,6 +249,7 @@ reference_prepare(MemoryContext context, const char *server, const char *table,
 	foreach(cell, match_on)
 		ref->columns[ref->ncolumns++] = pstrdup(lfirst(cell));
 	load_columns(ref, server, table);
+	MemoryContextSwitchTo(context); /* SPI left us in its own */
 
 	texts = keys ? key_texts(keys, &n) : NULL;
 	if (keys == (Datum) 0 || !add_keyed_reads(ref, texts, n))
