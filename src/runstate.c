@@ -190,6 +190,15 @@ store_figures(DvStep *step, const DvStepPlan *plan)
 			   " WHERE run = $1 AND staging = $2 AND pass = $3", 9, types, values, NULL, SPI_OK_UPDATE);
 }
 
+static void
+add_counters(DvCounters *to, const DvCounters *from)
+{
+	int			i;
+
+	for (i = 0; i < (int) (sizeof(DvCounters) / sizeof(int64)); i++)
+		((int64 *) to)[i] += ((const int64 *) from)[i];
+}
+
 /* Figures of the run: ended steps and, where given, the one at work. */
 static void
 store_run_figures(DvRunContext *rc, const DvStep *step)
@@ -201,14 +210,8 @@ store_run_figures(DvRunContext *rc, const DvStep *step)
 	const char *message = rc->message ? rc->message : rc->waiting[0] ? psprintf("waiting: %s", rc->waiting) : NULL;
 	int			i;
 
-	if (step != NULL)
-	{
-		const int64 *from = (const int64 *) &step->counters;
-		int64	   *to = (int64 *) &c;
-
-		for (i = 0; i < (int) (sizeof(DvCounters) / sizeof(int64)); i++)
-			to[i] += from[i];
-	}
+	if (step != NULL && strcmp(step->projection->pass, "deferred") != 0)
+		add_counters(&c, &step->counters);
 	for (i = 0; i < 11; i++)
 		types[i] = INT8OID;
 	types[11] = INT4OID;
@@ -233,15 +236,6 @@ store_run_figures(DvRunContext *rc, const DvStep *step)
 			   13, types, values, nulls, SPI_OK_UPDATE);
 }
 
-static void
-add_counters(DvCounters *to, const DvCounters *from)
-{
-	int			i;
-
-	for (i = 0; i < (int) (sizeof(DvCounters) / sizeof(int64)); i++)
-		((int64 *) to)[i] += ((const int64 *) from)[i];
-}
-
 void
 dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error)
 {
@@ -262,6 +256,12 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = $6 WHERE staging::text = $2 AND $1 > 0 AND $3 || $4 || coalesce($5, '') <> ''",
 			   6, types, values, nulls, SPI_OK_UPDATE);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
+	/* A row counts once: a later pass can only take its success back. */
+	if (strcmp(plan->pass, "deferred") == 0)
+	{
+		step->counters.succeeded = -step->counters.failed;
+		step->counters.rows_read = 0;
+	}
 	add_counters(&rc->total, &step->counters);
 	memset(&step->counters, 0, sizeof(DvCounters));
 	store_run_figures(rc, NULL);

@@ -16,9 +16,13 @@
 
 #include "spi.h"
 
+/* Context to go back to: ending a transaction leaves the current one elsewhere. */
+static MemoryContext caller_context;
+
 void
 dv_spi_begin(const char *activity)
 {
+	caller_context = CurrentMemoryContext;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -43,6 +47,7 @@ dv_spi_commit(bool asynchronous)
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(caller_context);
 }
 
 ErrorData *
