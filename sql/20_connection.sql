@@ -92,32 +92,12 @@ COMMENT ON FUNCTION dvmig.repin(text) IS
 
 -- ---------------------------------------------------------------- whoami
 
-CREATE FUNCTION dvmig._whoami_raw(caller oid, server text, OUT url text, OUT environment text,
-	OUT token_expires timestamptz, OUT organisation_id uuid, OUT application_user_id uuid,
-	OUT business_unit_id uuid, OUT application_users int, OUT latency_ms float8, OUT advised_parallelism int)
+CREATE FUNCTION dvmig._whoami(caller oid, server text, OUT server_name name, OUT environment text, OUT url text,
+	OUT token_expires timestamptz, OUT organisation_id uuid, OUT application_user_id uuid, OUT business_unit_id uuid,
+	OUT application_users int, OUT latency_ms numeric, OUT advised_parallelism int, OUT pinned_at timestamptz,
+	OUT pinned_by name)
 LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'dv_whoami';
-COMMENT ON FUNCTION dvmig._whoami_raw(oid, text) IS 'ask Dataverse who we are';
-
-CREATE FUNCTION dvmig._whoami(caller oid, server text)
-RETURNS TABLE (server_name name, environment text, url text, token_expires timestamptz, organisation_id uuid,
-	application_user_id uuid, business_unit_id uuid, application_users int, latency_ms numeric,
-	advised_parallelism int, pinned_at timestamptz, pinned_by name)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	server_name := server;
-	SELECT w.url, w.environment, w.token_expires, w.organisation_id, w.application_user_id, w.business_unit_id,
-		w.application_users, round(w.latency_ms::numeric, 1), w.advised_parallelism
-	INTO url, environment, token_expires, organisation_id, application_user_id, business_unit_id,
-		application_users, latency_ms, advised_parallelism
-	FROM dvmig._whoami_raw(caller, server) w;
-	SELECT o.pinned_at, o.pinned_by INTO pinned_at, pinned_by
-	FROM dvmig.organisation o WHERE o.server = _whoami.server;
-	RETURN NEXT;
-END
-$$;
 COMMENT ON FUNCTION dvmig._whoami(oid, text) IS 'see dvmig.whoami';
 
 CREATE FUNCTION dvmig.whoami(server text)

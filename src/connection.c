@@ -11,6 +11,8 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -21,8 +23,8 @@
 PG_FUNCTION_INFO_V1(dv_whoami);
 PG_FUNCTION_INFO_V1(dv_present_organisation);
 
-/* Columns of _whoami_raw that are filled here. */
-#define WHOAMI_COLUMNS	9
+/* Columns of dvmig._whoami(). */
+#define WHOAMI_COLUMNS	12
 
 static Datum
 uuid_datum(const char *text)
@@ -57,23 +59,58 @@ dv_connection_open(const char *server, Oid caller, DvWhoAmI *who)
 	return session;
 }
 
+/* When and by whom the server was pinned; values[0..1] and nulls[0..1]. */
+static void
+read_pin(const char *server, Datum *values, bool *nulls)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			types[1] = {TEXTOID};
+	Datum		arguments[1] = {CStringGetTextDatum(server)};
+
+	nulls[0] = nulls[1] = true;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (dv_spi_run("SELECT pinned_at, pinned_by FROM dvmig.organisation WHERE server = $1",
+				   1, types, arguments, NULL, SPI_OK_SELECT) == 1)
+	{
+		values[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &nulls[0]);
+		values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &nulls[1]);
+		if (!nulls[1])
+		{
+			MemoryContext old = MemoryContextSwitchTo(caller);
+
+			values[1] = datumCopy(values[1], false, NAMEDATALEN);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	SPI_finish();
+}
+
+/* A time in ms with one digit after the point. */
+static Datum
+milliseconds(double seconds)
+{
+	return DirectFunctionCall3(numeric_in, CStringGetDatum(psprintf("%.1f", seconds * 1000.0)),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
 /*
- * dv_whoami(caller oid, server text) returns one row: what dvmig._whoami()
- * shows, but for the pin.
+ * dv_whoami(caller oid, server text) returns one row: who the caller is in
+ * which organisation, and how the connection is; pins the server at first use.
  */
 Datum
 dv_whoami(PG_FUNCTION_ARGS)
 {
 	Oid			caller = PG_GETARG_OID(0);
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	DvWhoAmI	who;
 	DvWhoAmI	again;
 	DvProblem	problem;
-	DvSession  *session = dv_connection_open(name, caller, &who);
+	DvSession  *session = dv_connection_open(text_to_cstring(PG_GETARG_TEXT_PP(1)), caller, &who);
 	const DvServer *server = dv_session_server(session);
 	Datum		values[WHOAMI_COLUMNS];
 	bool		nulls[WHOAMI_COLUMNS] = {false};
 	TupleDesc	desc;
+	HeapTuple	row;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != WHOAMI_COLUMNS)
 		elog(ERROR, "dv_whoami must return a row of %d columns", WHOAMI_COLUMNS);
@@ -82,18 +119,21 @@ dv_whoami(PG_FUNCTION_ARGS)
 	if (!dv_session_whoami(session, &again, &problem))
 		dv_problem_throw(&problem);
 
-	values[0] = CStringGetTextDatum(server->url);
+	values[0] = DirectFunctionCall1(namein, CStringGetDatum(server->name));
 	values[1] = CStringGetTextDatum(server->environment);
-	values[2] = TimestampTzGetDatum(dv_session_token_expires(session));
-	values[3] = uuid_datum(who.organisation_id);
-	values[4] = uuid_datum(who.user_id);
-	values[5] = uuid_datum(who.business_unit_id);
-	values[6] = Int32GetDatum(dv_options_users(server, caller));
-	values[7] = Float8GetDatum(Min(who.seconds, again.seconds) * 1000.0);
-	values[8] = Int32GetDatum(again.dop_hint);
-	nulls[8] = again.dop_hint == 0;
+	values[2] = CStringGetTextDatum(server->url);
+	values[3] = TimestampTzGetDatum(dv_session_token_expires(session));
+	values[4] = uuid_datum(who.organisation_id);
+	values[5] = uuid_datum(who.user_id);
+	values[6] = uuid_datum(who.business_unit_id);
+	values[7] = Int32GetDatum(dv_options_users(server, caller));
+	values[8] = milliseconds(Min(who.seconds, again.seconds));
+	values[9] = Int32GetDatum(again.dop_hint);
+	nulls[9] = again.dop_hint == 0;
+	read_pin(server->name, &values[10], &nulls[10]);
+	row = heap_form_tuple(BlessTupleDesc(desc), values, nulls);
 	dv_session_close(session);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(row));
 }
 
 /*

@@ -165,6 +165,11 @@ dv_problem_answer(DvProblem *problem, const DvHttpReply *reply, const char *addr
 void
 dv_problem_throw(const DvProblem *problem)
 {
+	/*
+	 * Which internal function waited for the network helps nobody. Whoever
+	 * catches the error puts the stack back.
+	 */
+	error_context_stack = NULL;
 	ereport(ERROR,
 			(errcode(problem->sqlerrcode),
 			 errmsg("%s", problem->message),
