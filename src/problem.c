@@ -72,7 +72,8 @@ dv_problem_transport(DvProblem *problem, const DvHttpReply *reply, const char *a
 	{
 		snprintf(message, sizeof(message), "no complete answer from %s", address);
 		dv_problem_set(problem, true, ERRCODE_CONNECTION_FAILURE, message, reply->error,
-					   "dvmig.request_timeout limits how long one request may take.");
+					   strstr(reply->error, "timed out") ?
+					   "dvmig.request_timeout limits how long one request may take." : NULL);
 	}
 }
 
