@@ -141,6 +141,50 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._unmapped(regclass) IS 'staging columns that no column map uses';
 
+-- _register: store the registration, and keep its namespace for later ones.
+CREATE FUNCTION dvmig._register(t dvmig.migration_table) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dvmig.migration_table (staging, migration_id, target, source_key, target_key, namespace, ids, id_column,
+		filter, filter_sql, filter_reason, on_exists, success_table, error_table, auto_map)
+	VALUES (t.staging, t.migration_id, t.target, t.source_key, t.target_key, t.namespace, t.ids, t.id_column,
+		t.filter, t.filter_sql, t.filter_reason, t.on_exists, t.success_table, t.error_table, t.auto_map);
+	INSERT INTO dvmig.kept_namespace VALUES (t.staging::text, t.target, t.namespace)
+	ON CONFLICT ON CONSTRAINT kept_namespace_pkey DO UPDATE SET namespace = excluded.namespace
+$$;
+COMMENT ON FUNCTION dvmig._register(dvmig.migration_table) IS 'store the registration of a staging table';
+
+-- _new_table: the registration as far as it follows from the arguments, checked.
+CREATE FUNCTION dvmig._new_table(m dvmig.migration, tt dvmig.metadata_table, staging regclass, source_key text,
+	target_key text, ids text, id_column text, namespace uuid) RETURNS dvmig.migration_table
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table;
+BEGIN
+	t.staging := staging;
+	t.migration_id := m.migration_id;
+	t.target := tt.table_name;
+	t.source_key := dvmig._source_key(staging, source_key);
+	t.target_key := lower(btrim(target_key));
+	t.ids := ids;
+	t.namespace := coalesce(namespace, (SELECT k.namespace FROM dvmig.kept_namespace k
+		WHERE k.staging = _new_table.staging::text AND k.target = t.target), gen_random_uuid());
+	PERFORM dvmig._check_key(staging, t.source_key);
+	PERFORM dvmig._check_namespace(t.namespace, t.target);
+	IF id_column IS NOT NULL THEN
+		t.id_column := dvmig._column_name(staging, id_column);
+		IF (SELECT dvmig._base_type(a.atttypid) <> 'uuid'::regtype FROM pg_attribute a WHERE a.attrelid = staging AND a.attname = t.id_column) THEN
+			RAISE EXCEPTION 'id_column "%" is not of type uuid', t.id_column USING ERRCODE = 'datatype_mismatch';
+		END IF;
+	END IF;
+	RETURN t;
+END
+$$;
+COMMENT ON FUNCTION dvmig._new_table(dvmig.migration, dvmig.metadata_table, regclass, text, text, text, text, uuid) IS 'registration of a staging table from the arguments of dvmig.add_table(), checked';
+
 CREATE FUNCTION dvmig._add_table(caller oid, migration text, staging regclass, target text, source_key text, filter text,
 	filter_reason text, target_key text, ids text, id_column text, namespace uuid, on_exists text,
 	success_table text, error_table text, auto_map bool) RETURNS text
@@ -164,21 +208,11 @@ BEGIN
 	tt := dvmig._target_table(caller, m.server, lower(btrim(target)));
 	PERFORM dvmig._check_target(tt, ids);
 
-	t.staging := staging;
-	t.migration_id := m.migration_id;
-	t.target := tt.table_name;
-	t.source_key := dvmig._source_key(staging, source_key);
-	t.target_key := lower(btrim(target_key));
-	t.namespace := coalesce(namespace, (SELECT k.namespace FROM dvmig.kept_namespace k
-		WHERE k.staging = _add_table.staging::text AND k.target = t.target), gen_random_uuid());
-	PERFORM dvmig._check_key(staging, t.source_key);
-	PERFORM dvmig._check_namespace(t.namespace, t.target);
-	IF id_column IS NOT NULL THEN
-		t.id_column := dvmig._column_name(staging, id_column);
-		IF (SELECT dvmig._base_type(a.atttypid) <> 'uuid'::regtype FROM pg_attribute a WHERE a.attrelid = staging AND a.attname = t.id_column) THEN
-			RAISE EXCEPTION 'id_column "%" is not of type uuid', t.id_column USING ERRCODE = 'datatype_mismatch';
-		END IF;
-	END IF;
+	t := dvmig._new_table(m, tt, staging, source_key, target_key, ids, id_column, namespace);
+	t.on_exists := on_exists;
+	t.filter := filter;
+	t.filter_reason := filter_reason;
+	t.auto_map := coalesce(auto_map, true);
 	t.filter_sql := dvmig._compile_filter(m.owner, staging, filter);
 
 	-- From here on the table changes: under its lock, so that what is checked stays true.
@@ -189,14 +223,9 @@ BEGIN
 	t.success_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'success', success_table);
 	t.error_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'error', error_table);
 
-	INSERT INTO dvmig.migration_table (staging, migration_id, target, source_key, target_key, namespace, ids, id_column,
-		filter, filter_sql, filter_reason, on_exists, success_table, error_table, auto_map)
-	VALUES (staging, t.migration_id, t.target, t.source_key, t.target_key, t.namespace, ids, t.id_column,
-		filter, t.filter_sql, filter_reason, on_exists, t.success_table, t.error_table, coalesce(auto_map, true));
-	INSERT INTO dvmig.kept_namespace VALUES (staging::text, t.target, t.namespace)
-	ON CONFLICT ON CONSTRAINT kept_namespace_pkey DO UPDATE SET namespace = excluded.namespace;
+	PERFORM dvmig._register(t);
 	PERFORM dvmig._map_target_key(caller, t, m.server);
-	IF coalesce(auto_map, true) THEN
+	IF t.auto_map THEN
 		mapped := dvmig._auto_map(t, m.server);
 	END IF;
 	PERFORM dvmig._log(caller, m.name, 'add_table', staging::text, jsonb_build_object('target', t.target,

@@ -37,7 +37,7 @@ SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'dvmig'::regnamesp
 -- Every public function of ours has its internal part, with the same arguments after the caller.
 SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'dvmig'::regnamespace AND p.prosrc = 'dv_call'
 	AND NOT EXISTS (SELECT FROM pg_proc i WHERE i.pronamespace = p.pronamespace AND i.proname = '_' || p.proname
-		AND i.proargtypes::text = btrim('26 ' || p.proargtypes::text) AND i.prorettype = p.prorettype AND i.proretset = p.proretset);
+		AND i.proargtypes::text = btrim('26 ' || p.proargtypes::text));
 -- No parameter or result column bears a reserved word.
 SELECT p.oid::regprocedure, n FROM pg_proc p, unnest(p.proargnames) n JOIN pg_get_keywords() k ON k.word = n
 	WHERE p.pronamespace = 'dvmig'::regnamespace AND p.proname NOT LIKE '\_%' AND k.catcode IN ('R', 'T');
