@@ -21,7 +21,7 @@ DECLARE
 	expression text;
 BEGIN
 	SELECT c.* INTO cm FROM dvmig.column_map c
-	WHERE c.staging = t.staging AND c.target_column = lower(btrim(match_on)) AND c.kind = 'value';
+	WHERE c.staging = t.staging AND c.target_column = lower(btrim(_adopt_key.match_on)) AND c.kind = 'value';
 	IF cm.staging IS NULL THEN
 		RAISE EXCEPTION 'no map fills column "%" of %', match_on, t.staging
 			USING ERRCODE = 'undefined_object',
