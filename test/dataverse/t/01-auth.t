@@ -39,7 +39,7 @@ unlike($r->{body}, qr/refresh_token/, 'no refresh token');
 no_token($sim->token_request(secret => 'wrong'), qr/^40[01]$/, qr/^invalid_client$/, 'a wrong secret');
 no_token($sim->token_request(secret => undef), qr/^40[01]$/, qr/^invalid_(client|request)$/, 'no secret');
 no_token($sim->token_request(client => guid()), qr/^40[01]$/, qr/^(unauthorized|invalid)_client$/, 'an unknown application');
-no_token($sim->token_request(tenant => guid()), qr/^40[01]$/, qr/^invalid_request$/, 'an unknown tenant');
+no_token($sim->token_request(tenant => guid()), qr/^40[01]$/, qr/^(invalid_request|unauthorized_client)$/, 'an unknown tenant');
 no_token($sim->token_request(grant_type => 'password'), qr/^400$/, qr/^unsupported_grant_type$/, 'another grant');
 no_token($sim->token_request(scope => 'https://contoso.crm.dynamics.com/.default'), qr/^400$/,
 	qr/^invalid_(scope|resource)$/, 'the scope of another organisation');

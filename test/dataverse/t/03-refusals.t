@@ -49,7 +49,7 @@ for my $bad ('{"name":"x"', '{"name":}', '[]', '"x"', '', '{"name":"x"}}', "{\"n
 is($sim->count('accounts'), 1, 'no row of any of these');
 
 # --- JSON types
-my $payload = qr/^Error identified in Payload provided by the user for Entity :'\w+'/;
+my $payload = qr/^Error identified in Payload provided by the user\b/;
 my @wrong_type = (
 	['accounts', 'name', '5'], ['accounts', 'name', 'true'], ['accounts', 'name', '{}'], ['accounts', 'name', '["x"]'],
 	['accounts', 'description', '1'], ['accounts', 'numberofemployees', '"5"'], ['accounts', 'numberofemployees', 'true'],

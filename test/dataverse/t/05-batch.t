@@ -62,7 +62,7 @@ like($r->header('content-type'), qr{^multipart/mixed; ?boundary="?batchresponse_
 is($r->header('odata-version'), '4.0', 'OData-Version');
 my $part = 'Content-Type:\ application/http\r\nContent-Transfer-Encoding:\ binary\r\n';
 my $gap = '\r\n(?:\r\n)?';		# after the headers of a part without a body
-my $made = "HTTP/1\\.1 204\\ No\\ Content\\r\\nOData-Version:\\ 4\\.0\\r\\n"
+my $made = "HTTP/1\\.1\\ 204\\ No\\ Content\\r\\nOData-Version:\\ 4\\.0\\r\\n"
 	. "Location:\\ (\Q$api\E/accounts\\($guid\\))\\r\\nOData-EntityId:\\ \\g{-1}\\r\\n$gap";
 my $other = '(?:[-\w]+:\ [^\r\n]*\r\n)+';
 like($r->{body}, qr/\A--(batchresponse_[-\w]+)\r\n$part\r\n$made

@@ -78,7 +78,7 @@ is(names("parentaccountid/name eq 'parent' and numberofemployees lt 2"), 'a00 a0
 is(names("createdon gt 2020-01-01T00:00:00Z and numberofemployees lt 1"), 'a00', 'a time');
 is(names("name eq 'nobody'"), '', 'nothing found');
 is($sim->count('contacts', "lastname eq 'O''Neil'"), 1, 'a doubled quote');
-is(names("Microsoft.Dynamics.CRM.In(PropertyName='name',PropertyValues=['a01','A02','zz'])"), 'a01 a02', 'In');
+is(names("Microsoft.Dynamics.CRM.In(PropertyName='name',PropertyValues=[\"a01\",\"A02\",\"zz\"])"), 'a01 a02', 'In');
 
 # --- In with parameters, ids as strings, apostrophes
 {
