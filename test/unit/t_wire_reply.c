@@ -149,6 +149,7 @@ test_batch(void)
 	is_text(batch(200, OK_PART(B) OK_PART(A) END, 2), "SS", "ids that are not ours");
 	is_text(batch(200, PART("HTTP/1.1 204 No Content\r\nLocation: https://h/accounts(name='x')\r\n\r\n") OK_PART(B) END, 2), "DD", "a key form");
 	is_text(batch(200, PART("HTTP/1.1 204 No Content\r\nLocation: h/a(" A ")\r\nOData-EntityId: h/a(" B ")\r\n\r\n") END, 1), "S", "two ids");
+	is_text(batch(200, PART("HTTP/1.1 204 No Content\r\nLocation: h/a(" B ")\r\nOData-EntityId: h/a(" A ")\r\n\r\n") END, 1), "S", "also if the last is ours");
 	is_text(batch(200, PART("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{}") BARE_PART END, 2), "SD", "200 is no success");
 	is_text(batch(200, PART("HTTP/1.1 201 Created\r\nLocation: h/a(" A ")\r\n\r\n{}") PART("HTTP/1.1 201 Created\r\n\r\n{}") END, 2), "DS",
 			"201 is one if it names the record");
