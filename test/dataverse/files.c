@@ -1,0 +1,220 @@
+/*
+ * files.c - file columns: upload at once or in chunks, download, delete
+ *
+ * The row keeps the file's id and name, this file keeps the bytes. An image
+ * that is uploaded becomes base64 in its column.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "apply.h"
+#include "crud.h"
+#include "route.h"
+#include "stats.h"
+
+/* What the service proposes for one chunk. */
+#define CHUNK_SIZE 4194304
+
+typedef struct File
+{
+	char		id[SIM_GUID_LEN + 1];	/* of the file, or of the upload session */
+	char		name[256];
+	SimBuf		bytes;
+	struct File *next;
+} File;
+
+static File *files;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static File *
+find_file(const char *id, size_t len)
+{
+	for (File *f = files; f != NULL; f = f->next)
+		if (strlen(f->id) == len && memcmp(f->id, id, len) == 0)
+			return f;
+	return NULL;
+}
+
+static File *
+new_file(const char *name)
+{
+	File	   *f = sim_zalloc(sizeof *f);
+
+	sim_guid_format(sim_guid_random(), f->id);
+	snprintf(f->name, sizeof f->name, "%s", name);
+	f->next = files;
+	files = f;
+	return f;
+}
+
+static const char *
+file_name(SimReq *r)
+{
+	const char *name = sim_req_header(r, "x-ms-file-name");
+
+	if (name == NULL)
+		name = sim_path_option(&r->path, "x-ms-file-name");
+	return name != NULL ? name : "file";
+}
+
+static char *
+base64(SimReq *r, const char *s, size_t n)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char	   *out = sim_arena_alloc(r->arena, n / 3 * 4 + 8),
+			   *o = out;
+
+	for (size_t i = 0; i < n; i += 3)
+	{
+		unsigned	v = (unsigned) (unsigned char) s[i] << 16;
+
+		v |= i + 1 < n ? (unsigned) (unsigned char) s[i + 1] << 8 : 0;
+		v |= i + 2 < n ? (unsigned) (unsigned char) s[i + 2] : 0;
+		*o++ = digits[v >> 18];
+		*o++ = digits[v >> 12 & 63];
+		*o++ = i + 1 < n ? digits[v >> 6 & 63] : '=';
+		*o++ = i + 2 < n ? digits[v & 63] : '=';
+	}
+	*o = '\0';
+	return out;
+}
+
+/* Write what the row keeps of a file; NULL id: nothing. */
+static bool
+set_row(SimReq *r, SimRef *ref, const SimColumn *c, const char *id, const char *name, SimErr *e)
+{
+	SimColumn  *beside;
+	char		column[160];
+	SimVal		v[2] = {{.column = c->index, .null = id == NULL}};
+	int			n = 1;
+	SimTxn		own,
+			   *x;
+	uint32_t	slot;
+	bool		ok;
+
+	if (id != NULL)
+	{
+		v[0].v.s = id;
+		v[0].len = (uint32_t) strlen(id);
+	}
+	snprintf(column, sizeof column, "%s_name", c->name);
+	beside = c->type == SIM_T_FILE ? sim_table_column(ref->table, column, strlen(column)) : NULL;
+	if (beside != NULL)
+		v[n++] = (SimVal) {.column = beside->index, .null = id == NULL, .len = (uint32_t) strlen(name), .v.s = name};
+	x = sim_crud_begin(r, &own, true);
+	slot = sim_ref_find(ref);
+	ok = slot != SIM_NO_SLOT ? sim_apply_set(x, ref->table, slot, v, n, r->user, e) : sim_ref_missing(ref, 404, e);
+	sim_crud_end(r, &own, ok);
+	return ok;
+}
+
+static bool
+store(SimReq *r, SimRef *ref, const SimColumn *c, const char *bytes, size_t len, SimErr *e)
+{
+	File	   *f;
+
+	if (len > (size_t) c->max_length * 1024)
+		return sim_fail(e, 400, "0x80044a02", "Attachment file size is too big.");
+	if (c->type == SIM_T_IMAGE)
+		return set_row(r, ref, c, base64(r, bytes, len), "", e);
+	pthread_mutex_lock(&lock);
+	f = new_file(file_name(r));
+	sim_buf_add(&f->bytes, bytes, len);
+	pthread_mutex_unlock(&lock);
+	return set_row(r, ref, c, f->id, f->name, e);
+}
+
+/* First request of an upload in chunks: hand out a session. */
+static bool
+begin_upload(SimReq *r, SimResp *resp)
+{
+	File	   *f;
+
+	pthread_mutex_lock(&lock);
+	f = new_file(file_name(r));
+	pthread_mutex_unlock(&lock);
+	resp->status = 200;
+	sim_resp_header(resp, "Location", "%s%s%csessiontoken=%s", strncmp(r->uri, "http", 4) == 0 ? "" : r->origin, r->uri,
+					strchr(r->uri, '?') != NULL ? '&' : '?', f->id);
+	sim_resp_header(resp, "x-ms-chunk-size", "%d", CHUNK_SIZE);
+	sim_resp_header(resp, "Accept-Ranges", "bytes");
+	return true;
+}
+
+/* One chunk: "Content-Range: bytes a-b/total". */
+static bool
+next_chunk(SimReq *r, SimRef *ref, const SimColumn *c, const char *token, SimResp *resp)
+{
+	const char *range = sim_req_header(r, "Content-Range");
+	unsigned long long from,
+				to,
+				total;
+	File	   *f;
+	bool		fits;
+
+	if (range == NULL || sscanf(range, "bytes %llu-%llu/%llu", &from, &to, &total) != 3 || to + 1 - from != r->len)
+		return sim_fail(&resp->err, 400, SIM_E_ARGUMENT, "The Content-Range header is missing or does not fit the body.");
+	pthread_mutex_lock(&lock);
+	f = find_file(token, strlen(token));
+	fits = f != NULL && f->bytes.len == from;
+	if (fits)
+		sim_buf_add(&f->bytes, r->body, r->len);
+	pthread_mutex_unlock(&lock);
+	if (!fits)
+		return sim_fail(&resp->err, 400, SIM_E_ARGUMENT, "The chunk does not follow the ones before, or its session is unknown.");
+	resp->status = to + 1 < total ? 206 : 204;
+	return to + 1 < total || store(r, ref, c, f->bytes.data, f->bytes.len, &resp->err);
+}
+
+static bool
+download(SimReq *r, SimRef *ref, const SimColumn *c, SimResp *resp)
+{
+	SimTxn		own;
+	uint32_t	slot;
+	SimVal		v;
+	File	   *f = NULL;
+
+	sim_crud_begin(r, &own, false);
+	slot = sim_ref_find(ref);
+	pthread_mutex_lock(&lock);
+	if (slot != SIM_NO_SLOT && sim_row_cell(ref->table, sim_store_slot(ref->table, slot)->row, c->index, &v))
+		f = find_file(v.v.s, v.len);
+	if (f != NULL)
+	{
+		sim_buf_add(&resp->body, f->bytes.data, f->bytes.len);
+		sim_resp_header(resp, "x-ms-file-name", "%s", f->name);
+		sim_resp_header(resp, "x-ms-file-size", "%zu", f->bytes.len);
+	}
+	pthread_mutex_unlock(&lock);
+	sim_crud_end(r, &own, true);
+	resp->status = 200;
+	resp->content_type = "application/octet-stream";
+	return f != NULL || sim_fail(&resp->err, 404, SIM_E_NOT_FOUND, "No file attachment found for attribute: %s.", c->name);
+}
+
+bool
+sim_file_run(SimReq *r, SimRef *ref, const SimColumn *c, SimResp *resp)
+{
+	const char *token = sim_path_option(&r->path, "sessiontoken");
+	const char *mode = sim_req_header(r, "x-ms-transfer-mode");
+	const char *type = sim_req_header(r, "Content-Type");
+
+	sim_stats_request(strcmp(r->method, "GET") == 0 ? SIM_K_GET : SIM_K_UPDATE, r->in_batch);
+	if (strcmp(r->method, "GET") == 0)
+		return download(r, ref, c, resp);
+	resp->status = 204;
+	if (strcmp(r->method, "DELETE") == 0)
+		return set_row(r, ref, c, NULL, "", &resp->err);
+	if (strcmp(r->method, "PATCH") != 0)
+		return sim_fail(&resp->err, 405, SIM_E_NOT_SUPPORTED, "The method is not supported for a file column.");
+	if (token != NULL)
+		return next_chunk(r, ref, c, token, resp);
+	if (mode != NULL && strcmp(mode, "chunked") == 0)
+		return begin_upload(r, resp);
+	if (type == NULL || strncasecmp(type, "application/octet-stream", 24) != 0)
+		return sim_fail(&resp->err, 415, SIM_E_PAYLOAD, "A file is uploaded as application/octet-stream.");
+	return store(r, ref, c, r->body, r->len, &resp->err);
+}

@@ -1,0 +1,99 @@
+/*
+ * functions.c - WhoAmI, RetrieveVersion and the like
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "actions.h"
+#include "json.h"
+#include "route.h"
+#include "stats.h"
+#include "world.h"
+
+static void
+who_am_i(SimReq *r, SimResp *resp)
+{
+	SimBuf	   *b = &resp->body;
+
+	sim_stats_request(SIM_K_WHOAMI, r->in_batch);
+	resp->status = 200;
+	sim_buf_printf(b, "{\"@odata.context\":\"%s/api/data/v9.2/$metadata#Microsoft.Dynamics.CRM.WhoAmIResponse\",\"BusinessUnitId\":\"",
+				   r->origin);
+	sim_buf_guid(b, sim_world.root_unit);
+	sim_buf_puts(b, "\",\"UserId\":\"");
+	sim_buf_guid(b, r->user);
+	sim_buf_puts(b, "\",\"OrganizationId\":\"");
+	sim_buf_guid(b, sim_world.organization);
+	sim_buf_puts(b, "\"}");
+}
+
+static void
+version(SimReq *r, SimResp *resp)
+{
+	sim_stats_request(SIM_K_METADATA, r->in_batch);
+	resp->status = 200;
+	sim_buf_printf(&resp->body, "{\"@odata.context\":\"%s/api/data/v9.2/$metadata#Microsoft.Dynamics.CRM.RetrieveVersionResponse\","
+				   "\"Version\":\"9.2.24051.178\"}", r->origin);
+}
+
+/* RetrieveTotalRecordCount(EntityNames=@p1)?@p1=["account"]: a snapshot, old on purpose. */
+static bool
+record_count(SimReq *r, SimResp *resp)
+{
+	const char *list = sim_path_option(&r->path, "@p1");
+	SimBuf		keys = {0};
+	SimJson		j;
+	SimScalar	s;
+	char	   *copy;
+	bool		first = true;
+	int			n = 0;
+
+	sim_stats_request(SIM_K_GET, r->in_batch);
+	copy = sim_arena_strndup(r->arena, list != NULL ? list : "", list != NULL ? strlen(list) : 0);
+	sim_json_begin(&j, copy, strlen(copy));
+	if (!sim_json_enter(&j, '['))
+		return sim_fail(&resp->err, 400, SIM_E_SYNTAX, "Invalid JSON. EntityNames must be an array.");
+	while (sim_json_next_element(&j, &first) && sim_json_string(&j, &s))
+	{
+		if (sim_table_by_name(s.text.s, s.text.len) == NULL)
+			return sim_fail(&resp->err, 400, SIM_E_ARGUMENT, "The entity with a name = '%.*s' was not found.", (int) s.text.len, s.text.s);
+		sim_buf_printf(&keys, "%s\"%.*s\"", n++ > 0 ? "," : "", (int) s.text.len, s.text.s);
+	}
+	resp->status = 200;
+	sim_buf_printf(&resp->body, "{\"EntityRecordCountCollection\":{\"Count\":%d,\"IsReadOnly\":false,\"Keys\":[%s],\"Values\":[", n,
+				   keys.data != NULL ? keys.data : "");
+	/* Taken before the day began, when the tables were empty. */
+	for (int i = 0; i < n; i++)
+		sim_buf_puts(&resp->body, i > 0 ? ",0" : "0");
+	sim_buf_puts(&resp->body, "]}}");
+	sim_buf_free(&keys);
+	return true;
+}
+
+bool
+sim_function_run(SimReq *r, SimResp *resp, bool *known)
+{
+	const SimSegment *s = &r->path.seg[0];
+	bool		get = strcmp(r->method, "GET") == 0;
+	bool		who = sim_str_is(s->name, "WhoAmI"),
+				ver = sim_str_is(s->name, "RetrieveVersion"),
+				count = sim_str_is(s->name, "RetrieveTotalRecordCount");
+
+	*known = true;
+	if (who || ver || count)
+	{
+		if (!get)
+			return sim_fail(&resp->err, 404, "", "No HTTP resource was found that matches the request URI '%s'.", r->uri);
+		if (who)
+			who_am_i(r, resp);
+		else if (ver)
+			version(r, resp);
+		else
+			return record_count(r, resp);
+		return true;
+	}
+	if (!get && sim_action_run(r, resp, known))
+		return true;
+	*known = *known && !get;
+	return false;
+}

@@ -1,0 +1,75 @@
+/*
+ * switches.h - everything the public documents leave open, as settings
+ *
+ * A profile (strict, lenient, odd) is a combination; --set and /_sim/set
+ * change single switches. Numbers are read without a lock.
+ */
+#ifndef SIM_SWITCHES_H
+#define SIM_SWITCHES_H
+
+#include "util.h"
+
+enum {SIM_REFUSED, SIM_ACCEPTED, SIM_IGNORED, SIM_BY_TABLE};
+enum {SIM_KEY_CASE_INSENSITIVE, SIM_KEY_CASE_SENSITIVE};
+enum {SIM_SPREAD, SIM_STICKY};
+enum {SIM_REPLAY_DUPLICATE, SIM_REPLAY_KEY, SIM_REPLAY_INDEX};
+
+typedef struct SimSwitches
+{
+	/* what the documents leave open */
+	int			replay_code;	/* own id sent again: SIM_REPLAY_* */
+	int			missing_target;	/* status for a lookup to nothing: 400 or 404 */
+	int			state_at_create;	/* a state other than the default in a create */
+	int			noupdate_column;	/* create-only column in an update */
+	int			readonly_column;	/* column that can never be written */
+	int			same_request_parent;	/* lookup to an earlier row of one CreateMultiple */
+	int			batch_headers;	/* outer headers of a $batch reach its parts */
+	int			batch_earlier_parts;	/* a stopped $batch shows the parts before */
+	int			changeset_continue;	/* continue-on-error goes on after a change set */
+	int			key_case;
+	int			key_special;	/* special characters in key URLs */
+	int			key_special_body;	/* the same in @odata.id and @odata.bind of bodies */
+	int			update_odata_id;	/* UpdateMultiple takes @odata.id */
+	int			connections;	/* one web server per connection, or any */
+	int			html_errors;	/* gateway errors have HTML bodies */
+	int			ids_shuffled;	/* order of Ids in a CreateMultiple answer */
+	int			naive_time;		/* time without Z or offset */
+	int			date_only_time;	/* time part in a date-only column */
+	int			string_numbers;	/* "5" for a number */
+	int			empty_text_null;	/* "" is stored as null */
+	int			missing_odata_headers;	/* OData-Version and Content-Type are refused when missing */
+	int			range_code;		/* 0: choice code, 1: 0x80044330 */
+	int			min_year;		/* 1753 or 1900 */
+	int			entityid_on_update;	/* OData-EntityId on a PATCH by id */
+
+	/* service */
+	int			token_lifetime;	/* s */
+	int			servers;
+	int			dop_hint;
+	int			limit_requests;	/* per user, server and window; 0: off */
+	int			limit_time;		/* ms of execution per window; 0: off */
+	int			limit_concurrent;	/* 0: off */
+	int			limit_window;	/* s */
+	int			retry_after;	/* s, least */
+	int			latency;		/* ms added to every request */
+	int			row_time;		/* us of work for every row of a write */
+	int			max_body;		/* bytes; more is answered 413 */
+	int			cookies;
+
+	char		static_token[128];	/* accepted without the token endpoint; "" none */
+	char		automation[512];	/* table.column=value: set after every create */
+	char		deny_owner[64];	/* user or team that may not own records */
+} SimSwitches;
+
+extern SimSwitches sim_sw;
+
+/* Set all switches as a profile says; false when there is no such profile. */
+extern bool sim_switches_profile(const char *name);
+
+/* Set one switch from text; false when name or value is unknown. */
+extern bool sim_switch_set(const char *name, size_t name_len, const char *value);
+
+/* All switches with their values as a JSON object. */
+extern void sim_switches_json(SimBuf *out);
+
+#endif							/* SIM_SWITCHES_H */
