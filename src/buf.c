@@ -5,7 +5,6 @@
  * that lost bytes in the middle can never be mistaken for a whole one.
  */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
