@@ -12,9 +12,10 @@
 --   6 content_hash               of what was last written, where known
 --   7 created_run                run that created the record, where known
 --   8 owes                       a deferred lookup is filled: a later pass is owed
---   9 verify                     the id was given or adopted: look before creating
---  10 fault                      class '|' column, where a lookup or choice does not resolve
---  11 ...                        the source key's columns, then one per column map
+--   9 passed                     its deferred pass is done for what was last written
+--  10 verify                     the id was given or adopted: look before creating
+--  11 fault                      class '|' column, where a lookup or choice does not resolve
+--  12 ...                        the source key's columns, then one per column map
 
 ALTER TABLE dvmig.run_table ADD deferred text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN dvmig.run_table.deferred IS 'lookups left to the deferred pass, because following them at once would go in a circle';
@@ -179,7 +180,7 @@ BEGIN
 
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (CASE WHEN %s THEN ''D'' WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END)::"char", %s, '
-		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, coalesce(x.created_run, e.created_run), %s, '
+		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, coalesce(x.created_run, e.created_run), %s, x.pass IS NOT DISTINCT FROM ''deferred'', '
 		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL, CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', CASE WHEN pass = 'delete' THEN 'true' ELSE 'false' END,
 		id_sql, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,

@@ -104,62 +104,73 @@ take_fault(DvStep *step, DvRow *row, char *fault)
 														column, faults[i].message));
 }
 
-/* Append both directions' members; false with a recorded fault if it cannot be. */
+/* The row cannot be written as JSON. */
 static bool
-append_members(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc)
+refuse(DvStep *step, DvRow *row, const DvPayloadFault *fault)
 {
-	DvPayloadFault fault;
-	int			op = row->wire.op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT;
-	DvPayloadColumn *extra = op == DV_SEND_UPDATE ? step->update_only : step->insert_only;
-	int			nextra = op == DV_SEND_UPDATE ? step->nupdate_only : step->ninsert_only;
-	int			start = out->len;
-	int			before;
-
-	if (!dv_payload_append(out, step->both, step->nboth, tuple, desc, op, false, &fault))
-		goto failed;
-	before = out->len;
-	if (nextra > 0)
-	{
-		if (before > start)
-			appendStringInfoChar(out, ',');
-		if (!dv_payload_append(out, extra, nextra, tuple, desc, op, false, &fault))
-			goto failed;
-		if (out->len == before + 1 && before > start)
-			out->data[--out->len] = '\0';
-	}
-	return true;
-
-failed:
-	out->len = start;
-	out->data[start] = '\0';
-	dv_outcome_failure(step, row, dv_encode_verdict("transform", "22000", fault.column, fault.message));
+	dv_outcome_failure(step, row, dv_encode_verdict("transform", "22000", fault->column, fault->message));
 	return false;
 }
 
-/*
- * Hash of the columns that go both ways, in the form a create has, deferred
- * ones included: the same whether the row was last created or updated.
- */
+/* Append the members that go both ways, as a create or an update has them. */
 static bool
-hash_content(DvStep *step, DvRow *row, StringInfo scratch, HeapTuple tuple, TupleDesc desc)
+append_both(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc, int op)
 {
 	DvPayloadFault fault;
 
-	resetStringInfo(scratch);
-	if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, false, &fault))
-		return true;			/* append_members() tells of the fault */
-	if (step->projection->has_deferred)
-	{
-		appendStringInfoChar(scratch, '|');
-		if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, true, &fault))
-		{
-			dv_outcome_failure(step, row, dv_encode_verdict("transform", "22000", fault.column, fault.message));
-			return false;
-		}
-	}
-	dv_payload_hash(scratch->data, scratch->len, row->hash);
+	return dv_payload_append(out, step->both, step->nboth, tuple, desc, op, false, &fault) ||
+		refuse(step, row, &fault);
+}
+
+/* Append the members that go with this operation only. */
+static bool
+append_others(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc)
+{
+	DvPayloadFault fault;
+	bool		update = row->wire.op == 'U';
+	DvPayloadColumn *columns = update ? step->update_only : step->insert_only;
+	int			n = update ? step->nupdate_only : step->ninsert_only;
+	bool		comma = out->len > (int) row->content_offset;
+	int			before = out->len;
+
+	if (n == 0)
+		return true;
+	if (comma)
+		appendStringInfoChar(out, ',');
+	if (!dv_payload_append(out, columns, n, tuple, desc, update ? DV_SEND_UPDATE : DV_SEND_INSERT, false, &fault))
+		return refuse(step, row, &fault);
+	if (comma && out->len == before + 1)
+		out->data[--out->len] = '\0';
+	return true;
+}
+
+/*
+ * Hash of the columns that go both ways, in the form a create has ("both"),
+ * deferred ones included: the same whether the row was last created or
+ * updated. "scratch" may hold "both" already.
+ */
+static bool
+hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scratch,
+			 HeapTuple tuple, TupleDesc desc)
+{
+	DvPayloadFault fault;
+
 	/* What goes with updates only has not been sent by a create. */
 	row->has_hash = step->nupdate_only == 0 || row->wire.op == 'U';
+	if (!step->projection->has_deferred)
+	{
+		dv_payload_hash(both, len, row->hash);
+		return true;
+	}
+	if (both != scratch->data)
+	{
+		resetStringInfo(scratch);
+		appendBinaryStringInfo(scratch, both, len);
+	}
+	appendStringInfoChar(scratch, '|');
+	if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, true, &fault))
+		return refuse(step, row, &fault);
+	dv_payload_hash(scratch->data, scratch->len, row->hash);
 	return true;
 }
 
@@ -171,6 +182,46 @@ is_unchanged(const DvRow *row, const Datum *values, const bool *nulls)
 
 	return last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash) &&
 		memcmp(VARDATA_ANY(last), row->hash, sizeof(row->hash)) == 0;
+}
+
+/*
+ * Append the members of a create or update; false where the row cannot be
+ * written, or need not be because its content is what was last sent.
+ */
+static bool
+encode_members(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
+			   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
+{
+	bool		hashed = strcmp(step->projection->pass, "write") == 0;
+
+	if (row->wire.op == 'I')
+	{
+		/* A create's members are what the hash is made of: written once. */
+		if (!append_both(step, row, content, tuple, desc, DV_SEND_INSERT) ||
+			(hashed && !hash_content(step, row, content->data + row->content_offset,
+									 content->len - row->content_offset, scratch, tuple, desc)))
+			return false;
+	}
+	else
+	{
+		if (hashed)
+		{
+			resetStringInfo(scratch);
+			if (!append_both(step, row, scratch, tuple, desc, DV_SEND_INSERT) ||
+				!hash_content(step, row, scratch->data, scratch->len, scratch, tuple, desc))
+				return false;
+			if (row->has_hash && is_unchanged(row, values, nulls))
+			{
+				/* The hash covers the deferred lookups: they need no new pass. */
+				row->owes = row->owes && !DatumGetBool(values[DV_PROJ_PASSED - 1]);
+				dv_outcome_success(step, row, "unchanged");
+				return false;
+			}
+		}
+		if (!append_both(step, row, content, tuple, desc, DV_SEND_UPDATE))
+			return false;
+	}
+	return append_others(step, row, content, tuple, desc);
 }
 
 /*
@@ -206,17 +257,7 @@ dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 	row->content_offset = content->len;
 	if (row->wire.op == 'D')
 		return true;
-	if (strcmp(step->projection->pass, "write") == 0)
-	{
-		if (!hash_content(step, row, scratch, tuple, desc))
-			return false;
-		if (row->wire.op == 'U' && row->has_hash && is_unchanged(row, values, nulls))
-		{
-			dv_outcome_success(step, row, "unchanged");
-			return false;
-		}
-	}
-	if (!append_members(step, row, content, tuple, desc))
+	if (!encode_members(step, row, tuple, desc, values, nulls, content, scratch))
 		return false;
 	row->wire.content_len = content->len - row->content_offset;
 	return true;
@@ -234,8 +275,12 @@ dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scra
 	dv_encode_descriptor(step, desc);
 	heap_deform_tuple(tuple, desc, values, nulls);
 	row.wire.op = 'U';
-	changed = nulls[DV_PROJ_FAULT - 1] && hash_content(step, &row, scratch, tuple, desc) &&
+	resetStringInfo(scratch);
+	changed = nulls[DV_PROJ_FAULT - 1] &&
+		append_both(step, &row, scratch, tuple, desc, DV_SEND_INSERT) &&
+		hash_content(step, &row, scratch->data, scratch->len, scratch, tuple, desc) &&
 		!is_unchanged(&row, values, nulls);
+	step->noutcomes = 0;
 	pfree(values);
 	pfree(nulls);
 	return changed;
@@ -268,7 +313,9 @@ dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body
 		if (!nulls[DV_PROJ_ID - 1])
 			appendStringInfo(body, "\"%s\":\"%s\",", table->primary_id,
 							 DatumGetCString(DirectFunctionCall1(uuid_out, values[DV_PROJ_ID - 1])));
-		if (append_members(step, &row, body, tuple, desc))
+		row.content_offset = body->len;
+		if (append_both(step, &row, body, tuple, desc, *op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT) &&
+			append_others(step, &row, body, tuple, desc))
 		{
 			if (body->data[body->len - 1] == ',')
 				body->data[--body->len] = '\0';

@@ -144,7 +144,7 @@ record_sql(DvStep *step)
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
 		", pg_catalog.clock_timestamp(), u.\"dvmig message\" FROM %s"
 		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, operation = excluded.operation,"
-		" pass = excluded.pass, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
+		" pass = CASE WHEN excluded.message = 'unchanged' THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
 		" run = excluded.run, recorded_at = excluded.recorded_at, message = excluded.message",
 		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
 		unnest_list(p, parameters(p, 5), ", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\""),
