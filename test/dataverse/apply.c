@@ -198,6 +198,37 @@ required_given(const SimRec *rec, SimErr *e)
 	return true;
 }
 
+/* The full name of a person follows from its parts. */
+static void
+full_name(SimReq *r, SimRec *rec, const SimRow *old)
+{
+	const SimTable *t = rec->table;
+	const SimColumn *parts[2] = {t->first_name, t->last_name};
+	SimBuf		b = {0};
+	SimVal	   *v;
+
+	if (t->full_name == NULL || (sim_rec_find(rec, parts[0]) == NULL && sim_rec_find(rec, parts[1]) == NULL))
+		return;
+	for (int i = 0; i < 2; i++)
+	{
+		SimVal		now;
+		const SimVal *given = sim_rec_find(rec, parts[i]);
+
+		if (given == NULL && old != NULL && sim_row_cell(t, old, parts[i]->index, &now))
+			given = &now;
+		if (given == NULL || given->null)
+			continue;
+		sim_buf_puts(&b, b.len > 0 ? " " : "");
+		sim_buf_add(&b, given->v.s, given->len);
+	}
+	if ((v = sim_rec_find(rec, t->full_name)) == NULL)
+		v = sim_rec_add(r, rec, t->full_name);
+	v->null = b.len == 0;
+	v->len = (uint32_t) b.len;
+	v->v.s = sim_arena_strndup(r->arena, b.data, b.len);
+	sim_buf_free(&b);
+}
+
 /* Who owns a new record: as bound, else the user. */
 static void
 set_owner(SimReq *r, const SimRec *rec, SimRow *row)
@@ -377,6 +408,7 @@ sim_apply_create(SimReq *r, SimTxn *x, SimRec *rec, bool bound, SimGuid *id, Sim
 	if ((!bound && !sim_apply_binds(r, rec, e)) || !create_state(r, rec, e))
 		return false;
 	default_currency(r, rec);
+	full_name(r, rec, NULL);
 	r->rows++;
 	if (!sim_txn_put(x, t, *id, new_row(r, rec), true, e))
 		return false;
@@ -408,6 +440,7 @@ sim_apply_update(SimReq *r, SimTxn *x, SimRec *rec, uint32_t slot, SimErr *e)
 	s = sim_store_slot(t, sim_store_find(t, id));
 	if (!update_state(r, rec, s->row, e))
 		return false;
+	full_name(r, rec, s->row);
 	row = sim_row_build(t, s->row, rec->vals, rec->n_vals);
 	row->version = sim_store_next_version();
 	row->modified_on = sim_now_us() / 1000000;

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "crud.h"
+#include "faults.h"
 #include "route.h"
 #include "stats.h"
 #include "switches.h"
@@ -283,6 +284,18 @@ put_part(SimBuf *out, const char *boundary, SimStr content_id, const SimResp *re
 	sim_buf_puts(out, "\r\n");
 }
 
+/* Run one part, unless a fault of parts strikes it. */
+static void
+dispatch(SimReq *r, SimResp *resp)
+{
+	SimFault	f = sim_fault_match(r, true);
+
+	if (f.kind == SIM_FAULT_NONE)
+		sim_dispatch(r, resp);
+	else
+		sim_fault_answer(r, &f, resp);
+}
+
 /* The whole batch is refused with the outer answer's error. */
 static bool
 too_many(Batch *b)
@@ -316,7 +329,7 @@ run_single(Batch *b, Part *part)
 	inherit(b, &r);
 	if (strstr(r.uri, "$batch") != NULL)
 		return malformed(&b->resp->err, "Batch requests cannot be nested.");
-	sim_dispatch(&r, &resp);
+	dispatch(&r, &resp);
 	b->outer->rows += r.rows;
 	if (resp.status >= 400)
 		note_failure(b, resp.status);
@@ -352,7 +365,7 @@ run_operations(Batch *b, char *p, char *end, const char *boundary, const char *r
 		r.txn = x;
 		r.content_ids = &ids;
 		r.content_id = (SimStr) {id, id != NULL ? strlen(id) : 0};
-		sim_dispatch(&r, &resp);
+		dispatch(&r, &resp);
 		b->outer->rows += r.rows;
 		if (resp.status >= 400)
 		{
@@ -454,6 +467,23 @@ count_operations(Batch *b)
 	return true;
 }
 
+/* A body that breaks off is refused before anything is done. */
+static bool
+is_complete(const SimReq *r, const char *boundary)
+{
+	const char *close = sim_arena_printf(r->arena, "--%s--", boundary);
+	const char *p = r->body,
+			   *end = p + r->len;
+
+	while ((p = memmem(p, (size_t) (end - p), close, strlen(close))) != NULL)
+	{
+		if (p == r->body || p[-1] == '\n')
+			return true;
+		p++;
+	}
+	return false;
+}
+
 void
 sim_batch_run(SimReq *r, SimResp *resp)
 {
@@ -473,6 +503,8 @@ sim_batch_run(SimReq *r, SimResp *resp)
 	b.continue_on_error = sim_req_prefers(r, "odata.continue-on-error");
 	if (!read_boundary(sim_req_header(r, "Content-Type"), boundary, sizeof boundary))
 		malformed(&resp->err, "The Content-Type of a batch must be multipart/mixed with a boundary.");
+	else if (!is_complete(r, boundary))
+		malformed(&resp->err, "System.IO.IOException: Unexpected end of stream.");
 	else if (count_operations(&b))
 		run_parts(&b, boundary);
 	if (resp->err.status != 0)

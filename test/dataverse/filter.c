@@ -74,8 +74,9 @@ accept_char(Parser *p, char c)
 	return true;
 }
 
+/* A column, or a column of a parent: nav/column. The table changes with it. */
 static const SimColumn *
-parse_column(Parser *p)
+parse_column(Parser *p, SimFilter *f)
 {
 	size_t		n;
 	const SimProp *prop;
@@ -83,6 +84,18 @@ parse_column(Parser *p)
 	blanks(p);
 	n = word_length(p->p);
 	prop = sim_table_prop(p->t, p->p, n);
+	if (prop != NULL && prop->kind == SIM_P_NAV && p->p[n] == '/' && f->via == NULL && prop->target >= 0 &&
+		prop->column->targets[prop->target].table != NULL)
+	{
+		SimTable   *child = p->t;
+
+		f->via = prop->column;
+		f->via_table = p->t = prop->column->targets[prop->target].table;
+		p->p += n + 1;
+		f->column = parse_column(p, f);
+		p->t = child;
+		return f->column;
+	}
 	if (prop == NULL || (prop->kind != SIM_P_COLUMN && prop->kind != SIM_P_VALUE))
 	{
 		sim_fail(p->e, 400, SIM_E_NONE, "Could not find a property named '%.*s' on type 'Microsoft.Dynamics.CRM.%s'.",
@@ -195,7 +208,7 @@ parse_function(Parser *p, SimFilterOp op)
 {
 	SimFilter  *f = node(p, op);
 
-	if ((f->column = parse_column(p)) == NULL)
+	if ((f->column = parse_column(p, f)) == NULL)
 		return NULL;
 	if (!accept_char(p, ','))
 		return syntax(p, "A comma was expected");
@@ -356,7 +369,7 @@ parse_comparison(Parser *p)
 	}			ops[] = {{"eq", SIM_F_EQ}, {"ne", SIM_F_NE}, {"gt", SIM_F_GT}, {"ge", SIM_F_GE}, {"lt", SIM_F_LT}, {"le", SIM_F_LE}};
 	SimFilter  *f = node(p, SIM_F_EQ);
 
-	if ((f->column = parse_column(p)) == NULL)
+	if ((f->column = parse_column(p, f)) == NULL)
 		return NULL;
 	for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
 		if (accept_word(p, ops[i].word))

@@ -19,6 +19,8 @@ typedef struct SimFilter
 	SimFilterOp op;
 	struct SimFilter *left;
 	struct SimFilter *right;
+	const SimColumn *via;		/* lookup to the table that has the column, or NULL */
+	SimTable   *via_table;
 	const SimColumn *column;
 	SimVal		value;			/* null: compare with null */
 	SimStr		folded;			/* text to look for, case-folded */

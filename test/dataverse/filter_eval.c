@@ -139,8 +139,21 @@ static int
 evaluate_leaf(const SimFilter *f, const SimTable *t, const SimSlot *slot)
 {
 	SimVal		v;
-	bool		have = sim_record_value(t, slot, f->column->index, &v);
+	bool		have;
 	int			d;
+
+	if (f->via != NULL)
+	{
+		uint32_t	at = SIM_NO_SLOT;
+
+		if (sim_record_value(t, slot, f->via->index, &v) && v.target == f->via_table->number)
+			at = sim_store_find(f->via_table, v.v.g);
+		if (at == SIM_NO_SLOT)
+			return f->value.null ? f->op == SIM_F_EQ : UNKNOWN;
+		t = f->via_table;
+		slot = sim_store_slot(t, at);
+	}
+	have = sim_record_value(t, slot, f->column->index, &v);
 
 	if (f->op == SIM_F_IN)
 		return have ? in_list(f, &v) : UNKNOWN;
@@ -211,7 +224,7 @@ sim_filter_ids(const SimFilter *f)
 		return NULL;
 	if (f->op == SIM_F_AND)
 		return (hit = sim_filter_ids(f->left)) != NULL ? hit : sim_filter_ids(f->right);
-	if ((f->op == SIM_F_IN || (f->op == SIM_F_EQ && !f->value.null)) && f->column->implied == SIM_I_ID)
+	if ((f->op == SIM_F_IN || (f->op == SIM_F_EQ && !f->value.null)) && f->via == NULL && f->column->implied == SIM_I_ID)
 		return f;
 	return NULL;
 }

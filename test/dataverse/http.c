@@ -280,6 +280,8 @@ serve(SimReq *r, const SimFault *f, SimResp *resp)
 			sim_serve(r, resp);
 		sim_sleep_us((int64_t) (f->seconds * 1e6));
 		sim_fault_answer(r, f, resp);
+		if (resp->content_type == NULL && strstr(r->uri, "/api/") != NULL)
+			sim_serve_headers(r, resp);
 		return;
 	}
 	sim_serve(r, resp);
@@ -343,6 +345,7 @@ finish(struct MHD_Connection *c, const char *method, Call *call, void **state)
 	{
 		sim_fail(&resp.err, 413, "", "The request message is too large.");
 		sim_resp_error(&r, &resp);
+		sim_serve_headers(&r, &resp);
 		return answer(c, call, &r, &resp, &f, began);
 	}
 	f = sim_fault_match(&r, false);

@@ -16,6 +16,7 @@
 #include "auth.h"
 #include "bulk.h"
 #include "http.h"
+#include "stats.h"
 #include "switches.h"
 #include "world.h"
 
@@ -199,6 +200,7 @@ main(int argc, char **argv)
 	sim_metadata_load(s.metadata);
 	sim_store_init();
 	sim_world_make();
+	sim_stats_reset();
 	port = sim_http_start(&s.http);
 	if (s.port_file != NULL)
 		write_port_file(s.port_file, port);

@@ -161,6 +161,9 @@ struct SimTable
 	SimColumn  *status_column;
 	SimColumn  *currency_column;
 	SimColumn  *owner_column;
+	SimColumn  *full_name;		/* made of first and last name, or NULL */
+	SimColumn  *first_name;
+	SimColumn  *last_name;
 	int			n_system_required;	/* columns that a create must give */
 	uint64_t	type_hash;
 	struct SimStore *store;

@@ -264,6 +264,11 @@ find_special(SimTable *t)
 			(c->type == SIM_T_STRING || c->type == SIM_T_MEMO || c->type == SIM_T_LOOKUP || c->type == SIM_T_CUSTOMER))
 			t->n_system_required++;
 	}
+	t->full_name = sim_table_column(t, "fullname", 8);
+	t->first_name = sim_table_column(t, "firstname", 9);
+	t->last_name = sim_table_column(t, "lastname", 8);
+	if (t->first_name == NULL || t->last_name == NULL)
+		t->full_name = NULL;
 	t->currency_column = t->currency_column != NULL ? sim_table_column(t, "transactioncurrencyid", 21) : NULL;
 }
 

@@ -76,6 +76,42 @@ cookie_number(const char *cookie, const char *name)
 	return hit != NULL ? strtol(hit + strlen(name), NULL, 10) : 0;
 }
 
+/* The slot behind the record that a paging cookie names as the last one seen. */
+static uint32_t
+cookie_slot(const SimTable *t, const char *cookie)
+{
+	static const char mark[] = "last%3d%22%7b";
+	const char *hit = cookie != NULL ? strstr(cookie, mark) : NULL;
+	const SimSlot *s;
+	SimGuid		id;
+
+	/* Slots are never moved, also those of deleted records: reading goes on where it was. */
+	if (hit == NULL || strlen(hit) < sizeof mark + SIM_GUID_LEN || !sim_guid_parse(hit + sizeof mark - 1, SIM_GUID_LEN, &id))
+		return 0;
+	s = sim_store_any(t, id);
+	return s != NULL ? (uint32_t) (s - t->store->slots) + 1 : 0;
+}
+
+/* A misspelt option must not pass silently. */
+static bool
+options_known(const SimReq *r, SimErr *e)
+{
+	static const char *const known[] = {"$select", "$filter", "$orderby", "$top", "$expand", "$count", "$skiptoken", "$skip", "$apply",
+	"$deltatoken", NULL};
+
+	for (int i = 0; i < r->path.n_options; i++)
+	{
+		const char *name = r->path.options[i].name;
+		int			k = 0;
+
+		while (known[k] != NULL && strcmp(known[k], name) != 0)
+			k++;
+		if (name[0] == '$' && known[k] == NULL)
+			return sim_fail(e, 400, SIM_E_SYNTAX, "The query parameter %.60s is not supported.", name);
+	}
+	return true;
+}
+
 static bool
 read_query(SimReq *r, SimTable *t, Query *q, SimErr *e)
 {
@@ -87,6 +123,8 @@ read_query(SimReq *r, SimTable *t, Query *q, SimErr *e)
 
 	memset(q, 0, sizeof *q);
 	q->table = t;
+	if (!options_known(r, e))
+		return false;
 	if (sim_path_option(&r->path, "$skip") != NULL)
 		return sim_fail(e, 400, SIM_E_NOT_SUPPORTED, "Skip Clause is not supported in CRM");
 	if (filter != NULL && (q->filter = sim_filter_parse(r, t, filter, e)) == NULL)
@@ -103,7 +141,7 @@ read_query(SimReq *r, SimTable *t, Query *q, SimErr *e)
 	q->page_number = cookie != NULL ? cookie_number(cookie, "pagenumber=\"") : 1;
 	if (q->page_number < 1)
 		return sim_fail(e, 400, SIM_E_SYNTAX, "Invalid paging cookie.");
-	q->from = (uint32_t) cookie_number(cookie, "last=\"");
+	q->from = q->n_order == 0 ? cookie_slot(t, cookie) : 0;
 	q->skip = q->n_order > 0 || q->from == 0 ? (q->page_number - 1) * q->page : 0;
 	return true;
 }
@@ -204,7 +242,7 @@ by_order(const void *a, const void *b)
 }
 
 static void
-put_next_link(SimReq *r, const Query *q, SimBuf *b, uint32_t last)
+put_next_link(SimReq *r, const Query *q, SimBuf *b, SimGuid first_id, SimGuid last_id)
 {
 	const char *uri = r->uri;
 	const char *query = strchr(uri, '?');
@@ -225,9 +263,13 @@ put_next_link(SimReq *r, const Query *q, SimBuf *b, uint32_t last)
 		if (*query == '\0')
 			break;
 	}
-	sim_buf_printf(b, "%s$skiptoken=%%3Ccookie%%20pagenumber=%%22%ld%%22", first ? "" : "&", q->page_number + 1);
-	if (q->n_order == 0)
-		sim_buf_printf(b, "%%20last=%%22%u%%22", last + 1);
+	/* A cookie within a cookie, so escaped twice; clients must not look inside. */
+	sim_buf_printf(b, "%s$skiptoken=%%3Ccookie%%20pagenumber=%%22%ld%%22%%20pagingcookie=%%22%%253ccookie%%2520page%%253d%%2522%ld%%2522"
+				   "%%253e%%253c%s%%2520last%%253d%%2522%%257b", first ? "" : "&", q->page_number + 1, q->page_number, q->table->id_name);
+	sim_buf_guid(b, last_id);
+	sim_buf_puts(b, "%257d%2522%2520first%253d%2522%257b");
+	sim_buf_guid(b, first_id);
+	sim_buf_puts(b, "%257d%2522%2520%252f%253e%253c%252fcookie%253e%22");
 	sim_buf_puts(b, "%20istracking=%22False%22%20/%3E\"");
 }
 
@@ -245,10 +287,12 @@ put_list(SimReq *r, Query *q, const SimOutput *o, SimResp *resp)
 				   select != NULL ? "(" : "", select != NULL ? select : "", select != NULL ? ")" : "");
 	if (q->want_count)
 		sim_buf_printf(b, ",\"@odata.count\":%zu", q->total < MAX_PAGE ? q->total : (size_t) MAX_PAGE);
-	if (q->want_count && o->annotations)
-		sim_buf_printf(b, ",\"@Microsoft.Dynamics.CRM.totalrecordcount\":%zu,"
-					   "\"@Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded\":%s",
-					   q->total < MAX_PAGE ? q->total : (size_t) MAX_PAGE, q->total > MAX_PAGE ? "true" : "false");
+	if (o->annotations)
+		sim_buf_printf(b, ",\"@Microsoft.Dynamics.CRM.totalrecordcount\":%ld,"
+					   "\"@Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded\":%s,"
+					   "\"@Microsoft.Dynamics.CRM.globalmetadataversion\":\"6012567\"",
+					   !q->want_count ? -1L : q->total < MAX_PAGE ? (long) q->total : (long) MAX_PAGE,
+					   q->want_count && q->total > MAX_PAGE ? "true" : "false");
 	sim_buf_puts(b, ",\"value\":[");
 	for (; i < q->n_hits && n < most; i++, n++)
 	{
@@ -258,7 +302,8 @@ put_list(SimReq *r, Query *q, const SimOutput *o, SimResp *resp)
 	}
 	sim_buf_char(b, ']');
 	if (i < q->n_hits && n > 0 && (q->top == 0 || q->top > q->page))
-		put_next_link(r, q, b, q->hits[i - 1]);
+		put_next_link(r, q, b, sim_store_slot(q->table, q->hits[i - (size_t) n])->id,
+					  sim_store_slot(q->table, q->hits[i - 1])->id);
 	sim_buf_char(b, '}');
 	if (q->paged)
 		sim_resp_header(resp, "Preference-Applied", "odata.maxpagesize=%ld", q->page);

@@ -161,8 +161,9 @@ sim_ref_key(SimArena *a, SimTable *t, SimStr text, bool in_body, SimRef *out, Si
 	if (n <= 0)
 		return bad_key(e, t);
 	/* Users and teams inherit their key from principal: no named form. */
-	if (n == 1 && sim_str_is(pairs[0].name, t->id_name) && t != sim_model.users && t != sim_model.teams &&
-		sim_guid_parse(pairs[0].value.s, pairs[0].value.len, &out->id))
+	if (t == sim_model.users || t == sim_model.teams)
+		return bad_key(e, t);
+	if (n == 1 && sim_str_is(pairs[0].name, t->id_name) && sim_guid_parse(pairs[0].value.s, pairs[0].value.len, &out->id))
 		return out->by_id = true;
 	for (int i = 0; i < n; i++)
 		if ((columns[i] = pair_column(t, &pairs[i])) == NULL)

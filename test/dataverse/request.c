@@ -138,6 +138,9 @@ parse_segment(SimArena *a, const char *p, const char *end, SimPath *out, SimErr 
 	return true;
 }
 
+/* URLs of batch parts may be longer than others. */
+#define MAX_PART_URL 65536
+
 /* Length of ".../api/data/v9.x/" at the head of a URL; 0 when it is not there. */
 static size_t
 api_prefix(const char *uri)
@@ -164,6 +167,8 @@ sim_path_parse(SimArena *a, const char *uri, SimPath *out, SimErr *e)
 			   *query;
 
 	out->n = out->n_options = 0;
+	if (strlen(uri) > MAX_PART_URL)
+		return sim_fail(e, 414, "", "The request URL is too long.");
 	p += api_prefix(uri);
 	if (p == uri && (*p == '/' || strstr(p, "://") != NULL))
 		return sim_fail(e, 404, "", "No HTTP resource was found that matches the request URI '%s'.", uri);

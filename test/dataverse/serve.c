@@ -12,6 +12,9 @@
 #include "route.h"
 #include "switches.h"
 
+/* The service's limit for a URL outside of batches. */
+#define MAX_URL 32768
+
 #define CONTROL_PATH "/_sim/"
 #define TOKEN_PATH "/oauth2/v2.0/token"
 
@@ -67,6 +70,12 @@ common_headers(const SimReq *r, int server, SimResp *resp)
 	sim_resp_header(resp, "Set-Cookie", "ReqClientId=%s; path=/; secure; HttpOnly", id);
 }
 
+void
+sim_serve_headers(const SimReq *r, SimResp *resp)
+{
+	common_headers(r, pick_server(r), resp);
+}
+
 static bool
 is_batch(const SimReq *r)
 {
@@ -82,6 +91,12 @@ serve_api(SimReq *r, SimResp *resp, int server)
 {
 	int64_t		began = sim_mono_us();
 
+	if (strlen(r->uri) > MAX_URL)
+	{
+		sim_fail(&resp->err, 414, "", "The request URL is too long.");
+		sim_resp_error(r, resp);
+		return;
+	}
 	if (!sim_limits_enter(r, server, resp))
 		return;
 	if (is_batch(r))

@@ -15,6 +15,9 @@ extern void sim_serve_identify(SimReq *r);
 /* Serve a token or API request with everything a real answer has. */
 extern void sim_serve(SimReq *r, SimResp *resp);
 
+/* Add the headers that every API answer has. */
+extern void sim_serve_headers(const SimReq *r, SimResp *resp);
+
 /* Answer /_sim/... (simapi.c). */
 extern void sim_api_run(SimReq *r, SimResp *resp);
 

@@ -3,6 +3,7 @@
  */
 #include "value.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,6 +140,19 @@ read_choices(SimArena *a, const SimTable *t, const SimColumn *c, const SimScalar
 }
 
 static bool
+is_base64(SimStr s)
+{
+	size_t		n = s.len;
+
+	while (n > 0 && s.s[n - 1] == '=' && s.len - n < 2)
+		n--;
+	for (size_t i = 0; i < n; i++)
+		if (!isalnum((unsigned char) s.s[i]) && s.s[i] != '+' && s.s[i] != '/')
+			return false;
+	return s.len % 4 == 0;
+}
+
+static bool
 read_text(const SimTable *t, const SimColumn *c, const SimScalar *in, SimVal *out, SimErr *e)
 {
 	if (in->kind != SIM_JSON_STRING)
@@ -148,6 +162,8 @@ read_text(const SimTable *t, const SimColumn *c, const SimScalar *in, SimVal *ou
 						"exceeded the maximum allowed length of '%ld'.", c->name, t->name, c->max_length);
 	if (c->ascii && !in->ascii)
 		return sim_fail(e, 400, SIM_E_ARGUMENT, "The attribute '%s' of the '%s' entity takes ASCII characters only.", c->name, t->name);
+	if (c->type == SIM_T_IMAGE && !is_base64(in->text))
+		return wrong_type(e, t, c, in, "Edm.Binary");
 	/* Base64 grows by a third; the limit is in KB of the image. */
 	if (c->type == SIM_T_IMAGE && in->text.len / 4 * 3 > (size_t) c->max_length * 1024)
 		return sim_fail(e, 400, "0x80044a02", "Attachment file size is too big.");
