@@ -18,7 +18,7 @@ WHERE person_id IN (SELECT person_id FROM staging.people_error);
 --     what succeeded before is not sent again.
 
 SELECT dvmig.retry('staging.companies');
-SELECT dvmig.retry('staging.people', filter => $$e.error_class IN ('date', 'length', 'orphan')$$);
+SELECT dvmig.retry('staging.people', filter => $$e.error_class IN ('transform', 'length', 'lookup')$$);
 
 CALL dvmig.run('go_live');
 

@@ -209,7 +209,7 @@ dv_build()
 	{
 		make -C "$TREE" -s -j"$jobs" PG_CONFIG="$PG_CONFIG" with_llvm=no all &&
 			make -C "$TREE" -s PG_CONFIG="$PG_CONFIG" with_llvm=no install &&
-			make -C "$TREE/test/dataverse" -s -j"$jobs"
+			make -C "$TREE/test/dataverse" -s -j"$jobs" dvsim
 	} >"$WORK/build.log" 2>&1 || {
 		tail -n 60 "$WORK/build.log" >&2
 		return 1

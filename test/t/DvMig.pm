@@ -213,12 +213,12 @@ sub account
 
 		for my $record (@{ $self->{sim}->export($set) })
 		{
-			my $creates = $record->{'@sim.creates'} // 1;
 			push @wrong, "doubled: $record->{$id_name}" if $held{ lc $record->{$id_name} };
-			push @wrong, "$creates creates of $record->{$id_name}" if $creates > 1;
 			$held{ lc $record->{$id_name} } = $record;
 		}
 		push @wrong, compare_rows(\%held, @$_, $compare{ $_->[0]{staging} } // {}) for @{ $by_set{$set} };
+		my $twice = $self->{sim}->counters($set)->{created_twice};
+		push @wrong, "create logic ran more than once for $twice records" if $twice;
 		my $rest = grep { !$_->{'seen'} } values %held;
 		my $expected = $extra->{$set} // 0;
 		push @wrong, "$rest records that belong to no row, not $expected" if $rest != $expected;

@@ -208,11 +208,22 @@ sub fault { return $_[0]->sim('POST', 'fault', $_[1]); }
 sub set { my ($self, %switches) = @_; return $self->sim('POST', 'set', \%switches); }
 
 # export(set): array of the records held.
-sub export
+sub export { return $_[0]->sim('GET', "export/$_[1]"); }
+
+# counters(set): how often create and update logic ran: records, creates,
+# updates, created_twice.
+sub counters { return $_[0]->sim('GET', "counters/$_[1]"); }
+
+# change(set, id, fields): as another user of Dataverse would; "as" in the
+# fields names who.
+sub change
 {
-	my ($self, $set) = @_;
-	my $data = $self->sim('GET', "export/$set");
-	return ref $data eq 'HASH' ? $data->{value} : $data;
+	my ($self, $set, $id, $changes, %more) = @_;
+	my $json = JSON::PP->new->utf8->canonical->allow_nonref;
+	my @order = ([ set => $set ], [ id => $id ], (map { [ $_ => $more{$_} ] } sort keys %more), [ changes => $changes ]);
+
+	# The simulator reads "set" before "changes".
+	return $self->sim('POST', 'import', '{' . join(',', map { "\"$_->[0]\":" . $json->encode($_->[1]) } @order) . '}');
 }
 
 sub token
