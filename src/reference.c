@@ -509,8 +509,12 @@ dv_metadata_read_reference(DvSession *session, const char *server, const char *t
 	char	   *names = MemoryContextStrdup(context, match_on);
 
 	MemoryContextSwitchTo(context);
-	for (char *name = strtok(names, ","); name; name = strtok(NULL, ","))
-		columns = lappend(columns, name);
+	for (char *comma; (comma = strchr(names, ',')) != NULL; names = comma + 1)
+	{
+		*comma = '\0';
+		columns = lappend(columns, names);
+	}
+	columns = lappend(columns, names);
 
 	dv_spi_begin("dvmig: preparing references");
 	was = dv_call_become_extension_owner();
