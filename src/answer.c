@@ -140,6 +140,12 @@ judge_row(DvStep *step, DvTask *task, DvRow *row, const DvVerdict *v, const DvHt
 	switch (v->kind)
 	{
 		case DV_DONE:
+			if (row->wire.id[0] == '\0')
+			{
+				/* Created, but the answer did not say under which id. */
+				put_in_doubt(s, row);
+				break;
+			}
 			dv_outcome_success(step, row, row->unknown_since ? "sent again after an unanswered request" : NULL);
 			break;
 		case DV_SETTLE:
@@ -272,6 +278,10 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, Sorted *s)
 	else
 		dv_wire_batch_reply(&w, wire_rows(task), task->n, v, ids);
 
+	for (i = 0; i < task->n; i++)
+		if (v[i].kind == DV_DONE && ids[i][0] != '\0' && task->rows[i]->wire.id[0] == '\0')
+			dv_engine_set_id(task->rows[i], ids[i]);
+
 	if (task->stage == DV_STAGE_WRITE && task->n > 1)
 	{
 		if (v[0].kind == DV_DONE)
@@ -346,7 +356,9 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found)
 	else
 	{
 		/* The next lap reads the row again and sends it as an update. */
-		hash_search(step->known_ids, &row->uuid, HASH_ENTER, NULL);
+		DvKnown    *known = hash_search(step->known_ids, &row->handle, HASH_ENTER, NULL);
+
+		known->id = row->uuid;
 		dv_engine_release_row(step, row);
 	}
 }
@@ -372,7 +384,6 @@ create_missing(DvStep *step, DvRow *row, Sorted *s, TimestampTz *wait_until)
 	}
 	else
 	{
-		row->verify = false;
 		s->again[s->nagain++] = row;
 	}
 }
@@ -385,7 +396,7 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, Sorted *s)
 
 	if (!found->found)
 		dv_outcome_failure(step, row, own_verdict("gone", "the record does not exist in Dataverse"));
-	else if (!is_ours(step, found) && modified != 0 &&
+	else if (row->unknown_since != 0 && !is_ours(step, found) && modified != 0 &&
 			 modified >= row->sent_at - (int64) CLOCK_SKEW_S * USECS_PER_SEC)
 		dv_outcome_failure(step, row, own_verdict("changed",
 												  "the record was modified by another user while the outcome of its update was unknown"));
@@ -396,6 +407,9 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, Sorted *s)
 static void
 judge_found(DvStep *step, DvRow *row, const DvWireFound *found, Sorted *s, TimestampTz *wait_until)
 {
+	row->verify = false;
+	if (found->found && row->wire.id[0] == '\0')
+		dv_engine_set_id(row, found->id);
 	switch (row->wire.op)
 	{
 		case 'I':
@@ -440,7 +454,8 @@ handle_find(DvStep *step, DvTask *task, const DvHttpReply *reply, Sorted *s)
 
 	memset(&v, 0, sizeof(v));
 	v.retry_after_ms = -1;
-	switch (dv_wire_find_reply(&w, wire_rows(task), task->n, found, &v))
+	switch (dv_engine_finds_each(task) ? dv_wire_find_each_reply(&w, task->n, found, &v)
+			: dv_wire_find_reply(&w, wire_rows(task), task->n, found, &v))
 	{
 		case DV_DONE:
 			note_good(step, reply);

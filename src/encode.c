@@ -39,6 +39,24 @@ columns_of(DvStep *step, TupleDesc desc, int send, int *n)
 	return columns;
 }
 
+/* Columns of the alternate key, written whatever their direction. */
+static void
+key_columns(DvStep *step, TupleDesc desc)
+{
+	const DvProjection *p = step->projection;
+	int			i;
+
+	step->nkey_columns = p->nkey_columns;
+	step->key_columns = MemoryContextAllocZero(step->context, sizeof(DvPayloadColumn) * (p->nkey_columns + 1));
+	for (i = 0; i < p->nkey_columns; i++)
+	{
+		step->key_columns[i] = p->columns[p->key_columns[i]];
+		step->key_columns[i].send = DV_SEND_INSERT | DV_SEND_UPDATE;
+		step->key_columns[i].type = getBaseType(TupleDescAttr(desc, step->key_columns[i].attnum - 1)->atttypid);
+	}
+	dv_payload_prepare(step->key_columns, p->nkey_columns);
+}
+
 /*
  * The appender is built for one row type. SPI re-plans silently when a user
  * alters the table, so every batch is compared with it.
@@ -55,6 +73,7 @@ dv_encode_descriptor(DvStep *step, TupleDesc desc)
 	step->both = columns_of(step, desc, DV_SEND_INSERT | DV_SEND_UPDATE, &step->nboth);
 	step->insert_only = columns_of(step, desc, DV_SEND_INSERT, &step->ninsert_only);
 	step->update_only = columns_of(step, desc, DV_SEND_UPDATE, &step->nupdate_only);
+	key_columns(step, desc);
 	MemoryContextSwitchTo(old);
 }
 
@@ -225,6 +244,30 @@ encode_members(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 }
 
 /*
+ * Is a row with this id or key on its way? No two may be at once. A record that
+ * was found to exist is from here on updated.
+ */
+static bool
+is_busy(DvStep *step, DvRow *row)
+{
+	const DvKnown *known;
+
+	if (hash_search(step->busy_ids, &row->handle, HASH_FIND, NULL) != NULL)
+		return true;
+	known = row->wire.op == 'I' ? hash_search(step->known_ids, &row->handle, HASH_FIND, NULL) : NULL;
+	if (known != NULL)
+	{
+		row->wire.op = 'U';
+		row->verify = false;
+		row->uuid = known->id;
+		dv_source_format_id(&row->uuid, row->wire.id);
+	}
+	else if (row->wire.id[0] == '\0' && row->wire.op != 'I')
+		row->verify = true;		/* its id is to be read by its key first */
+	return false;
+}
+
+/*
  * Encode one row. True if it is to be sent; false where it has a verdict
  * already, waits for a parent, or is not for now.
  */
@@ -233,13 +276,17 @@ dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 		   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
 {
 	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
+	DvPayloadFault key_fault;
+	bool		keyed = true;
 
 	if (fault != NULL && strncmp(fault, "parked|", 7) == 0)
 	{
 		step->lap_parked++;
 		return false;
 	}
-	if (dv_source_answered_too_often(step, row))
+	if (row->wire.id[0] == '\0' && step->nkey_columns > 0 && fault == NULL)
+		keyed = dv_altkey_take(step, row, tuple, desc, scratch, &key_fault);
+	if (is_busy(step, row) || dv_source_answered_too_often(step, row))
 		return false;
 	row->batch->open_rows++;
 	step->lap_taken++;
@@ -249,7 +296,9 @@ dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 		take_fault(step, row, fault);
 		return false;
 	}
-	if (row->wire.id[0] == '\0')
+	if (!keyed)
+		return refuse(step, row, &key_fault);
+	if (row->wire.id[0] == '\0' && row->wire.key == NULL)
 	{
 		dv_outcome_failure(step, row, dv_encode_verdict("id", "22004", "", "the row has no id"));
 		return false;

@@ -31,6 +31,16 @@ extern char *dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, St
 extern DvVerdict *dv_encode_verdict(const char *error_class, const char *code,
 									const char *column, const char *message);
 
+/*
+ * altkey.c: take a row that has no id by its alternate key (wire.key and
+ * handle). False with *fault filled in where the key is not complete.
+ */
+extern bool dv_altkey_take(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
+						   StringInfo scratch, DvPayloadFault *fault);
+
+/* source.c: text of an id, 36 characters and NUL. */
+extern void dv_source_format_id(const pg_uuid_t *uuid, char *out);
+
 /* source.c: was this row answered so often that its flag does not hold? */
 extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);
 

@@ -9,6 +9,7 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -45,7 +46,7 @@ dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 	dlist_init(&step->queue);
 	dv_pace_table_init(&step->pace);
 	step->busy_ids = id_table(step, "dvmig busy ids", sizeof(pg_uuid_t));
-	step->known_ids = id_table(step, "dvmig known ids", sizeof(pg_uuid_t));
+	step->known_ids = id_table(step, "dvmig known ids", sizeof(DvKnown));
 	step->taken_ids = id_table(step, "dvmig taken ids", sizeof(pg_uuid_t) + sizeof(int));
 	step->answered = hash_create("dvmig answered versions", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
@@ -55,10 +56,16 @@ dv_engine_release_row(DvStep *step, DvRow *row)
 {
 	DvBatch    *batch = row->batch;
 
-	if (row->wire.id[0] != '\0')
-		hash_search(step->busy_ids, &row->uuid, HASH_REMOVE, NULL);
+	hash_search(step->busy_ids, &row->handle, HASH_REMOVE, NULL);
 	if (--batch->open_rows == 0)
 		MemoryContextDelete(batch->context);
+}
+
+void
+dv_engine_set_id(DvRow *row, const char *id)
+{
+	strlcpy(row->wire.id, id, sizeof(row->wire.id));
+	row->uuid = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(id)));
 }
 
 void
@@ -101,8 +108,8 @@ queue_task(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_bef
 void
 dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_before, int attempts)
 {
-	int			chunk = stage == DV_STAGE_FIND ? DV_WIRE_FIND_MAX :
-		stage == DV_STAGE_EACH ? step->pace.each_rows : n;
+	int			chunk = stage == DV_STAGE_EACH || (stage == DV_STAGE_FIND && step->nkey_columns > 0)
+		? step->pace.each_rows : stage == DV_STAGE_FIND ? DV_WIRE_FIND_MAX : n;
 	int			i;
 
 	for (i = 0; i < n; i += chunk)
@@ -160,6 +167,28 @@ ready_task(DvStep *step, TimestampTz now)
 	return NULL;
 }
 
+/* Rows without an id are looked for one by one, by their alternate key. */
+bool
+dv_engine_finds_each(const DvTask *task)
+{
+	int			i;
+
+	for (i = 0; i < task->n; i++)
+		if (task->rows[i]->wire.id[0] == '\0')
+			return true;
+	return false;
+}
+
+static void
+make_boundary(DvTask *task, char *boundary, size_t size)
+{
+	snprintf(boundary, size, "batch_%016llx%016llx",
+			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
+			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	snprintf(task->content_type, sizeof(task->content_type),
+			 "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
+}
+
 static void
 build_request(DvStep *step, DvTask *task)
 {
@@ -180,16 +209,19 @@ build_request(DvStep *step, DvTask *task)
 			ok = dv_wire_bulk(&task->path, &task->body, table, rows, task->n);
 			break;
 		case DV_STAGE_EACH:
-			snprintf(boundary, sizeof(boundary), "batch_%016llx%016llx",
-					 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
-					 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-			snprintf(task->content_type, sizeof(task->content_type),
-					 "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
+			make_boundary(task, boundary, sizeof(boundary));
 			ok = dv_buf_puts(&task->path, "/$batch") &&
 				dv_wire_batch(&task->body, table, boundary, rows, task->n);
 			break;
 		default:
-			ok = dv_wire_find(&task->path, table, rows, task->n);
+			if (dv_engine_finds_each(task))
+			{
+				make_boundary(task, boundary, sizeof(boundary));
+				ok = dv_buf_puts(&task->path, "/$batch") &&
+					dv_wire_find_each(&task->body, table, boundary, rows, task->n);
+			}
+			else
+				ok = dv_wire_find(&task->path, table, rows, task->n);
 	}
 	pfree(rows);
 	if (!ok)
@@ -203,9 +235,9 @@ send_task(DvStep *step, DvTask *task)
 	int			i;
 
 	build_request(step, task);
-	if (task->stage != DV_STAGE_FIND)
+	if (task->body.len > 0)
 		headers[0] = task->content_type;
-	if (task->stage == DV_STAGE_EACH)
+	if (strcmp(task->path.data, "/$batch") == 0)
 		headers[1] = "Prefer: odata.continue-on-error";
 	dlist_delete(&task->node);
 	step->queued_rows -= task->n;
@@ -220,7 +252,7 @@ send_task(DvStep *step, DvTask *task)
 	step->counters.bytes_sent += task->body.len;
 	if (task->stage != DV_STAGE_FIND)
 		step->counters.rows_sent += task->n;
-	dv_session_send(step->rc->session, task->stage == DV_STAGE_FIND ? "GET" : "POST",
+	dv_session_send(step->rc->session, task->body.len > 0 ? "POST" : "GET",
 					task->path.data, task->body.data, task->body.len, headers, task);
 }
 

@@ -47,7 +47,10 @@ typedef struct DvRow
 	DvWireRow	wire;
 	DvBatch    *batch;
 	DvVersion	version;
-	pg_uuid_t	uuid;			/* the id; all zero where Dataverse makes it */
+	pg_uuid_t	uuid;			/* the id, once it is known */
+	pg_uuid_t	handle;			/* the id, or where Dataverse makes it a hash of
+								 * the alternate key: what must not be in flight
+								 * twice */
 	Datum	   *keys;
 	unsigned char hash[16];
 	bool		has_hash;
@@ -76,6 +79,13 @@ typedef struct DvTask
 } DvTask;
 
 typedef struct DvRecordSql DvRecordSql;	/* private to outcome.c */
+
+/* A record found to exist. */
+typedef struct DvKnown
+{
+	pg_uuid_t	handle;			/* hash key */
+	pg_uuid_t	id;
+} DvKnown;
 
 /* A verdict ready to be recorded. */
 typedef struct DvOutcome
@@ -155,14 +165,16 @@ typedef struct DvStep
 	int			ninsert_only;
 	DvPayloadColumn *update_only;
 	int			nupdate_only;
+	DvPayloadColumn *key_columns;	/* ids => platform: of the alternate key */
+	int			nkey_columns;
 	ErrorData  *error;			/* ends the step once replies are in */
 
 	/* sending */
 	dlist_head	queue;
 	int			queued_rows;
 	int			in_flight;
-	HTAB	   *busy_ids;		/* ids with a request or a task */
-	HTAB	   *known_ids;		/* ids found to exist: to be updated, not created */
+	HTAB	   *busy_ids;		/* handles with a request or a task */
+	HTAB	   *known_ids;		/* handles found to exist: to be updated, not created */
 	HTAB	   *answered;		/* versions answered whose flag could not be set */
 	HTAB	   *taken_ids;		/* ids answered since the second lap, with a count */
 
@@ -209,6 +221,9 @@ extern void dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n,
 /* Queue rows that were just read, by operation and what the table offers. */
 extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
 
+/* Is this read a $batch of queries, because a row has no id yet? */
+extern bool dv_engine_finds_each(const DvTask *task);
+
 /* End the run: nothing new is sent, replies on their way are recorded. */
 extern void dv_engine_fail_run(DvStep *step, const char *message);
 
@@ -219,6 +234,9 @@ extern void dv_answer_handle(DvStep *step, DvTask *task, const DvHttpReply *repl
 extern void dv_engine_run_step(DvStep *step);
 extern void dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context);
 extern void dv_engine_release_row(DvStep *step, DvRow *row);
+
+/* Give a row the id that Dataverse made, or that was found; text of a uuid. */
+extern void dv_engine_set_id(DvRow *row, const char *id);
 
 /* worker.c: called at least every 100 ms; looks for stop, mirrors progress. */
 extern void dv_worker_tick(DvStep *step);

@@ -60,6 +60,8 @@ typedef struct DvProjection
 	int			ncolumns;
 	DvPayloadColumn *columns;
 	char	  **expressions;	/* value SQL of each column, to name a failing one */
+	int			nkey_columns;	/* ids => platform: of the alternate key */
+	int		   *key_columns;	/* indexes in columns */
 	bool		update_only;	/* some column goes with updates only */
 	bool		has_deferred;
 

@@ -41,8 +41,8 @@ dv_source_rewind(DvStep *step)
 	step->read_limit = 0;
 }
 
-static void
-format_uuid(const pg_uuid_t *uuid, char *out)
+void
+dv_source_format_id(const pg_uuid_t *uuid, char *out)
 {
 	int			i;
 
@@ -95,7 +95,7 @@ dv_source_answered_too_often(DvStep *step, const DvRow *row)
 
 	if (step->lap < 2)
 		return false;
-	taken = hash_search(step->taken_ids, &row->uuid, HASH_ENTER, &found);
+	taken = hash_search(step->taken_ids, &row->handle, HASH_ENTER, &found);
 	if (!found)
 		taken->count = 0;
 	if (taken->count < ANSWERS_MAX)
@@ -118,11 +118,8 @@ take_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 	if (!nulls[DV_PROJ_ID - 1])
 	{
 		row->uuid = *DatumGetUUIDP(values[DV_PROJ_ID - 1]);
-		format_uuid(&row->uuid, row->wire.id);
-		if (hash_search(step->busy_ids, &row->uuid, HASH_FIND, NULL) != NULL)
-			return false;
-		if (row->wire.op == 'I' && hash_search(step->known_ids, &row->uuid, HASH_FIND, NULL) != NULL)
-			row->wire.op = 'U';
+		dv_source_format_id(&row->uuid, row->wire.id);
+		row->handle = row->uuid;
 	}
 	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
 	row->owes = DatumGetBool(values[DV_PROJ_OWES - 1]);
@@ -170,7 +167,7 @@ encode_result(DvStep *step, int *n, bool *whole)
 			if (dv_encode_row(step, row, tuple, desc, values, nulls, &content, &scratch))
 			{
 				taken[(*n)++] = row;
-				hash_search(step->busy_ids, &row->uuid, HASH_ENTER, NULL);
+				hash_search(step->busy_ids, &row->handle, HASH_ENTER, NULL);
 			}
 		}
 		if (content.len > READ_BYTES_MAX || i + 1 == rows)

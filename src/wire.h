@@ -26,11 +26,11 @@ typedef struct DvWireRow
 {
 	char		op;				/* 'I' create, 'U' update, 'D' delete */
 	char		id[37];			/* lower-case uuid; "" where Dataverse makes it */
-	const char *key;			/* ids => platform: alternate key predicate, already
-								 * encoded, e.g. new_code='A%201'; else NULL. An id,
-								 * where there is one, goes before the key. */
+	const char *key;			/* ids => platform: alternate key as a filter,
+								 * percent-encoded, e.g. new_code%20eq%20%27A%27;
+								 * else NULL. An id, once known, goes before it. */
 	const char *content;		/* JSON members without braces: "name":"A","x":1;
-								 * neither the primary id nor the key's columns */
+								 * without the primary id */
 	size_t		content_len;
 } DvWireRow;
 
@@ -75,7 +75,7 @@ extern void dv_wire_bulk_reply(const DvWireReply *reply, const DvWireRow *const 
 
 /*
  * Build a $batch of single operations, never in a change set: POST, PATCH with
- * If-Match: * (or, with a key, PATCH without condition for 'I'), DELETE. The
+ * If-Match: *, DELETE. The
  * boundary must not occur in the rows: the caller gives a random one. The
  * request needs "Prefer: odata.continue-on-error" and the content type
  * multipart/mixed with that boundary.
@@ -119,6 +119,15 @@ extern bool dv_wire_find(DvBuf *path, const DvWireTable *table,
  */
 extern DvVerdictKind dv_wire_find_reply(const DvWireReply *reply, const DvWireRow *const *rows,
 										int n, DvWireFound *found, DvVerdict *v);
+
+/*
+ * The same for rows of which some have no id yet: a $batch of queries, one per
+ * row, by its key. Its answers are taken by their place.
+ */
+extern bool dv_wire_find_each(DvBuf *body, const DvWireTable *table, const char *boundary,
+							  const DvWireRow *const *rows, int n);
+extern DvVerdictKind dv_wire_find_each_reply(const DvWireReply *reply, int n,
+											 DvWireFound *found, DvVerdict *v);
 
 /*
  * Error object of any reply (JSON error, bare Message, title of a page, plain

@@ -69,29 +69,6 @@ dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table, const DvWireRow
 	return !path->failed && !body->failed;
 }
 
-/*
- * A key predicate comes encoded; a byte that would end the request line is
- * encoded here all the same, because it would let a row write headers.
- */
-static void
-put_key(DvBuf *body, const char *key)
-{
-	for (; *key != '\0'; key++)
-	{
-		unsigned char c = (unsigned char) *key;
-
-		if (c > 0x20 && c < 0x7F)
-			dv_buf_append(body, key, 1);
-		else
-		{
-			static const char hex[] = "0123456789ABCDEF";
-			char		encoded[3] = {'%', hex[c >> 4], hex[c & 15]};
-
-			dv_buf_append(body, encoded, sizeof(encoded));
-		}
-	}
-}
-
 /* Request line of one operation. */
 static void
 put_request_line(DvBuf *body, const DvWireTable *table, const DvWireRow *row, const char *method, bool record)
@@ -104,10 +81,7 @@ put_request_line(DvBuf *body, const DvWireTable *table, const DvWireRow *row, co
 	if (record)
 	{
 		dv_buf_puts(body, "(");
-		if (row->id[0] != '\0')
-			dv_buf_puts(body, row->id);
-		else if (row->key != NULL)
-			put_key(body, row->key);
+		dv_buf_puts(body, row->id);
 		dv_buf_puts(body, ")");
 	}
 	dv_buf_puts(body, " HTTP/1.1\r\n");
@@ -116,13 +90,10 @@ put_request_line(DvBuf *body, const DvWireTable *table, const DvWireRow *row, co
 static void
 put_operation(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
 {
-	/* Where Dataverse makes the id, a create is an upsert by the key from the first try. */
-	bool		upsert = row->op == 'I' && row->id[0] == '\0' && row->key != NULL;
-
 	dv_buf_puts(body, "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n");
 	if (row->op == 'D')
 		put_request_line(body, table, row, "DELETE", true);
-	else if (row->op == 'U' || upsert)
+	else if (row->op == 'U')
 		put_request_line(body, table, row, "PATCH", true);
 	else
 		put_request_line(body, table, row, "POST", false);
