@@ -197,13 +197,33 @@ upsert_create(SimReq *r, SimTxn *x, SimRef *ref, SimRec *rec, SimGuid *id, SimEr
 	return sim_apply_create(r, x, rec, false, id, e);
 }
 
+/* A key for a header: whatever is not plain ASCII is percent-encoded. */
+static const char *
+encoded_key(SimReq *r, SimStr key)
+{
+	char	   *out = sim_arena_alloc(r->arena, key.len * 3 + 1);
+	size_t		n = 0;
+
+	for (size_t i = 0; i < key.len; i++)
+	{
+		unsigned char c = (unsigned char) key.s[i];
+
+		if (c > ' ' && c < 0x7f && c != '%')
+			out[n++] = (char) c;
+		else
+			n += (size_t) sprintf(out + n, "%%%02X", c);
+	}
+	out[n] = '\0';
+	return out;
+}
+
 /* Where the answer to a PATCH names the record: by key, or by id. */
 static void
 put_patch_id(SimReq *r, SimResp *resp, const SimRef *ref, SimGuid id, bool created)
 {
 	if (!ref->by_id && !r->in_batch)
-		sim_resp_header(resp, "OData-EntityId", "%s/api/data/v9.2/%s(%.*s)", r->origin, ref->table->set,
-						(int) r->path.seg[0].key.len, r->path.seg[0].key.s);
+		sim_resp_header(resp, "OData-EntityId", "%s/api/data/v9.2/%s(%s)", r->origin, ref->table->set,
+						encoded_key(r, r->path.seg[0].key));
 	else if (created || r->in_batch || sim_sw.entityid_on_update)
 		put_entity_id(r, resp, ref->table, id);
 }

@@ -189,8 +189,8 @@ sim_limits_headers(const SimReq *r, int server, SimResp *resp)
 	}
 	left = most - count;
 	seconds = most_seconds - (double) time / 1e6;
-	if (seconds < 0)
-		seconds = 0;
+	/* Two decimals are shown: round before grouping, so that none carries over. */
+	seconds = seconds > 0 ? (double) (int64_t) (seconds * 100 + 0.5) / 100 : 0;
 	if (seconds >= 1000)
 		sim_resp_header(resp, "x-ms-ratelimit-time-remaining-xrm-requests", "%d,%06.2f", (int) (seconds / 1000),
 						seconds - (int) (seconds / 1000) * 1000);

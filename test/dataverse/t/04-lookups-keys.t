@@ -108,6 +108,7 @@ for my $how ({'parentaccountid@odata.bind' => undef}, {parentaccountid => undef}
 	my $row = $sim->row('accounts', $id);
 	field_is($row, '_owningteam_value', $team, 'owningteam follows');
 	field_is($row, '_owninguser_value', undef, 'owninguser is empty');
+	bound('tasks', $_, "teams($team)", '_ownerid_value', $team, "an activity's owner by $_") for 'ownerid', 'ownerid_task';
 	isnt($sim->req('POST', 'accounts', {'ownerid@odata.bind' => "accounts($account)"})->{status}, 204, 'an account cannot own');
 	isnt($sim->req('POST', 'accounts', {'ownerid@odata.bind' => "systemusers($missing)"})->{status}, 204, 'nobody cannot own');
 	isnt($sim->req('PATCH', "accounts($id)", {ownerid => undef})->{status}, 204, 'an owner cannot be cleared');
@@ -143,7 +144,11 @@ refused($sim->req('GET', "accounts(new_legacyid='none')"), 404, '0x80060891', qr
 	accepted($sim->req('DELETE', "accounts(new_legacyid='L-2')"), 204, 'delete by key');
 }
 my $japanese = "\x{6771}\x{4eac} \x{fc}";
-accepted($sim->req('PATCH', 'accounts(new_legacyid=' . esc("'$japanese'") . ')', {name => 'u'}), 204, 'a key beyond ASCII');
+{
+	my $r = $sim->req('PATCH', 'accounts(new_legacyid=' . esc("'$japanese'") . ')', {name => 'u'});
+	accepted($r, 204, 'a key beyond ASCII');
+	is($r->header('odata-entityid'), "$api/accounts(new_legacyid='%E6%9D%B1%E4%BA%AC%20%C3%BC')", 'is encoded in the answer');
+}
 is($sim->count('accounts', "new_legacyid eq '$japanese'"), 1, 'is decoded');
 {
 	my $r = $sim->req('PATCH', 'accounts(new_legacyid=' . esc("'a\r\nX-Injected: 1'") . ')', {name => 'crlf'});

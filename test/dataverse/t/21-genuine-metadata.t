@@ -172,6 +172,65 @@ for my $table (qw(product systemuser businessunit transactioncurrency pricelevel
 # --- what the simulator answers has the members that the service's answers have
 my $sim = Sim->start;
 
+# Facts of one attribute in one line, from either side.
+sub facts
+{
+	my ($a) = @_;
+	my $value = sub {ref $_[0] eq 'HASH' ? $_[0]{Value} : $_[0]};
+	my @f = ($value->($a->{AttributeTypeName}), map({$a->{$_} ? 1 : 0} qw(IsValidForCreate IsValidForUpdate)),
+		$value->($a->{RequiredLevel}) =~ s/^Recommended$/None/r);		# table files do not tell recommendations
+	push @f, map {defined $a->{$_} ? "$_=" . ($value->($a->{$_}) + 0) : ()} qw(MaxLength MinValue MaxValue Precision MaxSizeInKB);
+	push @f, $value->($a->{DateTimeBehavior}) if defined $a->{DateTimeBehavior};
+	return join ' ', @f;
+}
+
+my %select = (String => 'MaxLength', Memo => 'MaxLength', Integer => 'MinValue,MaxValue', Money => 'MinValue,MaxValue,Precision',
+	Decimal => 'MinValue,MaxValue,Precision', Double => 'MinValue,MaxValue,Precision', DateTime => 'DateTimeBehavior', Image => 'MaxSizeInKB',
+	Picklist => '', Boolean => '', State => '', Status => '', Uniqueidentifier => '', BigInt => '');
+
+# Their attribute without what the simulator does not tell of this type.
+sub same_members
+{
+	my ($a, $members) = @_;
+	my %keep = map {$_ => 1} 'AttributeTypeName', 'IsValidForCreate', 'IsValidForUpdate', 'RequiredLevel', split /,/, $members;
+	return {map {$keep{$_} ? ($_ => $a->{$_}) : ()} keys %$a};
+}
+
+for my $table (qw(account contact lead opportunity incident task annotation team))
+{
+	subtest "EntityDefinitions of $table" => sub
+	{
+		my $t = read_table(metadata_dir() . "/$table.table");
+		my $d = read_json("$dir/$table.json");
+		my %theirs = map {$_->{LogicalName} => $_} @{$d->{Attributes}};
+		for my $type (sort keys %select)
+		{
+			my $class = $type eq 'Uniqueidentifier' ? 'UniqueIdentifier' : $type;
+			my $r = $sim->req('GET', "EntityDefinitions(LogicalName='$table')/Attributes/Microsoft.Dynamics.CRM.${class}AttributeMetadata"
+				. '?$select=' . join ',', grep {length} 'LogicalName,AttributeTypeName,IsValidForCreate,IsValidForUpdate,RequiredLevel', $select{$type});
+			accepted($r, 200, $class) or next;
+			for my $a (grep {!own($_->{LogicalName}) && ($t->{column}{$_->{LogicalName}} || $_->{LogicalName} eq $d->{PrimaryIdAttribute})}
+				@{$r->json->{value}})
+			{
+				my $genuine = $theirs{$a->{LogicalName}} or next;
+				$genuine = {%$genuine, RequiredLevel => 'ApplicationRequired'}
+					if $t->{column}{$a->{LogicalName}}{flag}{required} && $genuine->{RequiredLevel} eq 'SystemRequired';
+				is(facts($a), facts(same_members($genuine, $select{$type})), "$table.$a->{LogicalName}");
+			}
+		}
+		my $r = $sim->req('GET', "EntityDefinitions(LogicalName='$table')/ManyToOneRelationships?\$select=ReferencingAttribute,ReferencedEntity,"
+			. 'ReferencingEntityNavigationPropertyName');
+		accepted($r, 200, 'relationships') or return;
+		my %navigation = map {("$_->{ReferencingAttribute} $_->{ReferencedEntity}" => $_->{ReferencingEntityNavigationPropertyName})}
+			@{$d->{ManyToOneRelationships}};
+		for my $n (@{$r->json->{value}})
+		{
+			my $genuine = $navigation{"$n->{ReferencingAttribute} $n->{ReferencedEntity}"} or next;
+			is($n->{ReferencingEntityNavigationPropertyName}, $genuine, "$table.$n->{ReferencingAttribute} to $n->{ReferencedEntity}");
+		}
+	};
+}
+
 # Members of theirs that ours lacks, all the way down; ids of metadata aside.
 sub lacks
 {
