@@ -117,6 +117,9 @@ put_many_to_one(SimBuf *b, const SimPick *p, const SimTable *t)
 		const SimColumn *c = &t->columns[i];
 		SimTarget	owner = {.table_name = (char *) "owner", .nav = c->name, .collection = NULL};
 
+		if (t->activity)
+			owner.nav = sim_arena_printf(p->arena, "%s_%s", c->name, t->name);
+
 		for (int g = 0; g < c->n_targets; g++)
 		{
 			begin_item(b);

@@ -142,6 +142,19 @@ imply(SimTable *t, const char *name, SimType type, SimImplied implied)
 	return c;
 }
 
+/* Activities inherit these lookups, so their own names carry the table's. */
+static char *
+suffixed(const SimTable *t, const char *name)
+{
+	char	   *out = sim_alloc(strlen(name) + strlen(t->name) + 2);
+
+	if (t->activity)
+		sprintf(out, "%s_%s", name, t->name);
+	else
+		strcpy(out, name);
+	return out;
+}
+
 static void
 imply_lookup(SimTable *t, const char *name, const char *target, SimImplied implied)
 {
@@ -151,7 +164,7 @@ imply_lookup(SimTable *t, const char *name, const char *target, SimImplied impli
 	{
 		c->targets = sim_zalloc(sizeof *c->targets);
 		c->targets[0].table_name = sim_strdup(target);
-		c->targets[0].nav = sim_strdup(name);
+		c->targets[0].nav = suffixed(t, name);
 		c->n_targets = 1;
 	}
 }
@@ -288,6 +301,9 @@ static void
 add_name(SimNames *names, SimProp p)
 {
 	p.len = strlen(p.name);
+	for (size_t i = 0; i < names->n; i++)
+		if (names->items[i].len == p.len && memcmp(names->items[i].name, p.name, p.len) == 0)
+			return;				/* the first meaning of a name stays */
 	if (names->n == names->cap)
 	{
 		names->cap = names->cap ? names->cap * 2 : 128;
@@ -310,15 +326,8 @@ hash_names(SimNames *names)
 		size_t		at = sim_hash(names->items[i].name, names->items[i].len) & names->mask;
 
 		while (names->slots[at] != 0)
-		{
-			const SimProp *other = &names->items[names->slots[at] - 1];
-
-			if (other->len == names->items[i].len && memcmp(other->name, names->items[i].name, other->len) == 0)
-				break;			/* the first meaning of a name stays */
 			at = (at + 1) & names->mask;
-		}
-		if (names->slots[at] == 0)
-			names->slots[at] = (uint32_t) i + 1;
+		names->slots[at] = (uint32_t) i + 1;
 	}
 }
 
@@ -361,6 +370,10 @@ name_columns(SimTable *t)
 		}
 		for (int k = 0; k < c->n_targets; k++)
 			add_name(&t->names, (SimProp) {.name = c->targets[k].nav, .kind = SIM_P_NAV, .column = c, .target = k});
+		if (t->activity && !c->listed && c->n_targets == 1)
+			add_name(&t->names, (SimProp) {.name = c->name, .kind = SIM_P_NAV, .column = c});
+		if (t->activity && c->type == SIM_T_OWNER)
+			add_name(&t->names, (SimProp) {.name = suffixed(t, c->name), .kind = SIM_P_NAV, .column = c, .target = -1});
 		if (c->type == SIM_T_OWNER)
 			add_name(&t->names, (SimProp) {.name = c->name, .kind = SIM_P_NAV, .column = c, .target = -1});
 		value = sim_alloc(strlen(c->name) + 8);
