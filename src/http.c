@@ -14,6 +14,8 @@
 #include "postgres.h"
 
 #include <curl/curl.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -257,6 +259,10 @@ transfer_set_optional(DvTransfer *t, bool plain_http_ok)
 	guarded = curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_send) == CURLE_OK;
 	curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, HTTP_CONNECTION_LIFETIME_S);
 #endif
+	/* Dropping a request must not wait for a name server that is still asked. */
+#if LIBCURL_VERSION_NUM >= 0x075700
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
 	/* Without the guard above, a write gets a connection that cannot be stale. */
 	if (!guarded && t->write)
 		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
@@ -321,7 +327,9 @@ transfer_set_safety(DvTransfer *t, const DvHttpRequest *request)
 		curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
 		(request->ca_file == NULL ||
-		 curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file) == CURLE_OK) &&
+		 (curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file) == CURLE_OK &&
+		  /* instead of the system's authorities, not besides them */
+		  curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK)) &&
 		curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) == CURLE_OK &&
 
 	/*
@@ -435,15 +443,32 @@ transfer_finish(DvTransfer *t, CURLcode code)
 				sizeof(reply->error));
 }
 
+/*
+ * libcurl resolves names in threads of its own, which inherit the signal mask
+ * of this call. PostgreSQL's handlers must run in the main thread only, so the
+ * threads are born with all signals blocked.
+ */
+static void
+perform(CURLM *multi)
+{
+	sigset_t	all;
+	sigset_t	before;
+	int			running;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	curl_multi_perform(multi, &running);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 /* Let libcurl work, and move what is done to the finished list. */
 static void
 http_perform(DvHttp *http)
 {
 	CURLMsg    *msg;
-	int			running;
 	int			left;
 
-	curl_multi_perform(http->multi, &running);
+	perform(http->multi);
 	while ((msg = curl_multi_info_read(http->multi, &left)) != NULL)
 	{
 		DvTransfer *t = NULL;
