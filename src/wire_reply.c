@@ -110,21 +110,17 @@ whose_record(const DvWireRow *row, DvVerdict *v)
 	char		id[37];
 	bool		ours = false;
 	bool		other = false;
-	bool		by_key = row->id[0] == '\0';
 
 	if (v->kind != DV_GONE && !(v->kind == DV_DONE && row->op == 'D'))
 		return;
 	while (dv_wiretext_next_uuid(v->message, len, &pos, id))
 	{
-		if (!by_key && strcmp(id, row->id) == 0)
+		if (strcmp(id, row->id) == 0)
 			ours = true;
 		else
 			other = true;
 	}
 	if (ours)
-		return;
-	/* Lookups are bound by id, so a missing key is that of an upsert's row. */
-	if (by_key && dv_wiretext_same(v->code, strlen(v->code), "0x80060891"))
 		return;
 	if (other || has_bind(row))
 	{

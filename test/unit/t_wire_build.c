@@ -76,22 +76,38 @@ test_batch(void)
 
 	operation_is(row('I', A, NULL, "\"x\":1"), "POST " URL " HTTP/1.1\r\nContent-Type: application/json\r\nX: y\r\n\r\n"
 				 "{\"accountid\":\"" A "\",\"x\":1}", "a create with its id");
-	operation_is(row('I', "", "code='A%201'", "\"x\":1"), "PATCH " URL "(code='A%201') HTTP/1.1\r\nContent-Type: application/json\r\n"
-				 "X: y\r\n\r\n{\"x\":1}", "an upsert by key");
+	operation_is(row('I', "", "code%20eq%20%27A%27", "\"x\":1"), "POST " URL " HTTP/1.1\r\nContent-Type: application/json\r\n"
+				 "X: y\r\n\r\n{\"x\":1}", "a create whose id Dataverse makes");
 	operation_is(row('I', "", NULL, ""), "POST " URL " HTTP/1.1\r\nContent-Type: application/json\r\nX: y\r\n\r\n{}", "an empty create");
 	operation_is(row('U', A, NULL, "\"x\":1"), "PATCH " URL "(" A ") HTTP/1.1\r\nContent-Type: application/json\r\nIf-Match: *\r\n"
 				 "X: y\r\n\r\n{\"x\":1}", "an update by id");
-	operation_is(row('U', "", "code='A'", "\"x\":1"), "PATCH " URL "(code='A') HTTP/1.1\r\nContent-Type: application/json\r\n"
-				 "If-Match: *\r\nX: y\r\n\r\n{\"x\":1}", "an update by key");
-	operation_is(row('U', A, "code='A'", "\"x\":1"), "PATCH " URL "(" A ") HTTP/1.1\r\nContent-Type: application/json\r\nIf-Match: *\r\n"
+	operation_is(row('U', A, "code%20eq%20%27A%27", "\"x\":1"), "PATCH " URL "(" A ") HTTP/1.1\r\nContent-Type: application/json\r\nIf-Match: *\r\n"
 				 "X: y\r\n\r\n{\"x\":1}", "an id goes before a key");
 	operation_is(row('D', A, NULL, "\"x\":1"), "DELETE " URL "(" A ") HTTP/1.1\r\nX: y\r\n\r\n", "a delete has no body");
-	operation_is(row('D', "", "code='\r\nX: y'", ""), "DELETE " URL "(code='%0D%0AX:%20y') HTTP/1.1\r\nX: y\r\n\r\n",
-				 "a key cannot write headers");
 	dv_buf_init(&body, 0);
 	ok(dv_wire_batch(&body, &table, "b1", rows, 2), "two operations are built");
 	ok(strstr(body.data, "{\"accountid\":\"" A "\",\"x\":1}\r\n--b1\r\nContent-Type") != NULL, "with a delimiter between them");
 	ok(strstr(body.data, "\r\n\r\n\r\n--b1--\r\n") != NULL, "and two empty lines behind an operation without body");
+	dv_buf_free(&body);
+}
+
+static void
+test_find_each(void)
+{
+	DvWireRow	keyed = row('I', "", "code%20eq%20%27A%27", "");
+	DvWireRow	known = row('I', A, NULL, "");
+	DvWireRow	nothing = row('I', "", NULL, "");
+	const DvWireRow *rows[] = {&keyed, &known};
+	const DvWireRow *none[] = {&nothing};
+	DvBuf		body;
+
+	dv_buf_init(&body, 0);
+	ok(dv_wire_find_each(&body, &table, "b1", rows, 2), "reads by key are built");
+	ok(strstr(body.data, "GET " URL "?$select=accountid,modifiedon,_modifiedby_value&$top=2&$filter=code%20eq%20%27A%27 HTTP/1.1\r\n") != NULL,
+	   "with the key as the filter");
+	ok(strstr(body.data, "&$filter=accountid%20eq%20" A " HTTP/1.1\r\n") != NULL, "or the id, where it is known");
+	dv_buf_reset(&body);
+	ok(!dv_wire_find_each(&body, &table, "b1", none, 1), "a row with neither cannot be looked for");
 	dv_buf_free(&body);
 }
 
@@ -127,6 +143,7 @@ main(void)
 {
 	test_bulk();
 	test_batch();
+	test_find_each();
 	test_find();
 	return done_testing();
 }
