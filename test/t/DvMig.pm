@@ -148,7 +148,7 @@ sub finish
 sub status
 {
 	my ($self, $staging) = @_;
-	return $self->rows("SELECT * FROM dvmig.status WHERE staging = '$staging'")->[0];
+	return $self->rows("SELECT * FROM dvmig.status WHERE to_regclass(staging) = '$staging'::regclass")->[0];
 }
 
 # counts(staging): "staged/unprocessed/succeeded/failed/left out" of dvmig.status
