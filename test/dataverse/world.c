@@ -125,9 +125,9 @@ make_app(SimTxn *x, SimGuid client, SimGuid user)
 static void
 make_users(SimTxn *x)
 {
-	static const char *const first[] = {"Anna", "Bruno", "Chlo\xc3\xa9", "Dmitri", "Elif", "Fr\xc3\xa9""d\xc3\xa9ric", "Greta", "Hugo", "Ines",
+	static const char *const first[] = {"Anna", "Bruno", "Chlo\xc3\xa9", "Dmitri", "Elif", "Ren\xc3\xa9", "Greta", "Hugo", "Ines",
 	"J\xc3\xb6rg"};
-	static const char *const last[] = {"Almeida", "Berger", "Costa", "Dubois", "Eriksson", "Fischer", "Garc\xc3\xad""a", "Horv\xc3\xa1th",
+	static const char *const last[] = {"Almeida", "Berger", "Costa", "Dubois", "Eriksson", "Fischer", "Mu\xc3\xb1oz", "Horv\xc3\xa1th",
 	"Ivanova", "Jansen"};
 	Maker		m = {.x = x};
 
