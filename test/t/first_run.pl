@@ -41,7 +41,7 @@ for my $profile (qw(strict lenient odd))
 		[
 			{ customer_id => 2000, error_class => 'length', error_column => 'name' },
 			{ customer_id => 2001, error_class => 'choice', error_column => 'industrycode' },
-			{ customer_id => 2002, error_class => 'sql', error_column => 'revenue' },
+			{ customer_id => 2002, error_class => 'transform', error_column => 'revenue' },
 		],
 		"$profile: each with its class and column");
 
@@ -61,7 +61,7 @@ for my $profile (qw(strict lenient odd))
 	# Correct, retry; change a loaded row, and say the same of another.
 	$t->sql(q{
 		UPDATE staging.customers SET company_name = 'short', branch = 'Insurance', turnover = 1 WHERE customer_id IN (2000, 2001, 2002)});
-	is($t->sql(q{SELECT dvmig.retry('staging.customers', filter => $$e.error_class IN ('length', 'choice', 'sql')$$)}), 3,
+	is($t->sql(q{SELECT dvmig.retry('staging.customers', filter => $$e.error_class IN ('length', 'choice', 'transform')$$)}), 3,
 		"$profile: retry says how many");
 	$t->sql(q{
 		UPDATE staging.customers SET company_name = 'renamed', processing_flag = 'U' WHERE customer_id = 7;

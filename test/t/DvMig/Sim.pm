@@ -54,7 +54,7 @@ sub launch
 	my $port_file = "$self->{dir}/port";
 	my @command = ($binary, '--metadata', "$root/dataverse/metadata", '--port', $port, '--port-file', $port_file,
 		'--tenant', TENANT, '--client', join(':', CLIENT, SECRET, USER), '--client', join(':', CLIENT2, SECRET2, USER2),
-		'--client', join(':', STRANGER, SECRET));
+		'--client', join(':', STRANGER, SECRET, 'none'));
 
 	-x $binary or croak "build the simulator first: make -C test/dataverse";
 	push @command, '--profile', $o{profile} if $o{profile};
