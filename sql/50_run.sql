@@ -278,6 +278,12 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	IF EXISTS (SELECT FROM dvmig.run_history h WHERE h.run = $2 AND h.state = 'starting'
+			AND h.xmin = pg_current_xact_id_if_assigned()::xid) THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('run %s begins only when the transaction that started it commits', run),
+			HINT = 'Commit first, then wait.';
+	END IF;
 	PERFORM dvmig._migration(caller, h.migration, 'viewer') FROM dvmig.run_history h WHERE h.run = $2;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
@@ -340,7 +346,7 @@ CREATE FUNCTION dvmig.stop(run bigint) RETURNS text
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.stop(bigint) IS 'ask a run to end once the replies it waits for are recorded; returns its state';
 
-CREATE FUNCTION dvmig._resume(caller oid, run bigint) RETURNS bigint
+CREATE FUNCTION dvmig._resume(caller oid, run bigint, past_gate bool DEFAULT true) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -354,14 +360,40 @@ BEGIN
 	END IF;
 	RETURN dvmig._start(caller, h.migration,
 		(SELECT array_agg(t) FROM jsonb_array_elements_text(nullif(h.options -> 'tables', 'null')) t),
-		coalesce((h.options ->> 'resend')::bool, false), true, (h.options ->> 'max_rows')::int);
+		coalesce((h.options ->> 'resend')::bool, false),
+		past_gate OR coalesce((h.options ->> 'ignore_gate')::bool, false), (h.options ->> 'max_rows')::int);
 END
 $$;
-COMMENT ON FUNCTION dvmig._resume(oid, bigint) IS 'go on after a held or interrupted run: see dvmig.resume()';
+COMMENT ON FUNCTION dvmig._resume(oid, bigint, bool) IS 'go on after a held or interrupted run: see dvmig.resume()';
 
 CREATE FUNCTION dvmig.resume(run bigint) RETURNS bigint
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.resume(bigint) IS 'start a run that goes on where this one was held, stopped or interrupted, past the gate; returns the new run';
+
+-- Runs whose worker went away (server restart, kill): nothing starts them by
+-- itself, so that a restored copy of a database never begins to send.
+CREATE FUNCTION dvmig._resume_interrupted(caller oid) RETURNS SETOF bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	h record;
+BEGIN
+	PERFORM dvmig._settle_dead_runs();
+	FOR h IN SELECT r.run FROM dvmig.run_history r
+		WHERE r.state = 'interrupted' AND dvmig._may(caller, r.migration_id, 'operator')
+		  AND NOT EXISTS (SELECT FROM dvmig.run_history l WHERE l.migration_id = r.migration_id AND l.run > r.run)
+		ORDER BY r.run LOOP
+		RETURN NEXT dvmig._resume(caller, h.run, false);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._resume_interrupted(oid) IS 'go on with interrupted runs: see dvmig.resume_interrupted()';
+
+CREATE FUNCTION dvmig.resume_interrupted() RETURNS SETOF bigint
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.resume_interrupted() IS
+	'start anew each migration whose last run was interrupted (server restart, killed worker), as far as the caller may run it; returns the new runs';
 
 -- --------------------------------------------------------------------- retrying
 

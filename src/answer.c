@@ -388,16 +388,20 @@ create_missing(DvStep *step, DvRow *row, Sorted *s, TimestampTz *wait_until)
 	}
 }
 
-/* An update without an answer: send it again unless somebody wrote since. */
+/*
+ * An update whose outcome is not known, to this run or after one that did not
+ * end cleanly: send it again unless somebody wrote since it may have been done.
+ */
 static void
 settle_update(DvStep *step, DvRow *row, const DvWireFound *found, Sorted *s)
 {
 	TimestampTz modified = parse_instant(found->modified_on);
+	TimestampTz doubtful = row->unknown_since != 0 ? row->sent_at : step->forgotten_since;
 
 	if (!found->found)
 		dv_outcome_failure(step, row, own_verdict("gone", "the record does not exist in Dataverse"));
-	else if (row->unknown_since != 0 && !is_ours(step, found) && modified != 0 &&
-			 modified >= row->sent_at - (int64) CLOCK_SKEW_S * USECS_PER_SEC)
+	else if (doubtful != 0 && !is_ours(step, found) && modified != 0 &&
+			 modified >= doubtful - (int64) CLOCK_SKEW_S * USECS_PER_SEC)
 		dv_outcome_failure(step, row, own_verdict("changed",
 												  "the record was modified by another user while the outcome of its update was unknown"));
 	else

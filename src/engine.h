@@ -145,6 +145,7 @@ typedef struct DvStep
 	MemoryContext context;
 	DvTablePace pace;			/* the table's */
 	bool		forgotten;		/* an earlier run did not end cleanly */
+	TimestampTz forgotten_since;	/* when that run began; 0 = not known */
 	bool		unsettled;		/* rows of unknown outcome were left */
 	DvCounters	counters;
 	int64		lap_parked;

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "call.h"
 #include "metadata.h"
@@ -150,6 +151,22 @@ count_rows(DvStep *step, const DvStepPlan *plan)
 	commit(before, true);
 }
 
+/* When the last run before this one began to work on the table; 0 if never. */
+static TimestampTz
+last_start(int64 run, const char *staging)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2] = {Int64GetDatum(run), CStringGetTextDatum(staging)};
+	Datum		value;
+	bool		isnull;
+
+	dv_spi_run("SELECT max(t.started_at) FROM dvmig.run_table t WHERE t.staging = $2 AND t.run ="
+			   " (SELECT max(r.run) FROM dvmig.run_table r WHERE r.staging = $2 AND r.run < $1 AND r.started_at IS NOT NULL)",
+			   2, types, values, NULL, SPI_OK_SELECT);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
 void
 dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 {
@@ -169,6 +186,8 @@ dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 	dv_spi_run("SELECT clean_end FROM dvmig.migration_table WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
 			   4, types, values, NULL, SPI_OK_SELECT);
 	step->forgotten = SPI_processed == 1 && strcmp(dv_spi_text(0, 1), "f") == 0;
+	if (step->forgotten)
+		step->forgotten_since = last_start(rc->run, plan->name);
 	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = false WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
 			   4, types, values, NULL, SPI_OK_UPDATE);
 	commit(before, false);

@@ -123,7 +123,8 @@ take_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 	}
 	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
 	row->owes = DatumGetBool(values[DV_PROJ_OWES - 1]);
-	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) || step->forgotten) && row->wire.op == 'I';
+	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
+		(step->forgotten && row->wire.op != 'D');
 	return true;
 }
 
