@@ -200,23 +200,6 @@ transfer_unlink(DvHttp *http, DvTransfer *t)
 
 /* ---------------------------------------------------------------- callbacks */
 
-static size_t
-on_body(char *data, size_t size, size_t n, void *arg)
-{
-	DvTransfer *t = arg;
-
-	return dv_buf_append(&t->box->reply.body, data, size * n) ? size * n : 0;
-}
-
-static size_t
-on_header(char *data, size_t size, size_t n, void *arg)
-{
-	DvTransfer *t = arg;
-
-	dv_reply_header(t->box, data, size * n);
-	return size * n;
-}
-
 #if LIBCURL_VERSION_NUM >= 0x075000
 /*
  * Called when the connection stands and the request is about to leave.
@@ -342,10 +325,10 @@ transfer_set_safety(DvTransfer *t, const DvHttpRequest *request)
 		curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_USERAGENT, "dvmig/1.0") == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_WRITEDATA, t) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HEADERDATA, t) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, dv_reply_on_body) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_WRITEDATA, t->box) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, dv_reply_on_header) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_HEADERDATA, t->box) == CURLE_OK &&
 		curl_easy_setopt(easy, CURLOPT_PRIVATE, t) == CURLE_OK;
 }
 

@@ -106,8 +106,8 @@ reply_restart(DvHttpReply *reply)
 	reply->dop_hint = 0;
 }
 
-void
-dv_reply_header(DvReplyBox *box, const char *line, size_t len)
+static void
+take_header(DvReplyBox *box, const char *line, size_t len)
 {
 	DvHttpReply *reply = &box->reply;
 	const char *value = memchr(line, ':', len);
@@ -149,4 +149,19 @@ dv_reply_header(DvReplyBox *box, const char *line, size_t len)
 		reply->retry_after_ms = dv_verdict_retry_after(value, len, (long long) time(NULL));
 	else if (is_header(line, name_len, "x-ms-dop-hint"))
 		reply->dop_hint = small_number(value, len, 1000);
+}
+
+size_t
+dv_reply_on_body(char *data, size_t size, size_t n, void *arg)
+{
+	DvReplyBox *box = arg;
+
+	return dv_buf_append(&box->reply.body, data, size * n) ? size * n : 0;
+}
+
+size_t
+dv_reply_on_header(char *data, size_t size, size_t n, void *arg)
+{
+	take_header(arg, data, size * n);
+	return size * n;
 }

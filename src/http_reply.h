@@ -36,7 +36,12 @@ extern void dv_reply_destroy(DvReplyBox *box);
 /* Link a reply into a list of those that callers hold. */
 extern void dv_reply_hand_out(DvReplyBox *box, DvReplyBox **list);
 
-/* Take over one header line, as libcurl hands it in: not NUL-terminated. */
-extern void dv_reply_header(DvReplyBox *box, const char *line, size_t len);
+/*
+ * What libcurl calls with a piece of the body, or with one header line (not
+ * NUL-terminated); arg is the box. They neither throw nor allocate without
+ * bound, and return how much they took: less ends the transfer.
+ */
+extern size_t dv_reply_on_body(char *data, size_t size, size_t n, void *arg);
+extern size_t dv_reply_on_header(char *data, size_t size, size_t n, void *arg);
 
 #endif							/* DV_HTTP_REPLY_H */

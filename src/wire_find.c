@@ -4,6 +4,7 @@
  * A $batch of queries, one per row: an answer belongs to its row by its place,
  * so that nothing has to be compared the way the service compares texts.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -95,6 +96,6 @@ dv_wire_find_each_reply(const DvWireReply *reply, int n, DvWireFound *found, DvV
 	memset(v, 0, sizeof(DvVerdict));
 	v->retry_after_ms = -1;
 	v->http_status = reply->status;
-	strcpy(v->message, "the answer to a read by key was not understood");
+	snprintf(v->message, sizeof(v->message), "the answer to a read by key was not understood");
 	return v->kind = DV_RETRY;
 }
