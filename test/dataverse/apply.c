@@ -400,6 +400,8 @@ sim_apply_create(SimReq *r, SimTxn *x, SimRec *rec, bool bound, SimGuid *id, Sim
 			return column_refused(t, rec->not_on_create, "create", e);
 		drop_columns(rec, true);
 	}
+	if (rec->overridden != SIM_NO_TIME && !sim_sw.created_on_privilege)
+		return sim_fail(e, 403, "0x80040220", "Principal user is missing prvOverrideCreatedOnCreatedBy privilege");
 	*id = rec->has_id ? rec->id : sim_guid_random();
 	if (rec->has_id && sim_store_find(t, *id) != SIM_NO_SLOT)
 		return sim_apply_duplicate(t, e);
@@ -453,8 +455,35 @@ sim_apply_update(SimReq *r, SimTxn *x, SimRec *rec, uint32_t slot, SimErr *e)
 	return rec->children == NULL || create_children(r, x, rec, id, e);
 }
 
-void
-sim_apply_delete(SimTxn *x, SimTable *t, uint32_t slot)
+/* Does a column of another live record point at this one? Reads everything: for small tests. */
+static bool
+referenced(const SimTable *t, SimGuid id, const SimTable *by)
 {
+	for (uint32_t i = 0; i < by->store->n; i++)
+	{
+		const SimSlot *s = sim_store_slot(by, i);
+
+		for (int k = 0; s->row != NULL && k < s->row->n_cells; k++)
+		{
+			const SimCell *c = &s->row->cells[k];
+			SimVal		v;
+
+			if (by->columns[c->column].n_targets > 0 && c->target == t->number && !(by == t && sim_guid_eq(s->id, id)) &&
+				sim_row_cell(by, s->row, c->column, &v) && sim_guid_eq(v.v.g, id))
+				return true;
+		}
+	}
+	return false;
+}
+
+bool
+sim_apply_delete(SimTxn *x, SimTable *t, uint32_t slot, SimErr *e)
+{
+	SimGuid		id = sim_store_slot(t, slot)->id;
+
+	for (int i = 0; sim_sw.delete_referenced && i < sim_model.n_tables; i++)
+		if (referenced(t, id, sim_model.tables[i]))
+			return sim_fail(e, 405, "0x80040227", "The object you tried to delete is associated with another object and cannot be deleted.");
 	sim_txn_delete(x, t, slot);
+	return true;
 }

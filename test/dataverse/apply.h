@@ -20,8 +20,8 @@ extern bool sim_apply_create(SimReq *r, SimTxn *x, SimRec *rec, bool bound, SimG
 /* Update a live record. */
 extern bool sim_apply_update(SimReq *r, SimTxn *x, SimRec *rec, uint32_t slot, SimErr *e);
 
-/* Delete a live record. */
-extern void sim_apply_delete(SimTxn *x, SimTable *t, uint32_t slot);
+/* Delete a live record; refused when others point at it and the switch says so. */
+extern bool sim_apply_delete(SimTxn *x, SimTable *t, uint32_t slot, SimErr *e);
 
 /* Set one column as somebody else: automation, tests. */
 extern bool sim_apply_set(SimTxn *x, SimTable *t, uint32_t slot, const SimVal *vals, int n, SimGuid as, SimErr *e);

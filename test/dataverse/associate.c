@@ -158,8 +158,8 @@ sim_associate(SimReq *r, SimRef *ref, const SimSegment *nav, SimResp *resp)
 }
 
 /* Delete the records of a collection, before it is written anew. */
-static void
-clear_collection(SimTxn *x, const SimProp *p, SimGuid id)
+static bool
+clear_collection(SimTxn *x, const SimProp *p, SimGuid id, SimErr *e)
 {
 	SimVal		v;
 
@@ -167,9 +167,11 @@ clear_collection(SimTxn *x, const SimProp *p, SimGuid id)
 	{
 		const SimSlot *s = sim_store_slot(p->other, i);
 
-		if (s->row != NULL && sim_row_cell(p->other, s->row, p->column->index, &v) && sim_guid_eq(v.v.g, id))
-			sim_apply_delete(x, p->other, i);
+		if (s->row != NULL && sim_row_cell(p->other, s->row, p->column->index, &v) && sim_guid_eq(v.v.g, id) &&
+			!sim_apply_delete(x, p->other, i, e))
+			return false;
 	}
+	return true;
 }
 
 static bool
@@ -224,8 +226,7 @@ sim_replace_collection(SimReq *r, SimRef *ref, const SimProp *p, SimResp *resp)
 	{
 		SimGuid		id = sim_store_slot(ref->table, slot)->id;
 
-		clear_collection(x, p, id);
-		ok = fill_collection(r, x, ref, id, p, &resp->err);
+		ok = clear_collection(x, p, id, &resp->err) && fill_collection(r, x, ref, id, p, &resp->err);
 	}
 	sim_crud_end(r, &own, ok);
 	resp->status = 204;

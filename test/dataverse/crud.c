@@ -291,7 +291,7 @@ sim_crud_delete(SimReq *r, SimRef *ref, SimResp *resp)
 	ok = slot == SIM_NO_SLOT ? sim_ref_missing(ref, 404, &resp->err) : version_fits(ref->table, slot, c.etag, &resp->err);
 	if (ok)
 	{
-		sim_apply_delete(x, ref->table, slot);
+		ok = sim_apply_delete(x, ref->table, slot, &resp->err);
 		r->rows++;
 		resp->status = 204;
 	}

@@ -165,7 +165,7 @@ struct SimTable
 	SimColumn  *first_name;
 	SimColumn  *last_name;
 	int			n_system_required;	/* columns that a create must give */
-	uint64_t	type_hash;
+	int			bulk_state;		/* bulk procedures: 0 none, 1 being made, 2 there */
 	struct SimStore *store;
 };
 

@@ -539,7 +539,6 @@ sim_metadata_load(const char *dir)
 
 		imply_columns(t);
 		find_special(t);
-		t->type_hash = sim_hash(t->name, strlen(t->name));
 	}
 	for (int i = 0; i < sim_model.n_tables; i++)
 		connect_targets(sim_model.tables[i]);

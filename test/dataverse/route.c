@@ -52,6 +52,17 @@ headers_fit(SimReq *r, SimErr *e)
 	return true;
 }
 
+/* Headers that skip custom logic need a privilege of the caller. */
+static bool
+bypass_fits(SimReq *r, SimErr *e)
+{
+	if (sim_sw.bypass_privilege || (sim_req_header(r, "MSCRM.BypassBusinessLogicExecution") == NULL &&
+									sim_req_header(r, "MSCRM.BypassCustomPluginExecution") == NULL &&
+									sim_req_header(r, "MSCRM.BypassBusinessLogicExecutionStepIds") == NULL))
+		return true;
+	return sim_fail(e, 403, "0x80040220", "Principal user is missing prvBypassCustomBusinessLogic privilege");
+}
+
 /* /set and what may follow it without a key. */
 static bool
 run_set(SimReq *r, SimTable *t, SimResp *resp)
@@ -155,7 +166,7 @@ run(SimReq *r, SimResp *resp)
 	SimTable   *t;
 	bool		known = false;
 
-	if (!headers_fit(r, &resp->err) || !sim_auth_impersonate(r, &resp->err))
+	if (!headers_fit(r, &resp->err) || !bypass_fits(r, &resp->err) || !sim_auth_impersonate(r, &resp->err))
 		return false;
 	if (r->path.n == 0)
 		return sim_fail(&resp->err, 404, "", "No HTTP resource was found that matches the request URI '%s'.", r->uri);

@@ -326,9 +326,8 @@ import_record(SimReq *r, SimResp *resp)
 	slot = m.has_id ? sim_store_find(m.table, m.id) : SIM_NO_SLOT;
 	if (m.remove)
 	{
-		ok = slot != SIM_NO_SLOT || sim_fail_missing(&resp->err, 404, m.table->name, m.id);
-		if (ok)
-			sim_apply_delete(&x, m.table, slot);
+		ok = slot != SIM_NO_SLOT ? sim_apply_delete(&x, m.table, slot, &resp->err) :
+			sim_fail_missing(&resp->err, 404, m.table->name, m.id);
 	}
 	else if (slot != SIM_NO_SLOT)
 		ok = sim_apply_update(r, &x, &m.rec, slot, &resp->err);

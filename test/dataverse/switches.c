@@ -20,6 +20,7 @@ static const char *const replay_words[] = {"0x80040237", "0x80060892", "0x800730
 static const char *const range_words[] = {"0x8004431A", "0x80044330", NULL};
 static const char *const order_words[] = {"request", "shuffled", NULL};
 static const char *const reach_words[] = {"stay", "reach", NULL};
+static const char *const delete_words[] = {"unlinked", "refused", NULL};
 static const char *const parts_words[] = {"failing", "all", NULL};
 
 /* Three columns of values: strict, lenient, odd. */
@@ -61,6 +62,10 @@ static const Switch switches[] =
 	WORD(missing_odata_headers, refuse_words, SIM_REFUSED, SIM_ACCEPTED, SIM_ACCEPTED),
 	WORD(range_code, range_words, 0, 0, 1),
 	NUM(min_year, 1753, 1753, 1900),
+	WORD(delete_referenced, delete_words, 0, 0, 0),
+	WORD(bypass_privilege, off_on, 1, 1, 1),
+	WORD(created_on_privilege, off_on, 1, 1, 1),
+	WORD(bulk_warmup, off_on, 0, 0, 1),
 	WORD(entityid_on_update, off_on, 0, 1, 1),
 	NUM(token_lifetime, 3599, 3599, 3599),
 	NUM(servers, 3, 1, 2),
@@ -72,6 +77,7 @@ static const Switch switches[] =
 	NUM(retry_after, 1, 1, 1),
 	NUM(latency, 0, 0, 0),
 	NUM(row_time, 0, 0, 0),
+	NUM(sql_timeout, 0, 0, 0),
 	NUM(max_body, 104857600, 134217728, 33554432),
 	WORD(cookies, off_on, 1, 1, 1),
 	TEXT(static_token),

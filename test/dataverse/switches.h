@@ -40,6 +40,10 @@ typedef struct SimSwitches
 	int			missing_odata_headers;	/* OData-Version and Content-Type are refused when missing */
 	int			range_code;		/* 0: choice code, 1: 0x80044330 */
 	int			min_year;		/* 1753 or 1900 */
+	int			delete_referenced;	/* delete of a record that others point at */
+	int			bypass_privilege;	/* the bypass headers are allowed */
+	int			created_on_privilege;	/* overriddencreatedon is allowed */
+	int			bulk_warmup;	/* parallel first bulk requests of a table fail with 3732 */
 	int			entityid_on_update;	/* OData-EntityId on a PATCH by id */
 
 	/* service */
@@ -53,6 +57,7 @@ typedef struct SimSwitches
 	int			retry_after;	/* s, least */
 	int			latency;		/* ms added to every request */
 	int			row_time;		/* us of work for every row of a write */
+	int			sql_timeout;	/* ms; a bulk request that needs longer is refused; 0: off */
 	int			max_body;		/* bytes; more is answered 413 */
 	int			cookies;
 
