@@ -44,7 +44,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM dvmig._grant_viewing(grantee);
-	PERFORM dvmig._grant_functions(grantee, '{start,run,stop,resume,pause,retry,check,verify,preview,resume_interrupted}');
+	PERFORM dvmig._grant_functions(grantee, '{start,run,stop,resume,pause,retry,check,refresh_references,verify,preview,resume_interrupted}');
 END
 $$;
 COMMENT ON FUNCTION dvmig._grant_running(regrole) IS 'what a role needs to run migrations';
@@ -81,7 +81,7 @@ BEGIN
 	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,unmap,drop_table,'
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights
-	PERFORM dvmig._grant_functions(grantee, '{_choice}');
+	PERFORM dvmig._grant_functions(grantee, '{_choice,_utf16_length,_first_keys}');
 	EXECUTE format('GRANT SELECT ON dvmig.reference TO %s', grantee);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dvmig.choice_map TO %s', grantee);
 	PERFORM dvmig._log(caller, NULL, 'grant_owner', role);

@@ -28,7 +28,7 @@ SELECT count(*) FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = '
 SELECT count(*) FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'dvmig' AND a.grantee = 0;
 -- Every function pins its search_path, or is C; none is SECURITY DEFINER.
 SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-	WHERE p.pronamespace = 'dvmig'::regnamespace AND l.lanname <> 'c' AND p.prokind <> 'p'
+	WHERE p.pronamespace = 'dvmig'::regnamespace AND l.lanname <> 'c' AND p.prokind NOT IN ('p', 'a')
 	  AND NOT coalesce(p.proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'];
 SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'dvmig'::regnamespace AND p.prosecdef;
 -- Every object says what it is.

@@ -1,0 +1,290 @@
+-- What would fail, as conditions over the staging rows.
+--
+-- dvmig.check() reads each staging table once and counts for every rule the
+-- rows that break it. Here the rules are made: from the column maps and from
+-- what is cached of the target's columns. Conditions are SQL over what
+-- dvmig._check_outputs() selects of a row, of map number n:
+--
+--   v<n>   the value, text columns as text
+--   f<n>   choices and lookups: the source has a value
+--   m<n>   lookups by match_on: records that the key means; null: never looked up
+--   x<n>   lookups to a staging table: the parent row is there
+--   w<n>   lookups to a staging table: the parent row will not be loaded
+--   o, nv  operation, I or U; it is an update of a record never loaded
+--   id     the record's id, where it is not always derived
+
+CREATE FUNCTION dvmig._utf16_length(source text) RETURNS int
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dv_utf16_length';
+COMMENT ON FUNCTION dvmig._utf16_length(text) IS 'UTF-16 code units of a text, in which Dataverse measures the length of text columns';
+
+CREATE FUNCTION dvmig._first_keys_add(state internal, sort_value "any", label text, wanted int) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dv_first_keys_add';
+COMMENT ON FUNCTION dvmig._first_keys_add(internal, "any", text, int) IS 'step of aggregate dvmig._first_keys';
+
+CREATE FUNCTION dvmig._first_keys_end(state internal) RETURNS text[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dv_first_keys_end';
+COMMENT ON FUNCTION dvmig._first_keys_end(internal) IS 'result of aggregate dvmig._first_keys';
+
+CREATE AGGREGATE dvmig._first_keys(sort_value "any", label text, wanted int) (
+	SFUNC = dvmig._first_keys_add, STYPE = internal, FINALFUNC = dvmig._first_keys_end, PARALLEL = SAFE);
+COMMENT ON AGGREGATE dvmig._first_keys("any", text, int) IS 'the first keys of any number of rows, in bounded memory';
+
+-- _key_sql: the source key of a row over an alias: to sort by, and as text.
+CREATE FUNCTION dvmig._key_sql(names text[], alias text, OUT sort_sql text, OUT label_sql text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN cardinality(names) > 1 THEN format('ROW(%s)', string_agg(q.k, ', ' ORDER BY q.i)) ELSE min(q.k) END,
+		CASE WHEN cardinality(names) > 1 THEN format('concat_ws('', '', %s)', string_agg(q.k, ', ' ORDER BY q.i)) ELSE min(q.k) || '::text' END
+	FROM (SELECT format('%s.%I', alias, u.k) AS k, u.i FROM unnest(names) WITH ORDINALITY u(k, i)) q
+$$;
+COMMENT ON FUNCTION dvmig._key_sql(text[], text) IS 'SQL of a row''s source key, to sort by and as text';
+
+-- _check_maps: column maps with what their target columns take, and the SQL of
+-- what a rule needs of them.
+CREATE FUNCTION dvmig._check_maps(staging regclass, deferred text[])
+RETURNS TABLE (n int, target_column text, kind text, base_type text, column_type text, is_deferred bool, send text,
+	referenced_table text, parent regclass, known bool, valid_for_create bool, valid_for_update bool, max_length int,
+	min_value numeric, max_value numeric, precision_digits int, max_size_kb int, choices text, value_sql text,
+	filled_sql text, join_sql text, present_sql text, has_source_sql text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.ordinal, c.target_column, c.kind, dvmig._base_type(c.result_type)::text, coalesce(mc.column_type, ''),
+		c.kind = 'parent' AND c.target_column = ANY (deferred), c.send, c.referenced_table, c.parent,
+		mc.column_name IS NOT NULL, mc.valid_for_create, mc.valid_for_update, mc.max_length,
+		mc.min_value, mc.max_value, mc.precision_digits, mc.max_size_kb,
+		(SELECT array_agg(o.choice_value ORDER BY o.choice_value)::text FROM dvmig.metadata_choice o
+			WHERE o.server = m.server AND o.table_name = t.target AND o.column_name = c.target_column),
+		s.value_sql, s.filled_sql, s.join_sql,
+		CASE c.kind WHEN 'parent' THEN 'x' || s.ordinal ELSE format('v%s IS NOT NULL', s.ordinal) END,
+		CASE WHEN c.kind IN ('value', 'id') THEN format('v%s IS NOT NULL', s.ordinal) ELSE 'f' || s.ordinal END
+	FROM dvmig._map_sql($1) s
+	JOIN dvmig.column_map c ON c.staging = $1 AND c.target_column = s.target_column AND c.variant = s.variant
+	JOIN dvmig.migration_table t ON t.staging = c.staging
+	JOIN dvmig.migration m USING (migration_id)
+	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
+$$;
+COMMENT ON FUNCTION dvmig._check_maps(regclass, text[]) IS 'column maps of a staging table with what their target columns take';
+
+-- _check_value: what is selected of the value of a map.
+CREATE FUNCTION dvmig._check_value(kind text, base_type text, column_type text, value_sql text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE
+		WHEN kind <> 'value' THEN value_sql
+		WHEN column_type IN ('String', 'Memo') THEN value_sql || '::text'
+		-- by way of its shortest decimal, which is what is sent
+		WHEN base_type = 'real' THEN value_sql || '::text::float8'
+		WHEN column_type <> 'MultiSelectPicklist' THEN value_sql
+		WHEN base_type LIKE '%[]' THEN value_sql || '::bigint[]'
+		WHEN base_type IN ('smallint', 'integer', 'bigint') THEN format('CASE WHEN %1$s IS NOT NULL THEN ARRAY[%1$s]::bigint[] END', value_sql)
+		ELSE value_sql || '::text' END
+$$;
+COMMENT ON FUNCTION dvmig._check_value(text, text, text, text) IS 'SQL of a mapped value in the type that its rules compare';
+
+-- _check_number_rules: numbers that do not fit.
+CREATE FUNCTION dvmig._check_number_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH maps AS (
+		SELECT m.*, 'v' || m.n AS v, m.base_type IN ('numeric', 'real', 'double precision') AS special,
+			CASE WHEN m.base_type IN ('real', 'double precision') THEN 'float8' ELSE 'numeric' END AS compared,
+			greatest(m.min_value, CASE m.column_type WHEN 'Integer' THEN -2147483648 WHEN 'BigInt' THEN -9223372036854775808 END) AS low,
+			least(m.max_value, CASE m.column_type WHEN 'Integer' THEN 2147483647 WHEN 'BigInt' THEN 9223372036854775807 END) AS high
+		FROM dvmig._check_maps($1, $2) m
+		WHERE m.kind = 'value' AND (m.column_type IN ('Integer', 'BigInt', 'Decimal', 'Double', 'Money')
+			OR m.column_type IN ('String', 'Memo') AND m.base_type = 'numeric')
+	)
+	SELECT 'error', m.n, m.target_column, 'not_finite', format('%s IN (''NaN'', ''Infinity'', ''-Infinity'')', m.v),
+		'NaN or infinity has no place in Dataverse', 'Map an expression that makes null of it, such as nullif(..., ''NaN'').'
+	FROM maps m WHERE m.special
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'fraction', format('%1$s NOT IN (''NaN'', ''Infinity'', ''-Infinity'') AND %1$s <> trunc(%1$s)', m.v),
+		'the column takes whole numbers and the value has a fraction', 'Round it: round(...).'
+	FROM maps m WHERE m.base_type = 'numeric' AND m.column_type IN ('Integer', 'BigInt')
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'out_of_range',
+		concat(CASE WHEN m.special THEN m.v || ' NOT IN (''NaN'', ''Infinity'', ''-Infinity'') AND ' END, '(',
+			concat_ws(' OR ', format('%s < %L::%s', m.v, m.low, m.compared), format('%s > %L::%s', m.v, m.high, m.compared)), ')'),
+		format('the number is outside %s to %s', m.low, m.high), 'Correct the numbers, or map an expression that brings them into the range.'
+	FROM maps m WHERE m.low IS NOT NULL AND m.high IS NOT NULL AND m.column_type NOT IN ('String', 'Memo')
+	UNION ALL
+	SELECT 'warning', m.n, m.target_column, 'rounded', format('scale(%1$s) > %2$s AND %1$s <> round(%1$s, %2$s)', m.v, m.precision_digits),
+		format('Dataverse will round the number to %s decimals', m.precision_digits), format('Round it as you want it: round(..., %s).', m.precision_digits)
+	FROM maps m WHERE m.base_type = 'numeric' AND m.column_type IN ('Decimal', 'Double', 'Money') AND m.precision_digits IS NOT NULL
+$$;
+COMMENT ON FUNCTION dvmig._check_number_rules(regclass, text[]) IS 'rules for mapped numbers';
+
+-- _check_value_rules: texts, dates, choices and images that do not fit.
+CREATE FUNCTION dvmig._check_value_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH maps AS (
+		SELECT m.*, 'v' || m.n AS v, m.column_type = 'MultiSelectPicklist' AS multi,
+			m.column_type = 'MultiSelectPicklist' AND m.base_type IN ('text', 'character varying', 'character') AS listed
+		FROM dvmig._check_maps($1, $2) m WHERE m.kind IN ('value', 'choice')
+	)
+	SELECT 'error', m.n, m.target_column, 'too_long', format('octet_length(%1$s) > %2$s AND dvmig._utf16_length(%1$s) > %2$s', m.v, m.max_length),
+		format('the text is longer than %s characters', m.max_length),
+		format('Shorten it, for instance left(..., %s); characters such as emoji count as two.', m.max_length)
+	FROM maps m WHERE m.kind = 'value' AND m.column_type IN ('String', 'Memo') AND m.max_length IS NOT NULL
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'date_out_of_range',
+		format('NOT (%1$s >= %2$L::%4$s AND %1$s < %3$L::%4$s)', m.v, '1753-01-01 00:00:00+00', '9999-12-31 00:00:00+00', m.base_type),
+		'the date is before 1753-01-01, after 9999-12-30 or infinite', 'Correct it, or map an expression that makes null of it.'
+	FROM maps m WHERE m.kind = 'value' AND m.column_type = 'DateTime'
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'unknown_choice', format('NOT %s = ANY (%L::%s[])', m.v, m.choices, CASE m.base_type WHEN 'numeric' THEN 'numeric' ELSE 'bigint' END),
+		'the number is no value of the choice column', 'Correct it, or map the source text with dvmig.map_choice().'
+	FROM maps m WHERE m.kind = 'value' AND m.column_type = 'Picklist' AND m.choices IS NOT NULL
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'unknown_choice', format('f%s AND %s IS NULL', m.n, m.v),
+		'the source text stands for no value of the choice column', 'Add it to dvmig.choice_map, or correct it to a label of the choice.'
+	FROM maps m WHERE m.kind = 'choice'
+	UNION ALL
+	-- blanks and commas, and at most eleven characters a number, as the run reads them
+	SELECT 'error', m.n, m.target_column, 'not_a_list', format('btrim(%1$s, '' '') <> '''' AND %1$s !~ %2$L', m.v,
+		'^ *(-[0-9]{1,10}|[0-9]{1,11}) *(, *(-[0-9]{1,10}|[0-9]{1,11}) *)*$'),
+		'the text is not a list of whole numbers separated by commas', 'Write the values of the choices, such as 1,9.'
+	FROM maps m WHERE m.listed
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'too_many_choices', format('cardinality(%s) > 150',
+		CASE WHEN m.listed THEN format('string_to_array(%s, '','')', m.v) ELSE m.v END), 'more than 150 choices are selected', 'Dataverse takes no more.'
+	FROM maps m WHERE m.multi
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'unknown_choice',
+		CASE WHEN m.listed THEN format('CASE WHEN %1$s ~ %2$L THEN NOT string_to_array(replace(%1$s, '' '', ''''), '','')::bigint[] <@ %3$L::bigint[] END',
+			m.v, '^ *(-[0-9]{1,10}|[0-9]{1,11}) *(, *(-[0-9]{1,10}|[0-9]{1,11}) *)*$', m.choices)
+		ELSE format('array_position(%1$s, NULL) IS NOT NULL OR NOT %1$s <@ %2$L::bigint[]', m.v, m.choices) END,
+		'a number is no value of the choices column, or is null', 'Correct it.'
+	FROM maps m WHERE m.multi AND m.choices IS NOT NULL
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'too_large', format('octet_length(%s) > %s', m.v, least(m.max_size_kb::bigint * 1024, 33554432)),
+		format('the image is larger than %s KB', m.max_size_kb), 'Make it smaller before it is loaded.'
+	FROM maps m WHERE m.kind = 'value' AND m.base_type = 'bytea' AND m.max_size_kb IS NOT NULL
+$$;
+COMMENT ON FUNCTION dvmig._check_value_rules(regclass, text[]) IS 'rules for mapped texts, dates, choices and images';
+
+-- _check_lookup_rules: lookups that do not resolve, or point at what is not loaded.
+CREATE FUNCTION dvmig._check_lookup_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH maps AS (SELECT m.* FROM dvmig._check_maps($1, $2) m)
+	SELECT 'error', m.n, m.target_column, 'orphan', format('f%1$s AND NOT x%1$s', m.n),
+		format('no row of %s has this key', m.parent), 'Stage the parent rows, or map an expression that makes null of such keys.'
+	FROM maps m WHERE m.kind = 'parent'
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'parent_not_loaded', format('x%1$s AND w%1$s', m.n),
+		format('the parent row in %s will not be loaded, so this row is parked', m.parent),
+		'Correct the parent rows; rows that wait for them go by themselves in the next run.'
+	FROM maps m WHERE m.kind = 'parent' AND NOT m.is_deferred
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'reference_not_found', format('f%1$s AND m%1$s = 0', m.n),
+		format('no record of Dataverse table "%s" matches', m.referenced_table),
+		CASE WHEN m.column_type = 'Owner' THEN 'Create the users or teams first, or map an expression that names a fallback owner.'
+			ELSE 'Create the records first, or map an expression that makes null of such keys.' END
+	FROM maps m WHERE m.kind = 'reference'
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'reference_ambiguous', format('f%1$s AND m%1$s > 1', m.n),
+		format('more than one record of Dataverse table "%s" matches', m.referenced_table), 'Match on a column that is unique there.'
+	FROM maps m WHERE m.kind = 'reference'
+	UNION ALL
+	SELECT 'info', m.n, m.target_column, 'reference_not_read', format('f%1$s AND m%1$s IS NULL', m.n),
+		format('these keys of Dataverse table "%s" have not been looked up yet', m.referenced_table),
+		'Call dvmig.refresh_references() and check again; a run looks them up by itself.'
+	FROM maps m WHERE m.kind = 'reference'
+	UNION ALL
+	SELECT 'error', min(m.n), m.target_column, 'several_targets', format('%s > 1', string_agg(format('(%s)::int', m.present_sql), ' + ' ORDER BY m.n)),
+		'more than one target of this lookup has a value', 'Map expressions of which at most one is not null.'
+	FROM maps m WHERE m.kind IN ('parent', 'reference', 'id') GROUP BY m.target_column HAVING count(*) > 1
+$$;
+COMMENT ON FUNCTION dvmig._check_lookup_rules(regclass, text[]) IS 'rules for mapped lookups';
+
+-- _check_required_rules: what Dataverse wants to have. It insists on texts and
+-- lookups of level SystemRequired; other types have defaults there, and level
+-- ApplicationRequired binds forms only. A deferred lookup comes too late.
+CREATE FUNCTION dvmig._check_required_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH wanted AS (
+		SELECT mc.column_name, mc.required_level = 'SystemRequired' AS by_system,
+			count(c.n) AS maps, count(c.n) FILTER (WHERE c.is_deferred) AS later,
+			string_agg(c.present_sql, ' OR ' ORDER BY c.n) FILTER (WHERE c.send <> 'update' AND NOT c.is_deferred) AS present
+		FROM dvmig.migration_table t
+		JOIN dvmig.migration m USING (migration_id)
+		JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target
+		JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target
+		LEFT JOIN dvmig._check_maps($1, $2) c ON c.target_column = mc.column_name
+		WHERE t.staging = $1 AND mc.valid_for_create AND mc.required_level IN ('SystemRequired', 'ApplicationRequired')
+		  AND mc.column_name NOT IN (mt.primary_id, 'transactioncurrencyid')
+		  AND (mc.column_type IN ('String', 'Memo', 'Lookup', 'Customer')
+			OR mc.required_level = 'ApplicationRequired' AND mc.column_type NOT IN ('State', 'Status', 'Owner', 'Boolean', 'Uniqueidentifier', 'EntityName', 'Virtual', 'ManagedProperty'))
+		GROUP BY mc.column_name, mc.required_level
+	)
+	SELECT CASE WHEN w.by_system THEN 'error' ELSE 'warning' END, NULL::int, w.column_name,
+		CASE WHEN w.maps = 0 THEN 'required_not_mapped' WHEN w.present IS NULL AND w.later > 0 THEN 'required_deferred' ELSE 'required_null' END,
+		concat('o = ''I''', ' AND NOT (' || w.present || ')'),
+		CASE WHEN w.maps = 0 THEN 'nothing is mapped to a column that is required'
+			WHEN w.present IS NULL AND w.later > 0 THEN 'a required lookup goes in a circle and would follow only after the record is created'
+			ELSE 'the value of a required column is null' END,
+		CASE WHEN w.by_system THEN 'Dataverse refuses records without it: map the column, or an expression with a default.'
+			ELSE 'Forms of Dataverse ask for it; the load does not need it.' END
+	FROM wanted w
+$$;
+COMMENT ON FUNCTION dvmig._check_required_rules(regclass, text[]) IS 'rules for columns that Dataverse requires';
+
+-- _check_row_rules: rules for rows as a whole, and for maps whose column has changed since.
+CREATE FUNCTION dvmig._check_row_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'error', NULL::int, NULL::text, 'id_missing', 'id IS NULL', 'the row has no id',
+		coalesce('Fill column "' || t.id_column || '".', 'Fill dataverse_id.')
+	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids <> 'derived'
+	UNION ALL
+	SELECT 'error', NULL, NULL, 'update_of_nothing', 'nv', 'the row is an update (action_flag U) of a record that was never loaded',
+		'Set action_flag to I, or fill dataverse_id, or call dvmig.adopt() if the records are in Dataverse already.'
+	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids = 'derived'
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'no_such_column', m.present_sql, 'the column does not exist in Dataverse any more',
+		'Take the map out with dvmig.unmap().'
+	FROM dvmig._check_maps($1, $2) m WHERE NOT m.known
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'read_only', format('o = ''I'' AND (%s)', m.present_sql), 'the column cannot be written when a record is created any more',
+		'Take the map out with dvmig.unmap() and map it anew.'
+	FROM dvmig._check_maps($1, $2) m WHERE m.known AND NOT m.valid_for_create AND m.send <> 'update'
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'read_only', 'o = ''U''', 'the column cannot be written when a record is updated any more',
+		'Take the map out with dvmig.unmap() and map it anew.'
+	FROM dvmig._check_maps($1, $2) m WHERE m.known AND NOT m.valid_for_update AND m.send <> 'insert'
+$$;
+COMMENT ON FUNCTION dvmig._check_row_rules(regclass, text[]) IS 'rules for rows as a whole and for maps whose column has changed';
+
+-- _check_rules: all of them, numbered.
+CREATE FUNCTION dvmig._check_rules(staging regclass, deferred text[])
+RETURNS TABLE (nth int, severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT row_number() OVER (ORDER BY q.n NULLS FIRST, q.rule, q.target_column)::int, q.*
+	FROM (SELECT * FROM dvmig._check_number_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_value_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_lookup_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_required_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_row_rules($1, $2)) q
+$$;
+COMMENT ON FUNCTION dvmig._check_rules(regclass, text[]) IS 'rules of a staging table, as conditions over its rows';

@@ -1,0 +1,235 @@
+-- What dvmig.check() asks of several tables or rows at once, and the function
+-- itself.
+
+-- _check_late: rows that are loaded, but whose deferred lookup stays owed
+-- because its parent is not. Asked only where some parent is not loaded.
+CREATE FUNCTION dvmig._check_late(m dvmig.migration, t dvmig.migration_table, deferred text[], state jsonb, samples int) RETURNS SETOF jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	c record;
+	k record;
+	r jsonb;
+	own text := state -> t.staging::text ->> 'missing';
+	missing text;
+BEGIN
+	SELECT q.* INTO k FROM dvmig._key_sql(t.source_key, 's') q;
+	FOR c IN SELECT f.*, p.source_key FROM dvmig._check_maps(t.staging, deferred) f JOIN dvmig.migration_table p ON p.staging = f.parent WHERE f.is_deferred LOOP
+		missing := state -> c.parent::text ->> 'missing';
+		CONTINUE WHEN missing IS NULL AND (state -> c.parent::text -> 'counts' ->> 'lost')::bigint = 0
+			OR (state -> t.staging::text -> 'counts' ->> 'wanted')::bigint = 0;
+		r := dvmig._query_as(m.owner, format('SELECT jsonb_build_object(''n'', count(*), ''keys'', to_jsonb(dvmig._first_keys(%s, %s, %s))) FROM %s s %s %s %s WHERE %s AND (%s)',
+			k.sort_sql, k.label_sql, samples, t.staging, c.join_sql,
+			'LEFT JOIN (' || missing || ') b ON ' || (SELECT string_agg(format('b.k%s = p%s.%I', i, c.n, n), ' AND ') FROM unnest(c.source_key) WITH ORDINALITY u(n, i)),
+			'LEFT JOIN (' || own || ') own ON ' || (SELECT string_agg(format('own.k%s = s.%I', i, n), ' AND ') FROM unnest(t.source_key) WITH ORDINALITY u(n, i)),
+			dvmig._check_scope(t.staging, false, state -> t.staging::text ->> 'thrown'),
+			concat(CASE WHEN own IS NOT NULL THEN 'own.k1 IS NULL AND ' END, format('(p%s.action_flag = ''D'' OR p%1$s.processing_flag = ''E''%s)', c.n,
+				CASE WHEN missing IS NOT NULL THEN ' OR b.k1 IS NOT NULL' END))))::jsonb;
+		IF (r ->> 'n')::bigint > 0 THEN
+			RETURN NEXT dvmig._check_finding('warning', t.staging::text, c.target_column, 'lookup_stays_owed', (r ->> 'n')::bigint, nullif(r -> 'keys', 'null'),
+				format('the parent row in %s will not be loaded, so the record stays without this lookup', c.parent), 'Correct the parent rows; the next run fills the lookup.');
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_late(dvmig.migration, dvmig.migration_table, text[], jsonb, int) IS 'findings about deferred lookups to rows that will not be loaded';
+
+-- _check_loops: rows of a hierarchy that no root leads to: they go in a circle,
+-- or hang below one.
+CREATE FUNCTION dvmig._check_loops(m dvmig.migration, t dvmig.migration_table, thrown text, samples int) RETURNS SETOF jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	c record;
+	k record;
+	r jsonb;
+	own text;
+	up text;
+BEGIN
+	SELECT q.* INTO k FROM dvmig._key_sql(t.source_key, 's') q;
+	SELECT string_agg('k' || i, ', ' ORDER BY i), string_agg('p' || i, ', ' ORDER BY i) INTO own, up FROM generate_series(1, cardinality(t.source_key)) i;
+	FOR c IN SELECT cm.target_column, cm.expression_sql FROM dvmig.column_map cm WHERE cm.staging = t.staging AND cm.parent = t.staging LOOP
+		r := dvmig._query_as(m.owner, format(
+			'WITH RECURSIVE edge AS MATERIALIZED (SELECT %1$s AS sort_key, %2$s AS label, %3$s FROM %4$s s WHERE %5$s AND %6$s), '
+			'reached AS (SELECT %7$s FROM edge e WHERE NOT EXISTS (SELECT FROM edge o WHERE (%8$s) = (%9$s)) '
+			'UNION ALL SELECT %10$s FROM reached r JOIN edge e ON (%8$s) = (%11$s)) '
+			'SELECT jsonb_build_object(''n'', count(*), ''keys'', to_jsonb(dvmig._first_keys(e.sort_key, e.label, %12$s))) FROM edge e WHERE NOT EXISTS (SELECT FROM reached r WHERE (%10$s) = (%11$s))',
+			k.sort_sql, k.label_sql,
+			(SELECT string_agg(format('s.%I AS k%s, (%s) AS p%2$s', n, i, e), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
+			t.staging, dvmig._check_scope(t.staging, false, thrown),
+			(SELECT string_agg(format('(%s) IS NOT NULL', e), ' AND ') FROM unnest(c.expression_sql) e),
+			own, regexp_replace(up, 'p', 'e.p', 'g'), regexp_replace(own, 'k', 'o.k', 'g'), regexp_replace(own, 'k', 'e.k', 'g'), regexp_replace(own, 'k', 'r.k', 'g'), samples))::jsonb;
+		IF (r ->> 'n')::bigint > 0 THEN
+			RETURN NEXT dvmig._check_finding('warning', t.staging::text, c.target_column, 'loop', (r ->> 'n')::bigint, nullif(r -> 'keys', 'null'),
+				'the hierarchy goes in a circle: these rows are in it or below it', 'Dataverse refuses circles in relationships that are hierarchies. Take a parent out.');
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_loops(dvmig.migration, dvmig.migration_table, text, int) IS 'findings about rows of a hierarchy that go in a circle';
+
+-- _check_volume: requests against what the service grants in 24 hours: every
+-- row counts, also within bulk messages. Application users share the tenant's
+-- pool: 25,000 with Power Apps licences only, 500,000 and more with Dynamics 365.
+CREATE FUNCTION dvmig._check_volume(m dvmig.migration, state jsonb) RETURNS SETOF jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH n AS (
+		-- rows with a lookup that goes in a circle are sent twice
+		SELECT sum((c ->> 'wanted')::bigint * CASE WHEN cardinality(w.deferred) > 0 THEN 2 ELSE 1 END + (c ->> 'deletes')::bigint)::bigint AS requests
+		FROM dvmig._waves(m.migration_id) w, LATERAL (SELECT state -> w.staging::text -> 'counts' AS c) q
+	)
+	SELECT dvmig._check_finding(CASE WHEN n.requests > 500000 THEN 'warning' ELSE 'info' END, NULL, NULL, 'requests', n.requests, NULL,
+		format('up to %s requests count against what Microsoft grants a tenant in 24 hours', n.requests),
+		CASE WHEN n.requests > 25000 THEN 'That is 25,000 with Power Apps licences only, and 500,000 and more with Dynamics 365: ask what the tenant has, and spread the load over days where it is not enough.'
+			ELSE 'That is 25,000 and more, by the licences the tenant has.' END)
+	FROM n WHERE n.requests > 0
+	UNION ALL
+	SELECT dvmig._check_finding('info', t.staging::text, NULL, 'left_out', (state -> t.staging::text -> 'counts' ->> 'left_out')::bigint, NULL,
+		coalesce('the filter leaves rows out: ' || t.filter_reason, 'the filter leaves rows out'),
+		CASE WHEN t.filter_reason IS NULL THEN 'Give filter_reason in dvmig.add_table(), so that reports can tell why.' ELSE 'Nothing to do; reports tell the reason.' END)
+	FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND (state -> t.staging::text -> 'counts' ->> 'left_out')::bigint > 0
+$$;
+COMMENT ON FUNCTION dvmig._check_volume(dvmig.migration, jsonb) IS 'findings about how much is sent and what is left out';
+
+-- _check_rows: the findings about rows of all tables, parents first.
+CREATE FUNCTION dvmig._check_rows(caller oid, m dvmig.migration, samples int) RETURNS SETOF jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	w record;
+	t dvmig.migration_table;
+	counts jsonb;
+	r record;
+	state jsonb := '{}';
+	late bool;
+	shown int;
+BEGIN
+	FOREACH late IN ARRAY '{f,t}'::bool[] LOOP
+		FOR w IN SELECT v.staging, v.deferred FROM dvmig._waves(m.migration_id) v ORDER BY v.wave LOOP
+			SELECT mt.* INTO t FROM dvmig.migration_table mt JOIN pg_class k ON k.oid = mt.staging WHERE mt.staging = w.staging;
+			CONTINUE WHEN NOT FOUND;	-- dropped meanwhile
+			counts := NULL;
+			-- keys are row content: for those who may read the rows
+			shown := CASE WHEN has_table_privilege(caller, w.staging, 'SELECT') THEN samples ELSE 0 END;
+			BEGIN
+				IF late THEN
+					CONTINUE WHEN NOT state ? w.staging::text;
+					RETURN QUERY SELECT * FROM dvmig._check_late(m, t, w.deferred, state, shown);
+					RETURN QUERY SELECT * FROM dvmig._check_loops(m, t, state -> w.staging::text ->> 'thrown', shown);
+				ELSE
+					counts := dvmig._check_counts(m.owner, w.staging);
+					r := dvmig._check_table(m, t, w.deferred, counts,
+						(SELECT coalesce(jsonb_object_agg(s.key, s.value -> 'missing') FILTER (WHERE s.value ->> 'missing' IS NOT NULL), '{}') FROM jsonb_each(state) s), shown, shown > 0);
+					state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'missing', r.missing_sql, 'thrown', r.thrown));
+					RETURN QUERY SELECT * FROM jsonb_array_elements(r.findings);
+				END IF;
+			EXCEPTION WHEN syntax_error_or_access_rule_violation OR cardinality_violation OR data_exception OR integrity_constraint_violation
+				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error THEN
+				RETURN NEXT dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
+					CASE WHEN shown > 0 OR SQLSTATE LIKE '42%' THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
+					'A run would fail here as well: correct the filter, the column maps or the privileges.');
+			END;
+		END LOOP;
+	END LOOP;
+	RETURN QUERY SELECT * FROM dvmig._check_volume(m, state);
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_rows(oid, dvmig.migration, int) IS 'findings about the rows of all staging tables of a migration';
+
+-- _check: the settings are those that a run's worker pins, so that expressions
+-- mean here what they mean there.
+CREATE FUNCTION dvmig._check(caller oid, migration text, samples int)
+RETURNS TABLE (severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys text[], message text, hint text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+SET DateStyle = 'ISO, YMD'
+SET IntervalStyle = 'postgres'
+SET extra_float_digits = 1
+SET bytea_output = 'hex'
+SET row_security = on
+AS $$
+DECLARE
+	m dvmig.migration := dvmig._migration(caller, migration, 'operator');
+BEGIN
+	RETURN QUERY
+	WITH findings AS MATERIALIZED (
+		SELECT f FROM dvmig._check_rows(caller, m, greatest(coalesce(samples, 0), 0)) f
+		UNION ALL SELECT f FROM dvmig._check_maps_made(m) f
+		UNION ALL SELECT f FROM dvmig._check_volatile(m) f
+		UNION ALL SELECT f FROM dvmig._check_secret(m) f
+	)
+	SELECT g.severity, g.staging, g.target_column, g.rule, g.affected_rows,
+		CASE WHEN g.sample_keys IS NOT NULL THEN ARRAY(SELECT e FROM jsonb_array_elements_text(g.sample_keys) WITH ORDINALITY q(e, i) ORDER BY i) END,
+		g.message, g.hint
+	FROM findings, jsonb_to_record(f) g(severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys jsonb, message text, hint text)
+	LEFT JOIN dvmig.migration_table t ON t.staging::text = g.staging
+	ORDER BY array_position('{error,warning,info}', g.severity), t.position NULLS LAST, g.target_column NULLS FIRST, g.rule;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check(oid, text, int) IS 'what would fail: see dvmig.check()';
+
+CREATE FUNCTION dvmig.check(migration text, samples int DEFAULT 5)
+RETURNS TABLE (severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys text[], message text, hint text)
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.check(text, int) IS
+	'what would fail or deserves a look, before anything is sent: one row per finding. Rows under an error would fail or be parked; samples: how many of their source keys are shown';
+
+-- ---------------------------------------------------------------- references
+
+-- _refresh_references: keys are collected with the rights of the owner; rows
+-- for which an expression throws are left out, as they are in a run.
+CREATE FUNCTION dvmig._refresh_references(caller oid, migration text)
+RETURNS TABLE (referenced_table text, match_on text, keys_read bigint, found_once bigint, ambiguous bigint, missing bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+SET DateStyle = 'ISO, YMD'
+AS $$
+#variable_conflict use_column
+DECLARE
+	m dvmig.migration := dvmig._migration(caller, migration, 'operator');
+	r record;
+	c record;
+	k text;
+	thrown text;
+	keys text[];
+BEGIN
+	FOR r IN SELECT cm.referenced_table AS tab, cm.match_on AS cols FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
+		WHERE t.migration_id = m.migration_id AND cm.kind = 'reference' GROUP BY 1, 2 ORDER BY 1, 2 LOOP
+		keys := '{}';
+		FOR c IN SELECT cm.* FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
+			WHERE t.migration_id = m.migration_id AND cm.kind = 'reference' AND cm.referenced_table = r.tab AND cm.match_on = r.cols LOOP
+			k := (SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i) FROM unnest(c.expression_sql) WITH ORDINALITY u(e, i));
+			thrown := NULL;
+			IF dvmig._check_fault(m.owner, format('SELECT count(%s) FROM %s s WHERE %s', k, c.staging, dvmig._check_scope(c.staging, false, NULL))) IS NOT NULL THEN
+				SELECT dvmig._check_these(h.relations, h.tids) INTO thrown
+				FROM dvmig._check_thrown(m.owner, c.staging, dvmig._check_scope(c.staging, false, NULL), k) h;
+			END IF;
+			keys := keys || ARRAY(SELECT q FROM dvmig._query_as(m.owner, format('SELECT DISTINCT %s FROM %s s WHERE %s', k, c.staging,
+				dvmig._check_scope(c.staging, false, thrown))) q WHERE q IS NOT NULL);
+		END LOOP;
+		keys := ARRAY(SELECT DISTINCT u FROM unnest(keys) u);
+		referenced_table := r.tab;
+		match_on := array_to_string(r.cols, ',');
+		keys_read := cardinality(keys);
+		found_once := CASE WHEN keys_read > 0 THEN dvmig._read_reference(m.owner, m.server::text, r.tab, r.cols, keys) ELSE 0 END;
+		SELECT count(*) FILTER (WHERE f.matches > 1), count(*) FILTER (WHERE f.matches = 0) INTO ambiguous, missing
+		FROM dvmig.reference f
+		WHERE f.server = m.server AND f.table_name = r.tab AND f.match_on = array_to_string(r.cols, ',') AND f.match_key = ANY (keys);
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._refresh_references(oid, text) IS 'see dvmig.refresh_references()';
+
+CREATE FUNCTION dvmig.refresh_references(migration text)
+RETURNS TABLE (referenced_table text, match_on text, keys_read bigint, found_once bigint, ambiguous bigint, missing bigint)
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.refresh_references(text) IS
+	'look up the existing records that the lookups of a migration name by match_on, so that dvmig.check() knows which are found; a run does so by itself';
