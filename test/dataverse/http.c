@@ -406,16 +406,34 @@ keep_escapes(void *cls, struct MHD_Connection *c, char *s)
 	return strlen(s);
 }
 
+/* Bound here rather than by the library: the first answer must know the port. */
+static int
+bind_loopback(int *port)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t) *port)};
+	socklen_t	len = sizeof at;
+	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+				on = 1;
+
+	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+		bind(fd, (struct sockaddr *) &at, sizeof at) != 0 || listen(fd, 511) != 0 ||
+		getsockname(fd, (struct sockaddr *) &at, &len) != 0)
+		sim_die("cannot listen on 127.0.0.1:%d: %s", *port, strerror(errno));
+	*port = ntohs(at.sin_port);
+	return fd;
+}
+
 int
 sim_http_start(const SimHttpOptions *o)
 {
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t) o->port)};
+	int			port = o->port,
+				fd = bind_loopback(&port);
 	unsigned	flags = MHD_USE_ERROR_LOG;
 	struct MHD_OptionItem ops[8];
 	int			n = 0;
-	const union MHD_DaemonInfo *info;
 
-	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	snprintf(origin, sizeof origin, "http%s://127.0.0.1:%d", o->tls_cert != NULL ? "s" : "", port);
 	if (o->log_file != NULL && (log_file = fopen(o->log_file, "a")) == NULL)
 		sim_die("cannot write %s: %s", o->log_file, strerror(errno));
 	if (o->threads > 0)
@@ -432,21 +450,18 @@ sim_http_start(const SimHttpOptions *o)
 		ops[n++] = (struct MHD_OptionItem) {MHD_OPTION_HTTPS_MEM_KEY, 0, o->tls_key};
 	}
 	ops[n] = (struct MHD_OptionItem) {MHD_OPTION_END, 0, NULL};
-	server = MHD_start_daemon(flags, (uint16_t) o->port, NULL, NULL, on_request, NULL,
-							  MHD_OPTION_SOCK_ADDR, (struct sockaddr *) &at,
+	server = MHD_start_daemon(flags, (uint16_t) port, NULL, NULL, on_request, NULL,
+							  MHD_OPTION_LISTEN_SOCKET, fd,
 							  MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL,
 							  MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
 							  MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
 							  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							  MHD_OPTION_CONNECTION_LIMIT, 1000u,
 							  MHD_OPTION_CONNECTION_TIMEOUT, 300u,
-							  MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,
 							  MHD_OPTION_ARRAY, ops, MHD_OPTION_END);
 	if (server == NULL)
-		sim_die("cannot listen on 127.0.0.1:%d: %s", o->port, strerror(errno));
-	info = MHD_get_daemon_info(server, MHD_DAEMON_INFO_BIND_PORT);
-	snprintf(origin, sizeof origin, "http%s://127.0.0.1:%d", o->tls_cert != NULL ? "s" : "", info->port);
-	return info->port;
+		sim_die("cannot serve 127.0.0.1:%d", port);
+	return port;
 }
 
 void
