@@ -346,7 +346,7 @@ CREATE FUNCTION dvmig.stop(run bigint) RETURNS text
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.stop(bigint) IS 'ask a run to end once the replies it waits for are recorded; returns its state';
 
-CREATE FUNCTION dvmig._resume(caller oid, run bigint, past_gate bool DEFAULT true) RETURNS bigint
+CREATE FUNCTION dvmig._resume_run(caller oid, run bigint, past_gate bool) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -364,7 +364,13 @@ BEGIN
 		past_gate OR coalesce((h.options ->> 'ignore_gate')::bool, false), (h.options ->> 'max_rows')::int);
 END
 $$;
-COMMENT ON FUNCTION dvmig._resume(oid, bigint, bool) IS 'go on after a held or interrupted run: see dvmig.resume()';
+COMMENT ON FUNCTION dvmig._resume_run(oid, bigint, bool) IS 'go on after a held or interrupted run, past the gate or not';
+
+CREATE FUNCTION dvmig._resume(caller oid, run bigint) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT dvmig._resume_run($1, $2, true) $$;
+COMMENT ON FUNCTION dvmig._resume(oid, bigint) IS 'go on after a held or interrupted run: see dvmig.resume()';
 
 CREATE FUNCTION dvmig.resume(run bigint) RETURNS bigint
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
@@ -384,7 +390,7 @@ BEGIN
 		WHERE r.state = 'interrupted' AND dvmig._may(caller, r.migration_id, 'operator')
 		  AND NOT EXISTS (SELECT FROM dvmig.run_history l WHERE l.migration_id = r.migration_id AND l.run > r.run)
 		ORDER BY r.run LOOP
-		RETURN NEXT dvmig._resume(caller, h.run, false);
+		RETURN NEXT dvmig._resume_run(caller, h.run, false);
 	END LOOP;
 END
 $$;
