@@ -114,7 +114,7 @@ sub wait_for_port
 		}
 		if (waitpid($self->{pid}, WNOHANG) == $self->{pid})
 		{
-			delete $running{$self->{pid}};
+			delete $running{delete $self->{pid}};
 			die "dvsim ended at once: " . $self->log;
 		}
 		sleep 0.01;
