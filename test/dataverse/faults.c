@@ -33,11 +33,13 @@ typedef struct Rule
 static Rule rules[MAX_RULES];
 static int	n_rules;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cleared = PTHREAD_COND_INITIALIZER;
+static unsigned long clearings;
 
 static const char *const kind_names[] =
 {
 	"none", "status", "reset_before", "reset_after", "commit_later", "cut", "garbage", "slow", "dribble", "deadlock", "throttle",
-	"drop_ids", "shuffle_ids", "html", NULL
+	"drop_ids", "shuffle_ids", "html", "hold", NULL
 };
 
 static bool
@@ -77,6 +79,7 @@ sim_fault_match(const SimReq *r, bool part)
 			continue;
 		u->fired++;
 		out = u->fault;
+		out.era = clearings;
 	}
 	pthread_mutex_unlock(&lock);
 	if (out.kind != SIM_FAULT_NONE)
@@ -219,6 +222,17 @@ sim_fault_clear(void)
 {
 	pthread_mutex_lock(&lock);
 	n_rules = 0;
+	clearings++;
+	pthread_cond_broadcast(&cleared);
+	pthread_mutex_unlock(&lock);
+}
+
+void
+sim_fault_hold(const SimFault *f)
+{
+	pthread_mutex_lock(&lock);
+	while (f->era == clearings)
+		pthread_cond_wait(&cleared, &lock);
 	pthread_mutex_unlock(&lock);
 }
 

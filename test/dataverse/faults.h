@@ -10,7 +10,7 @@ typedef enum SimFaultKind
 {
 	SIM_FAULT_NONE, SIM_FAULT_STATUS, SIM_FAULT_RESET_BEFORE, SIM_FAULT_RESET_AFTER, SIM_FAULT_COMMIT_LATER, SIM_FAULT_CUT,
 	SIM_FAULT_GARBAGE, SIM_FAULT_SLOW, SIM_FAULT_DRIBBLE, SIM_FAULT_DEADLOCK, SIM_FAULT_THROTTLE, SIM_FAULT_DROP_IDS,
-	SIM_FAULT_SHUFFLE_IDS, SIM_FAULT_HTML
+	SIM_FAULT_SHUFFLE_IDS, SIM_FAULT_HTML, SIM_FAULT_HOLD
 } SimFaultKind;
 
 /* What is to happen, copied out of its rule. */
@@ -25,6 +25,7 @@ typedef struct SimFault
 	double		seconds;
 	bool		after;			/* the request is carried out first */
 	bool		html;
+	unsigned long era;			/* how often the rules had been cleared when it was met */
 } SimFault;
 
 /* Does this request meet a rule? Counts the match; "part" for batch parts. */
@@ -34,6 +35,9 @@ extern SimFault sim_fault_match(const SimReq *r, bool part);
 extern bool sim_fault_add(char *json, size_t len, SimErr *e);
 extern void sim_fault_list(SimBuf *out);
 extern void sim_fault_clear(void);
+
+/* Wait until the rules are cleared: for requests that are held. */
+extern void sim_fault_hold(const SimFault *f);
 
 /* Write the answer of a fault that replaces the real one. */
 extern void sim_fault_answer(const SimReq *r, const SimFault *f, SimResp *resp);

@@ -274,6 +274,8 @@ serve(SimReq *r, const SimFault *f, SimResp *resp)
 {
 	if (f->kind == SIM_FAULT_SLOW && !f->after)
 		sim_sleep_us((int64_t) (f->seconds * 1e6));
+	if (f->kind == SIM_FAULT_HOLD && !f->after)
+		sim_fault_hold(f);
 	if (replaces_answer(f))
 	{
 		if (f->after)
@@ -287,6 +289,8 @@ serve(SimReq *r, const SimFault *f, SimResp *resp)
 	sim_serve(r, resp);
 	if (f->kind == SIM_FAULT_SLOW && f->after)
 		sim_sleep_us((int64_t) (f->seconds * 1e6));
+	if (f->kind == SIM_FAULT_HOLD && f->after)
+		sim_fault_hold(f);
 	if (f->kind == SIM_FAULT_DROP_IDS || f->kind == SIM_FAULT_SHUFFLE_IDS)
 		sim_fault_ids(f, &resp->body);
 }

@@ -15,6 +15,7 @@
 
 #include "auth.h"
 #include "bulk.h"
+#include "faults.h"
 #include "http.h"
 #include "stats.h"
 #include "switches.h"
@@ -207,6 +208,7 @@ main(int argc, char **argv)
 	printf("dvsim: listening on http%s://127.0.0.1:%d\n", s.http.tls_cert != NULL ? "s" : "", port);
 	fflush(stdout);
 	sigwait(&stop, &got);
+	sim_fault_clear();			/* lets go of requests that are held */
 	sim_http_stop();
 	return 0;
 }

@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -110,6 +111,25 @@ for my $after (JSON::PP::false, JSON::PP::true)
 	is(create($id)->{status}, 204, 'slow');
 	cmp_ok(time - $began, '>=', 0.3, 'takes as long as told');
 	ok(there($id), 'and is carried out');
+}
+for my $after (0, 1)
+{
+	my $id = guid();
+	fault($sim, match => {method => 'POST'}, do => 'hold', after => $after ? JSON::PP::true : JSON::PP::false);
+	$sim->hang_up;
+	my $pid = fork // die "fork: $!";
+	if (!$pid)
+	{
+		my $r = eval {$sim->req('POST', 'accounts', {accountid => $id})};
+		POSIX::_exit($r && $r->{status} == 204 ? 0 : 1);
+	}
+	ok(wait_until(sub {stats($sim)->{in_flight} == 1}), 'a request that is held');
+	ok(wait_until(sub {$after == there($id)}), $after ? 'is carried out, not answered' : 'is not carried out') for 1 .. 2;
+	is(waitpid($pid, POSIX::WNOHANG()), 0, 'has no answer');
+	clear_faults($sim);
+	is(waitpid($pid, 0), $pid, 'until the faults are cleared');
+	is($?, 0, 'then it is answered');
+	ok(there($id), 'and carried out');
 }
 {
 	my $began = time;
