@@ -375,6 +375,7 @@ try_record(DvStep *step, DvFlagMode mode)
 	PG_TRY();
 	{
 		dv_spi_begin("dvmig: recording outcomes");
+		dv_spi_follow_indexes();
 		record_rows(step);
 		dv_flags_set(step, mode);
 		dv_spi_commit(true);

@@ -314,6 +314,7 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 		char	   *sql;
 
 		dv_spi_begin("dvmig: reading staging rows");
+		dv_spi_follow_indexes();
 		sql = dv_projection_query(step->projection, step->last_keys != NULL, limit, false);
 		if (SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "reading staging rows did not answer a result");

@@ -36,6 +36,16 @@ dv_spi_begin(const char *activity)
 }
 
 void
+dv_spi_follow_indexes(void)
+{
+	static const char *const settings[] = {"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin"};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(settings); i++)
+		set_config_option(settings[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
 dv_spi_commit(bool asynchronous)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);

@@ -11,6 +11,13 @@
 /* Begin a transaction with SPI connected and a snapshot; name is for pg_stat_activity. */
 extern void dv_spi_begin(const char *activity);
 
+/*
+ * For the rest of the transaction plan along indexes, however few rows the
+ * statistics promise: after a load they say that nothing is unprocessed, and a
+ * scan of the table for every batch would make a run quadratic.
+ */
+extern void dv_spi_follow_indexes(void);
+
 /* End it by commit. asynchronous: its WAL need not be flushed before going on. */
 extern void dv_spi_commit(bool asynchronous);
 
