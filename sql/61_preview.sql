@@ -1,9 +1,63 @@
 -- What a run would send, without sending it.
 
-CREATE FUNCTION dvmig._preview_rows(staging regclass, sample int, deferred text[], owner oid)
+CREATE FUNCTION dvmig._preview_rows(staging regclass, sample int, deferred text[], owner oid, skip int DEFAULT 0)
 RETURNS TABLE (source_key text, operation text, dataverse_id uuid, request text, remark text)
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_preview';
-COMMENT ON FUNCTION dvmig._preview_rows(regclass, int, text[], oid) IS 'encode the next rows of a staging table as a run would';
+COMMENT ON FUNCTION dvmig._preview_rows(regclass, int, text[], oid, int) IS 'encode the next rows of a staging table as a run would';
+
+-- _preview_bad_row: key of a row that cannot be transformed, and which column's
+-- expression throws: each is tried alone, as a run does.
+CREATE FUNCTION dvmig._preview_bad_row(staging regclass, deferred text[], owner oid, skip int, problem text,
+	OUT source_key text, OUT remark text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	p record := dvmig._projection(staging, 'write', deferred);
+	one_row text := format('(%s ORDER BY %s LIMIT 1 OFFSET %s) s', p.inner_sql, p.order_sql, skip);
+	m record;
+BEGIN
+	source_key := dvmig._query_as(owner, format('SELECT concat_ws('', '', %s) FROM %s', p.order_sql, one_row));
+	remark := problem;
+	FOR m IN SELECT f.target_column, f.value_sql FROM dvmig._map_sql(staging) f ORDER BY f.ordinal LOOP
+		BEGIN
+			PERFORM dvmig._query_as(owner, format('SELECT (%s)::text FROM %s %s', m.value_sql, one_row, p.joins_sql));
+		EXCEPTION WHEN OTHERS THEN
+			remark := format('%s: %s', m.target_column, SQLERRM);
+			RETURN;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._preview_bad_row(regclass, text[], oid, int, text) IS 'key of a row that cannot be transformed, and the column at fault';
+
+-- _preview_each: row by row, where one of them cannot be transformed.
+CREATE FUNCTION dvmig._preview_each(staging regclass, sample int, deferred text[], owner oid)
+RETURNS TABLE (source_key text, operation text, dataverse_id uuid, request text, remark text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	n int;
+BEGIN
+	FOR n IN 0 .. sample - 1 LOOP
+		BEGIN
+			RETURN QUERY SELECT * FROM dvmig._preview_rows(staging, 1, deferred, owner, n);
+			EXIT WHEN NOT FOUND;
+		-- the classes of errors that a run calls the row's own
+		EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
+			OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
+			operation := NULL;
+			dataverse_id := NULL;
+			request := NULL;
+			SELECT b.source_key, b.remark INTO source_key, remark
+			FROM dvmig._preview_bad_row(staging, deferred, owner, n, SQLERRM) b;
+			RETURN NEXT;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._preview_each(regclass, int, text[], oid) IS 'preview row by row, telling of each that cannot be transformed why';
 
 CREATE FUNCTION dvmig._preview(caller oid, staging regclass, sample int)
 RETURNS TABLE (source_key text, operation text, dataverse_id uuid, request text, remark text)
@@ -13,6 +67,7 @@ AS $$
 DECLARE
 	t dvmig.migration_table;
 	m dvmig.migration;
+	deferred text[];
 BEGIN
 	SELECT mt.* INTO t FROM dvmig.migration_table mt WHERE mt.staging = $2;
 	IF NOT FOUND THEN
@@ -26,8 +81,13 @@ BEGIN
 	IF NOT has_table_privilege(caller, $2, 'SELECT') THEN
 		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('permission denied for table %s', $2);
 	END IF;
-	RETURN QUERY SELECT * FROM dvmig._preview_rows($2, greatest(sample, 0),
-		coalesce((SELECT w.deferred FROM dvmig._waves(m.migration_id) w WHERE w.staging = $2), '{}'), m.owner);
+	deferred := coalesce((SELECT w.deferred FROM dvmig._waves(m.migration_id) w WHERE w.staging = $2), '{}');
+	BEGIN
+		RETURN QUERY SELECT * FROM dvmig._preview_rows($2, greatest(sample, 0), deferred, m.owner);
+	EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
+		OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
+		RETURN QUERY SELECT * FROM dvmig._preview_each($2, greatest(sample, 0), deferred, m.owner);
+	END;
 END
 $$;
 COMMENT ON FUNCTION dvmig._preview(oid, regclass, int) IS 'what a run would send: see dvmig.preview()';

@@ -158,14 +158,16 @@ preview_row(DvStep *step, HeapTuple tuple, TupleDesc desc, Tuplestorestate *out,
 }
 
 /*
- * dv_preview(staging regclass, rows int, deferred text[], owner oid) returns
- * the JSON of the next rows a run would read: source_key, operation,
- * dataverse_id, request, remark (why a row would not be sent).
+ * dv_preview(staging regclass, rows int, deferred text[], owner oid, skip int)
+ * returns the JSON of the next rows a run would read, after the first "skip":
+ * source_key, operation, dataverse_id, request, remark (why a row would not be
+ * sent).
  */
 Datum
 dv_preview(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const DvProjection *p;
 	Offline		o;
 	DvStep	   *step;
 	uint64		i;
@@ -173,7 +175,11 @@ dv_preview(PG_FUNCTION_ARGS)
 	dv_compat_init_materialized(fcinfo);
 	SPI_connect();
 	step = offline_step(PG_GETARG_OID(0), PG_GETARG_DATUM(2));
-	offline_open(&o, step, dv_projection_query(step->projection, false, PG_GETARG_INT32(1), false), PG_GETARG_OID(3));
+	p = step->projection;
+	offline_open(&o, step, psprintf("%s FROM (%s ORDER BY %s LIMIT %d OFFSET %d) s %s ORDER BY %s",
+									p->select_sql, p->inner_sql, p->order_sql,
+									PG_GETARG_INT32(1), PG_GETARG_INT32(4), p->joins_sql, p->order_sql),
+				 PG_GETARG_OID(3));
 	SPI_cursor_fetch(o.portal, true, PG_GETARG_INT32(1));
 	for (i = 0; i < SPI_processed; i++)
 		preview_row(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, rsinfo->setResult, rsinfo->setDesc);
