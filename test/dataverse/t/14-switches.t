@@ -4,9 +4,10 @@ use warnings;
 
 use Test::More;
 
-use Sim qw(esc guid);
+use Sim qw(esc guid json_of);
 use Sim::Batch qw(op change_set batch);
 use Sim::Check;
+use Sim::Control qw(fault set_switches);
 
 my $type = 'Microsoft.Dynamics.CRM.account';
 
@@ -17,6 +18,7 @@ sub with
 	return subtest "$name=$value" => sub
 	{
 		my $sim = Sim->start(profile => 'strict', set => {$name => $value});
+		$sim->token;
 		$checks->($sim);
 		$sim->stop;
 	};
@@ -193,6 +195,26 @@ with(batch_headers => 'reach', $caller->(Sim::USER2));
 with(batch_headers => 'stay', $caller->(Sim::USER));
 
 # --- answers
+with(html_errors => 'on', sub
+{
+	my ($sim) = @_;
+	fault($sim, do => 'status', status => 503);
+	like($sim->req('GET', 'WhoAmI')->header('content-type'), qr{^text/html}, 'a gateway error is HTML');
+});
+with(html_errors => 'off', sub
+{
+	my ($sim) = @_;
+	fault($sim, do => 'status', status => 503);
+	like($sim->req('GET', 'WhoAmI')->header('content-type'), qr{^application/json}, 'a gateway error is JSON');
+});
+with(connections => 'sticky', sub
+{
+	my ($sim) = @_;
+	my $servers = sub {my %seen; $seen{($sim->req('GET', 'WhoAmI')->headers('set-cookie'))[0] =~ s/;.*//r}++ for 1 .. 40; return scalar keys %seen};
+	is($servers->(), 1, 'a connection stays with one server');
+	set_switches($sim, connections => 'spread');
+	cmp_ok($servers->(), '>', 1, 'or its requests are spread');
+});
 with(entityid_on_update => 'on', sub
 {
 	my ($sim) = @_;
@@ -239,6 +261,94 @@ with(deny_owner => Sim::USER2, sub
 	refused($sim->req('POST', 'accounts', {name => 'a', 'ownerid@odata.bind' => 'systemusers(' . Sim::USER2 . ')'}), 403, '0x80040299',
 		qr/Read Privilege Check For Owner failed|read privilege/, 'an owner without the right to read');
 });
+
+# --- privileges
+for my $header ('MSCRM.BypassCustomPluginExecution', 'MSCRM.BypassBusinessLogicExecution')
+{
+	my %bypass = ($header => $header =~ /Plugin/ ? 'true' : 'CustomSync,CustomAsync');
+	with(bypass_privilege => 'off', sub
+	{
+		my ($sim) = @_;
+		my $r = $sim->req('POST', 'accounts', {name => 'a'}, \%bypass);
+		is($r->{status}, 403, "$header");
+		error_shape($r);
+		is(status($sim, 'POST', 'accounts/Microsoft.Dynamics.CRM.CreateMultiple', {Targets => [{'@odata.type' => $type, name => 'a'}]}, \%bypass),
+			403, 'also of a bulk message');
+		is($sim->count('accounts'), 0, 'no row');
+		is(status($sim, 'POST', 'accounts', {name => 'a'}), 204, 'without it');
+	});
+	with(bypass_privilege => 'on', sub {is(status($_[0], 'POST', 'accounts', {name => 'a'}, \%bypass), 204, $header)});
+}
+with(created_on_privilege => 'off', sub
+{
+	my ($sim) = @_;
+	is(status($sim, 'POST', 'accounts', {name => 'a', overriddencreatedon => '2001-01-01T00:00:00Z'}), 403, 'overriddencreatedon');
+	is(status($sim, 'POST', 'accounts', {name => 'a'}), 204, 'without it');
+	is($sim->count('accounts'), 1, 'one row');
+});
+
+# --- deletes, bulk messages that fail by themselves
+with(delete_referenced => 'refused', sub
+{
+	my ($sim) = @_;
+	my $parent = $sim->create('accounts', {name => 'p'});
+	my $child = $sim->create('accounts', {name => 'c', 'parentaccountid@odata.bind' => "accounts($parent)"});
+	is(status($sim, 'DELETE', "accounts($parent)"), 405, 'a row that others point at');
+	is(status($sim, 'DELETE', "accounts($child)"), 204, 'one that nobody points at');
+	is(status($sim, 'DELETE', "accounts($parent)"), 204, 'then the other');
+});
+with(delete_referenced => 'unlinked', sub
+{
+	my ($sim) = @_;
+	my $parent = $sim->create('accounts', {name => 'p'});
+	my $child = $sim->create('accounts', {name => 'c', 'parentaccountid@odata.bind' => "accounts($parent)"});
+	is(status($sim, 'DELETE', "accounts($parent)"), 204, 'a row that others point at');
+	field_is($sim->row('accounts', $child), '_parentaccountid_value', undef, 'they lose it');
+});
+with(sql_timeout => 100, sub
+{
+	my ($sim) = @_;
+	set_switches($sim, row_time => 2000);
+	my $bulk = sub {$sim->req('POST', 'accounts/Microsoft.Dynamics.CRM.CreateMultiple', {Targets => [map {{'@odata.type' => $type, name => "r$_"}} 1 .. $_[0]]})};
+	refused($bulk->(100), 500, '0x80044151', qr/Sql Number: -2\b|timeout/i, 'a hundred rows take too long');
+	is($sim->count('accounts'), 0, 'none is made');
+	is($bulk->(20)->{status}, 200, 'twenty do not');
+});
+with(bulk_warmup => 'on', sub
+{
+	my ($sim) = @_;
+	set_switches($sim, latency => 300);
+	my $body = json_of({Targets => [{'@odata.type' => 'Microsoft.Dynamics.CRM.new_track', new_name => 't'}]});
+	my $text = join "\r\n", 'POST /api/data/v9.2/new_tracks/Microsoft.Dynamics.CRM.CreateMultiple HTTP/1.1', "Host: 127.0.0.1:$sim->{port}",
+		'Authorization: Bearer ' . $sim->token, 'OData-Version: 4.0', 'OData-MaxVersion: 4.0', 'Content-Type: application/json',
+		'Content-Length: ' . length $body, '', $body;
+	my $parallel = sub
+	{
+		my @sockets = map {$sim->connect} 1 .. 4;
+		syswrite $_, $text for @sockets;
+		return map {Sim::read_answer($_, 'POST')} @sockets;
+	};
+	my @first = $parallel->();
+	my @bad = grep {$_->{status} != 200} @first;
+	cmp_ok(scalar @bad, '>=', 1, 'parallel first requests fail');
+	cmp_ok(scalar @bad, '<', 4, 'but not all');
+	refused($bad[0], 500, '0x80044150', qr/Sql Number: 3732/, 'with a code that passes');
+	is(join(' ', map {$_->{status}} $parallel->()), '200 200 200 200', 'later ones do not');
+	is($sim->count('new_tracks'), 8 - @bad, 'each that succeeded made its row');
+});
+
+# --- every switch has its test here or belongs to the service (limits, latency ...)
+{
+	my $sim = Sim->start;
+	my $all = set_switches($sim);
+	open my $in, '<', $0 or die "$0: $!";
+	my $self = do {local $/; readline $in};
+	for my $name (sort keys %$all)
+	{
+		next if $name =~ /^(servers|token_lifetime|limit_\w+|retry_after|latency|row_time|automation)$/;
+		like($self, qr/\b$name\b/, "$name is tested");
+	}
+}
 
 # --- mistakes on the command line
 for my $bad (['--set', 'nosuch=1'], ['--set', 'missing_target=abc'], ['--profile', 'nosuch'], ['--nosuch'])
