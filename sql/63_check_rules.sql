@@ -54,7 +54,7 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT s.ordinal, c.target_column, c.kind, dvmig._base_type(c.result_type)::text, coalesce(mc.column_type, ''),
-		c.kind = 'parent' AND c.target_column = ANY (deferred), c.send, c.referenced_table, c.parent,
+		c.target_column = ANY (deferred), c.send, c.referenced_table, c.parent,
 		mc.column_name IS NOT NULL, mc.valid_for_create, mc.valid_for_update, mc.max_length,
 		mc.min_value, mc.max_value, mc.precision_digits, mc.max_size_kb,
 		(SELECT array_agg(o.choice_value ORDER BY o.choice_value)::text FROM dvmig.metadata_choice o

@@ -82,14 +82,14 @@ BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	in_keys := ARRAY(SELECT unnest(k.ordinals) FROM dvmig._check_keys($1, deferred) k);
 	SELECT string_agg(CASE m.kind
-			WHEN 'parent' THEN format('%s AS v%s, p%2$s.%I IS NOT NULL AS x%2$s, %s AS f%2$s, p%2$s.%3$I IS NOT NULL AND (p%2$s.action_flag = ''D'' OR p%2$s.processing_flag = ''E''%s) AS w%2$s',
+			WHEN 'parent' THEN format('%1$s AS v%2$s, p%2$s.%3$I IS NOT NULL AS x%2$s, %4$s AS f%2$s, p%2$s.%3$I IS NOT NULL AND (p%2$s.action_flag = ''D'' OR p%2$s.processing_flag = ''E''%5$s) AS w%2$s',
 				CASE WHEN m.n = ANY (in_keys) THEN m.value_sql ELSE 'NULL::uuid' END, m.n, p.source_key[1], m.filled_sql,
 				CASE WHEN u.sql IS NOT NULL THEN format(' OR b%s.k1 IS NOT NULL', m.n) END)
-			WHEN 'reference' THEN format('%s AS v%s, r%2$s.matches AS m%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
-			WHEN 'choice' THEN format('%s AS v%s, %s AS f%2$s', m.value_sql, m.n, m.filled_sql)
+			WHEN 'reference' THEN format('%1$s AS v%2$s, r%2$s.matches AS m%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
+			WHEN 'choice' THEN format('%1$s AS v%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
 			ELSE format('%s AS v%s', dvmig._check_value(m.kind, m.base_type, m.column_type, m.value_sql), m.n) END, ', ' ORDER BY m.n),
 		string_agg(concat_ws(' ', m.join_sql, 'LEFT JOIN (' || u.sql || ') b' || m.n || ' ON '
-			|| (SELECT string_agg(format('b%s.k%s = p%1$s.%I', m.n, i, k), ' AND ') FROM unnest(p.source_key) WITH ORDINALITY q(k, i))), ' ' ORDER BY m.n)
+			|| (SELECT string_agg(format('b%1$s.k%2$s = p%1$s.%3$I', m.n, i, k), ' AND ') FROM unnest(p.source_key) WITH ORDINALITY q(k, i))), ' ' ORDER BY m.n)
 	INTO outputs, joins
 	FROM dvmig._check_maps($1, deferred) m
 	LEFT JOIN dvmig.migration_table p ON p.staging = m.parent
@@ -123,6 +123,7 @@ DECLARE
 	sample_sql text;
 	bad text;
 	ranked text;
+	failing text;
 	ranks text;
 	fills text;
 	counted text[];
@@ -132,7 +133,8 @@ BEGIN
 	SELECT format('dvmig._first_keys(%s, %s, %s)', k.sort_sql, k.label_sql, samples) INTO sample_sql
 	FROM dvmig._key_sql(string_to_array(keys, ', '), 'q') k;
 	rules := (SELECT coalesce(jsonb_agg(to_jsonb(r) || jsonb_build_object('counted', 'c' || r.nth) ORDER BY r.nth), '[]') FROM dvmig._check_rules($1, deferred) r);
-	bad := coalesce((SELECT string_agg('c' || (r ->> 'nth'), ' OR ') FROM jsonb_array_elements(rules) r WHERE r ->> 'severity' = 'error'), 'false');
+	SELECT coalesce(string_agg('c' || (r ->> 'nth'), ' OR '), 'false'), coalesce(string_agg('c' || (r ->> 'nth'), ' OR ') FILTER (WHERE r ->> 'rule' <> 'parent_not_loaded'), 'false')
+	INTO bad, failing FROM jsonb_array_elements(rules) r WHERE r ->> 'severity' = 'error';
 	SELECT string_agg(format(', (NOT l AND (%s)) AS g%s', m.has_source_sql, m.n), '' ORDER BY m.n) INTO fills FROM dvmig._check_maps($1, deferred) m;
 
 	ranked := format('SELECT %s, l, o, id%s%s%s FROM (%s) q OFFSET 0', keys,
@@ -151,14 +153,16 @@ BEGIN
 	IF ranks IS NOT NULL THEN
 		ranked := format('SELECT q.*%s FROM (%s) q OFFSET 0', ranks, ranked);
 		rules := rules || dvmig._check_key_rules($1, deferred, bad);
-		bad := concat_ws(' OR ', bad, (SELECT string_agg(format('(%s)', r ->> 'counted'), ' OR ') FROM jsonb_array_elements(rules) r WHERE r ? 'ranked' AND r ->> 'severity' = 'error'));
+		ranks := (SELECT string_agg(format(' OR (%s)', r ->> 'counted'), '') FROM jsonb_array_elements(rules) r WHERE r ? 'ranked' AND r ->> 'severity' = 'error');
+		bad := concat(bad, ranks);
+		failing := concat(failing, ranks);
 	END IF;
 
 	rows_sql := format('SELECT %s FROM (%s) q WHERE NOT l AND (%s)', keys, ranked, bad);
 	counted := ARRAY(SELECT r ->> 'counted' FROM jsonb_array_elements(rules) WITH ORDINALITY q(r, i) ORDER BY i);
 	query_sql := format('SELECT jsonb_build_object(''rows'', count(*) FILTER (WHERE NOT l), ''inserts'', count(*) FILTER (WHERE NOT l AND o = ''I''), '
-		'''bad'', count(*) FILTER (WHERE NOT l AND (%s)), ''n'', to_jsonb(ARRAY[%s]::bigint[]), ''keys'', to_jsonb(ARRAY[%s]::jsonb[]), ''filled'', to_jsonb(ARRAY[%s]::bigint[]))::text FROM (%s) q',
-		bad, (SELECT string_agg(format('count(*) FILTER (WHERE %s)', c), ', ' ORDER BY i) FROM unnest(counted) WITH ORDINALITY u(c, i)),
+		'''bad'', count(*) FILTER (WHERE NOT l AND (%s)), ''failing'', count(*) FILTER (WHERE NOT l AND (%s)), ''n'', to_jsonb(ARRAY[%s]::bigint[]), ''keys'', to_jsonb(ARRAY[%s]::jsonb[]), ''filled'', to_jsonb(ARRAY[%s]::bigint[]))::text FROM (%s) q',
+		bad, failing, (SELECT string_agg(format('count(*) FILTER (WHERE %s)', c), ', ' ORDER BY i) FROM unnest(counted) WITH ORDINALITY u(c, i)),
 		CASE WHEN samples > 0 THEN (SELECT string_agg(format('to_jsonb(%s FILTER (WHERE %s))', sample_sql, c), ', ' ORDER BY i) FROM unnest(counted) WITH ORDINALITY u(c, i)) END,
 		(SELECT string_agg(format('count(*) FILTER (WHERE g%s)', m.n), ', ' ORDER BY m.n) FROM dvmig._check_maps($1, deferred) m), ranked);
 END

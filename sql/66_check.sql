@@ -171,7 +171,9 @@ AS $$
 		SELECT r.i, r.rule, (counted -> 'n' ->> (r.i - 1)::int)::bigint AS n, counted -> 'keys' -> (r.i - 1)::int AS sample_keys
 		FROM jsonb_array_elements(rules) WITH ORDINALITY r(rule, i)
 	), total AS (
-		SELECT (counted ->> 'rows')::bigint + sum((f ->> 'affected_rows')::bigint) AS wanted, (counted ->> 'bad')::bigint + sum((f ->> 'affected_rows')::bigint) AS bad
+		-- parked rows count neither way
+		SELECT ((counted ->> 'rows')::bigint - (counted ->> 'bad')::bigint + (counted ->> 'failing')::bigint + sum((f ->> 'affected_rows')::bigint))::bigint AS judged,
+			((counted ->> 'failing')::bigint + sum((f ->> 'affected_rows')::bigint))::bigint AS failing
 		FROM jsonb_array_elements(thrown || '[{"affected_rows": 0}]') f
 	), findings AS (
 		SELECT f.i, dvmig._check_finding(f.rule ->> 'severity', t.staging::text, f.rule ->> 'target_column', f.rule ->> 'rule', f.n, nullif(f.sample_keys, 'null'), f.rule ->> 'message', f.rule ->> 'hint') AS finding
@@ -184,10 +186,10 @@ AS $$
 		JOIN dvmig._check_maps(t.staging, deferred) c ON c.n = g.i
 		WHERE g.filled * 20 < (counted ->> 'rows')::bigint
 		UNION ALL
-		SELECT 2000, dvmig._check_finding('warning', t.staging::text, NULL, 'gate', w.bad::bigint, NULL,
-			format('%s of %s rows would fail or wait, which is over the gate of %s per cent', w.bad, w.wanted, m.gate),
+		SELECT 2000, dvmig._check_finding('warning', t.staging::text, NULL, 'gate', w.failing, NULL,
+			format('%s of %s rows would fail, which is over the gate of %s per cent', w.failing, w.judged, m.gate),
 			'A run would hold the tables that depend on this one.')
-		FROM total w WHERE w.bad * 100.0 > m.gate * w.wanted
+		FROM total w WHERE w.failing * 100.0 > m.gate * w.judged
 		  AND EXISTS (SELECT FROM dvmig.column_map c WHERE c.parent = t.staging AND c.staging <> t.staging)
 	)
 	SELECT coalesce(jsonb_agg(f.finding ORDER BY f.i), '[]') FROM findings f

@@ -133,6 +133,9 @@ BEGIN
 				RETURN NEXT dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
 					CASE WHEN shown > 0 OR SQLSTATE LIKE '42%' THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
 					'A run would fail here as well: correct the filter, the column maps or the privileges.');
+				-- none of its rows would be loaded
+				state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'thrown', NULL, 'missing',
+					dvmig._check_unloadable(t, NULL, 'true', false)));
 			END;
 		END LOOP;
 	END LOOP;
