@@ -34,12 +34,17 @@ typedef struct DvBatch
 	int			open_rows;		/* rows without a verdict */
 } DvBatch;
 
-/* A version of a staging row: what a verdict belongs to. */
+/*
+ * A version of a staging row: what a verdict belongs to. VACUUM FULL and CLUSTER
+ * move versions and keep their xmin, so that another row of the same load may
+ * then be where this one was: the file tells the two apart.
+ */
 typedef struct DvVersion
 {
 	ItemPointerData ctid;
 	TransactionId xmin;
 	Oid			tableoid;
+	Oid			filenode;		/* of the table or partition */
 } DvVersion;
 
 typedef struct DvRow

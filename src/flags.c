@@ -2,7 +2,7 @@
  * flags.c - processing flags on exactly the row version a verdict belongs to
  *
  * A verdict is about what was read. The UPDATE therefore names the version by
- * ctid, xmin and tableoid: a row that was edited in flight keeps its U. What
+ * ctid, xmin, table and file: a row that was edited in flight keeps its U. What
  * could not be flagged although its version is still there is remembered, so
  * that the next lap does not send it again.
  */
@@ -53,17 +53,19 @@ array_of(Datum *values, bool *nulls, int n, Oid type)
 	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, type, len, byval, align));
 }
 
-/* Parameters $1 ... $5: ctid, xmin, tableoid, flag, id. */
+/* Parameters $1 ... $6: ctid, xmin, tableoid, file, flag, id. */
+#define FLAG_ARRAYS	6
+
 static void
 flag_arrays(Flag *flags, int n, Oid *types, Datum *arrays)
 {
-	static const Oid element[5] = {TIDOID, XIDOID, OIDOID, TEXTOID, UUIDOID};
-	Datum	   *values[5];
+	static const Oid element[FLAG_ARRAYS] = {TIDOID, XIDOID, OIDOID, OIDOID, TEXTOID, UUIDOID};
+	Datum	   *values[FLAG_ARRAYS];
 	bool	   *nulls = palloc(sizeof(bool) * n);
 	bool	   *no_nulls = palloc0(sizeof(bool) * n);
 	int			i;
 
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < FLAG_ARRAYS; i++)
 	{
 		values[i] = palloc(sizeof(Datum) * n);
 		types[i] = get_array_type(element[i]);
@@ -75,16 +77,17 @@ flag_arrays(Flag *flags, int n, Oid *types, Datum *arrays)
 		values[0][i] = PointerGetDatum(&flags[i].version.ctid);
 		values[1][i] = TransactionIdGetDatum(flags[i].version.xmin);
 		values[2][i] = ObjectIdGetDatum(flags[i].version.tableoid);
-		values[3][i] = CStringGetTextDatum(flag);
-		values[4][i] = UUIDPGetDatum(&flags[i].id);
+		values[3][i] = ObjectIdGetDatum(flags[i].version.filenode);
+		values[4][i] = CStringGetTextDatum(flag);
+		values[5][i] = UUIDPGetDatum(&flags[i].id);
 		nulls[i] = !flags[i].has_id;
 	}
-	for (i = 0; i < 5; i++)
-		arrays[i] = array_of(values[i], i == 4 ? nulls : no_nulls, n, element[i]);
+	for (i = 0; i < FLAG_ARRAYS; i++)
+		arrays[i] = array_of(values[i], i == FLAG_ARRAYS - 1 ? nulls : no_nulls, n, element[i]);
 }
 
-#define FLAG_UNNEST "unnest($1, $2, $3, $4, $5) WITH ORDINALITY u(c, x, t, f, i, n)"
-#define FLAG_MATCH	"s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t"
+#define FLAG_UNNEST "unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY u(c, x, t, r, f, i, n)"
+#define FLAG_MATCH	"s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t AND pg_catalog.pg_relation_filenode(s.tableoid) = u.r"
 
 static void
 update_flags(const DvStep *step, Flag *flags, bool skip_locked, Oid *types, Datum *arrays)
@@ -102,7 +105,7 @@ update_flags(const DvStep *step, Flag *flags, bool skip_locked, Oid *types, Datu
 	else
 		sql = psprintf("UPDATE %s s SET processing_flag = u.f, dataverse_id = coalesce(u.i, s.dataverse_id)"
 					   " FROM " FLAG_UNNEST " WHERE " FLAG_MATCH " RETURNING u.n, s.processing_flag::pg_catalog.text", table);
-	dv_spi_run(sql, 5, types, arrays, NULL, SPI_OK_UPDATE_RETURNING);
+	dv_spi_run(sql, FLAG_ARRAYS, types, arrays, NULL, SPI_OK_UPDATE_RETURNING);
 	for (i = 0; i < SPI_processed; i++)
 	{
 		int			at = atoi(dv_spi_text((int) i, 1)) - 1;
@@ -121,7 +124,7 @@ find_versions(const DvStep *step, Flag *flags, Oid *types, Datum *arrays)
 
 	dv_spi_run(psprintf("SELECT u.n FROM " FLAG_UNNEST " JOIN %s s ON " FLAG_MATCH,
 						step->projection->staging_sql),
-			   5, types, arrays, NULL, SPI_OK_SELECT);
+			   FLAG_ARRAYS, types, arrays, NULL, SPI_OK_SELECT);
 	for (i = 0; i < SPI_processed; i++)
 		flags[atoi(dv_spi_text((int) i, 1)) - 1].there = true;
 }
@@ -129,8 +132,8 @@ find_versions(const DvStep *step, Flag *flags, Oid *types, Datum *arrays)
 static void
 set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 {
-	Oid			types[5];
-	Datum		arrays[5];
+	Oid			types[FLAG_ARRAYS];
+	Datum		arrays[FLAG_ARRAYS];
 	bool		all = true;
 	int			i;
 

@@ -8,10 +8,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "encode.h"
 #include "spi.h"
@@ -78,12 +80,27 @@ remember_keys(DvStep *step, const Datum *values)
 	step->last_keys = copy_keys(step->projection, values, step->key_context);
 }
 
+/* The file of a table that this transaction has read, and so has locked. */
+static Oid
+filenode_of(Oid table)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	Oid			filenode;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", table);
+	filenode = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
+	ReleaseSysCache(tuple);
+	return filenode;
+}
+
 static void
 read_version(DvRow *row, const Datum *values)
 {
 	row->version.ctid = *(ItemPointer) DatumGetPointer(values[DV_PROJ_CTID - 1]);
 	row->version.xmin = DatumGetTransactionId(values[DV_PROJ_XMIN - 1]);
 	row->version.tableoid = DatumGetObjectId(values[DV_PROJ_TABLEOID - 1]);
+	row->version.filenode = filenode_of(row->version.tableoid);
 }
 
 /* Seen too often in this run: its flag does not hold (a trigger resets it). */

@@ -1,0 +1,194 @@
+# DvMig::Held - runs whose requests hang, for tests of what goes on beside them
+#
+#   my $h = DvMig::Held->new(name => 'citizen');
+#   my $table = $h->scene(rows => 600);           # a migration of one table, Dataverse empty
+#   $h->hold(method => 'POST', path_contains => 'CreateMultiple');
+#   my $run = $h->start;                          # returns when requests hang
+#   $h->beside('VACUUM FULL', "VACUUM FULL $table");
+#   $h->release;                                  # what hangs is answered
+#   $h->ends($run, 'completed');
+#
+# A request that is held is answered when release() says so and not before:
+# what comes to its end in between did not wait for the network, however fast
+# or slow the machine is.
+package DvMig::Held;
+
+use strict;
+use warnings;
+
+use JSON::PP;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use DvMig;
+
+my $scenes = 0;
+
+# new(as for DvMig)
+sub new
+{
+	my ($class, %o) = @_;
+	my $t = DvMig->new(%o);
+
+	return bless { t => $t }, $class;
+}
+
+sub t { return $_[0]{t}; }
+sub sim { return $_[0]{t}->sim; }
+sub sql { my ($self, @rest) = @_; return $self->{t}->sql(@rest); }
+sub migration { return $_[0]{migration}; }
+sub table { return $_[0]{table}; }
+
+# scene(rows =>, db =>, prepare => SQL over %s): an empty Dataverse, a fresh
+# staging table of contacts and its migration; the table's name.
+sub scene
+{
+	my ($self, %o) = @_;
+	my $t = $self->{t};
+	my $n = ++$scenes;
+
+	$self->sim->sim('POST', 'reset');
+	if ($o{db})
+	{
+		$t->{db} = 'postgres';
+		$t->sql("CREATE DATABASE $o{db}");
+		$t->{db} = $o{db};
+		$t->sql('CREATE EXTENSION dvmig');
+		delete $t->{has_server};
+	}
+	$self->{migration} = "m$n";
+	$self->{table} = "people$n";
+	$self->{rows} = $o{rows} // 300;
+	$t->sql("CREATE TABLE $self->{table} (id int PRIMARY KEY, family text, city text, spare text)");
+	$t->sql(sprintf $o{prepare}, $self->{table}) if $o{prepare};
+	$t->migration($self->{migration}, tables => 'contact');
+	$t->sql(qq{
+		SELECT dvmig.add_table('m$n', '$self->{table}', 'contact', source_key => 'id', target_key => 'new_legacyid');
+		SELECT dvmig.map_column('$self->{table}', 'lastname', 'family');
+		SELECT dvmig.map_column('$self->{table}', 'address1_city', 'city')});
+	$self->load;
+	return $self->{table};
+}
+
+# load: the rows, all in one transaction.
+sub load
+{
+	my ($self) = @_;
+	$self->sql("INSERT INTO $self->{table} SELECT n, 'Family ' || n, 'City ' || n % 17, 'x' FROM generate_series(1, $self->{rows}) n");
+	return;
+}
+
+# hold(match): requests that match are not answered until release(). With
+# after => 1 they are carried out at once and only their answers wait.
+sub hold
+{
+	my ($self, %match) = @_;
+	my $after = delete $match{after};
+	my $nth = delete $match{nth} // 1;
+
+	%match = (method => 'POST', path_contains => 'CreateMultiple') unless %match;
+	$self->sim->fault({ match => \%match, do => 'hold', nth => $nth, count => 0, after => $after ? JSON::PP::true : JSON::PP::false });
+	return;
+}
+
+sub release { $_[0]->sim->sim('DELETE', 'fault'); return; }
+
+# held: how many requests hang. A request whose client has gone counts too.
+sub held { return $_[0]->sim->stats->{in_flight}; }
+
+# until(what, code): poll until it is true.
+sub until
+{
+	my ($self, $what, $code) = @_;
+	my $end = time() + ($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
+
+	until ($code->())
+	{
+		if (time() > $end)
+		{
+			fail("waiting until $what");
+			return 0;
+		}
+		sleep 0.02;
+	}
+	return 1;
+}
+
+# start(least =>, arguments =>): a run in the background, at least so many of its requests hanging.
+sub start
+{
+	my ($self, %o) = @_;
+	my $run = $self->{t}->start($self->{migration}, $o{arguments});
+
+	$self->until('requests hang', sub { $self->held >= ($o{least} // 1) });
+	return $run;
+}
+
+# beside(name, SQL): it comes to its end although requests hang; its result.
+sub beside
+{
+	my ($self, $name, $sql) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $before = $self->held;
+	my ($out, $err);
+	my $status = $self->{t}->node->psql($self->{t}{db}, $sql, stdout => \$out, stderr => \$err, on_error_stop => 1);
+
+	is($status, 0, $name) or diag $err;
+	ok($before > 0 && $self->held > 0, "$name: did not wait for the network");
+	return $out;
+}
+
+# worker(run): the row of pg_stat_activity of its worker, or undef.
+sub worker
+{
+	my ($self, $run) = @_;
+	return $self->{t}->rows("SELECT * FROM pg_stat_activity WHERE application_name = 'dvmig run $run' AND backend_type = 'dvmig worker'")->[0];
+}
+
+# gone(run): its worker ends.
+sub gone
+{
+	my ($self, $run, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	ok($self->until("the worker of run $run ends", sub { !$self->worker($run) }), $name // 'the worker ends');
+	return;
+}
+
+# ends(run, state): the row of run_history, once it has ended so.
+sub ends
+{
+	my ($self, $run, $state, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $row = $self->{t}->finish($run);
+
+	is($row->{state}, $state, $name // "the run is $state") or diag explain $row;
+	return $row;
+}
+
+# quiet: nothing hangs any more, also not what an ended worker had sent.
+sub quiet
+{
+	my ($self) = @_;
+
+	$self->release;
+	$self->until('nothing is in flight', sub { $self->held == 0 });
+	return;
+}
+
+# exact(name, 'staged/unprocessed/succeeded/failed/left out', options of DvMig::account):
+# figures and account of the scene, and nothing was created twice.
+sub exact
+{
+	my ($self, $name, $counts, %more) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	is($self->{t}->counts($self->{table}), $counts, "$name: figures");
+	subtest "$name: account" => sub {
+		$self->{t}->account($self->{migration},
+			$self->{table} => { lastname => 's.family', new_legacyid => 's.id::text', %{ delete $more{-fields} // {} } }, %more);
+	};
+	return;
+}
+
+1;
