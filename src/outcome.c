@@ -143,7 +143,8 @@ record_sql(DvStep *step)
 		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message)"
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
 		", pg_catalog.clock_timestamp(), u.\"dvmig message\" FROM %s"
-		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, operation = excluded.operation,"
+		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id,"
+		" operation = CASE WHEN excluded.pass = 'deferred' THEN x.operation ELSE excluded.operation END,"
 		" pass = CASE WHEN excluded.message = 'unchanged' THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
 		" run = excluded.run, recorded_at = excluded.recorded_at, message = excluded.message",
 		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
