@@ -179,10 +179,11 @@ BEGIN
 	WHERE pass <> 'delete' AND (pass <> 'deferred' OR m.target_column = ANY (deferred));
 
 	select_sql := format(
-		'SELECT s.%I, s.%I, s.%I, (CASE WHEN %s THEN ''D'' WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END)::"char", %s, '
+		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, coalesce(x.created_run, e.created_run), %s, x.pass IS NOT DISTINCT FROM ''deferred'', '
 		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL, CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
-		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', CASE WHEN pass = 'delete' THEN 'true' ELSE 'false' END,
+		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', CASE pass WHEN 'delete' THEN '''D''' WHEN 'deferred' THEN '''U'''
+			ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END,
 		id_sql, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,
 		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals));
 
