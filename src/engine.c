@@ -256,6 +256,17 @@ send_task(DvStep *step, DvTask *task)
 					task->path.data, task->body.data, task->body.len, headers, task);
 }
 
+/* Rows the next read may take: a run can be limited to so many of each table. */
+static int
+read_limit(const DvStep *step)
+{
+	int64		left = step->rc->max_rows - step->counters.rows_read;
+
+	if (step->rc->max_rows == 0 || strcmp(step->projection->pass, "deferred") == 0)
+		return step->pace.bulk_rows;
+	return (int) Max(0, Min(left, step->pace.bulk_rows));
+}
+
 /* Keep as many requests in flight as the service's pace allows. */
 static void
 fill(DvStep *step)
@@ -273,9 +284,11 @@ fill(DvStep *step)
 			send_task(step, task);
 		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX)
 			break;
+		else if (read_limit(step) == 0)
+			step->lap_done = true;
 		else
 		{
-			rows = dv_source_read(step, step->pace.bulk_rows, &n);
+			rows = dv_source_read(step, read_limit(step), &n);
 			if (n > 0)
 				dv_engine_queue_new(step, rows, n);
 			if (step->noutcomes >= RECORD_LOT)
