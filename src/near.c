@@ -8,6 +8,8 @@
 #include "utils/builtins.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
+
 PG_FUNCTION_INFO_V1(dv_name_distance);
 
 /* Longest text PostgreSQL's Levenshtein function takes, in characters. */
