@@ -59,6 +59,21 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._preview_each(regclass, int, text[], oid) IS 'preview row by row, telling of each that cannot be transformed why';
 
+-- _preview_some: all at once, which is quick; row by row where one throws.
+CREATE FUNCTION dvmig._preview_some(staging regclass, sample int, deferred text[], owner oid)
+RETURNS TABLE (source_key text, operation text, dataverse_id uuid, request text, remark text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY SELECT * FROM dvmig._preview_rows(staging, sample, deferred, owner);
+EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
+	OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
+	RETURN QUERY SELECT * FROM dvmig._preview_each(staging, sample, deferred, owner);
+END
+$$;
+COMMENT ON FUNCTION dvmig._preview_some(regclass, int, text[], oid) IS 'preview of a staging table whose rows may throw';
+
 CREATE FUNCTION dvmig._preview(caller oid, staging regclass, sample int)
 RETURNS TABLE (source_key text, operation text, dataverse_id uuid, request text, remark text)
 LANGUAGE plpgsql
@@ -82,12 +97,18 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('permission denied for table %s', $2);
 	END IF;
 	deferred := coalesce((SELECT w.deferred FROM dvmig._waves(m.migration_id) w WHERE w.staging = $2), '{}');
-	BEGIN
-		RETURN QUERY SELECT * FROM dvmig._preview_rows($2, greatest(sample, 0), deferred, m.owner);
-	EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
-		OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
-		RETURN QUERY SELECT * FROM dvmig._preview_each($2, greatest(sample, 0), deferred, m.owner);
-	END;
+	FOR source_key, operation, dataverse_id, request, remark IN
+		SELECT * FROM dvmig._preview_some($2, greatest(sample, 0), deferred, m.owner)
+	LOOP
+		-- a run reads references first; before that nothing is known of them
+		IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $2 AND c.kind = 'reference'
+			AND c.target_column = split_part(remark, ':', 1)
+			AND NOT EXISTS (SELECT FROM dvmig.reference r WHERE r.server = m.server AND r.table_name = c.referenced_table
+				AND r.match_on = array_to_string(c.match_on, ','))) THEN
+			remark := split_part(remark, ':', 1) || ': not looked up in Dataverse yet; dvmig.refresh_references() does';
+		END IF;
+		RETURN NEXT;
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION dvmig._preview(oid, regclass, int) IS 'what a run would send: see dvmig.preview()';
