@@ -142,7 +142,8 @@ judge_row(DvStep *step, DvTask *task, DvRow *row, const DvVerdict *v, const DvHt
 		case DV_DONE:
 			if (row->wire.id[0] == '\0')
 			{
-				/* Created, but the answer did not say under which id. */
+				/* Created, but not said for sure under which id: read by key. */
+				row->written = true;
 				put_in_doubt(s, row);
 				break;
 			}
@@ -278,7 +279,8 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, Sorted *s)
 	else
 		dv_wire_batch_reply(&w, wire_rows(task), task->n, v, ids);
 
-	for (i = 0; i < task->n; i++)
+	/* The order of the ids of a bulk message is not documented: with one row it is. */
+	for (i = 0; i < task->n && (task->stage == DV_STAGE_EACH || task->n == 1); i++)
 		if (v[i].kind == DV_DONE && ids[i][0] != '\0' && task->rows[i]->wire.id[0] == '\0')
 			dv_engine_set_id(task->rows[i], ids[i]);
 
@@ -420,7 +422,7 @@ judge_found(DvStep *step, DvRow *row, const DvWireFound *found, Sorted *s, Times
 			if (!found->found)
 				create_missing(step, row, s, wait_until);
 			else if (row->unknown_since != 0)
-				dv_outcome_success(step, row, "settled: found after an unanswered request");
+				dv_outcome_success(step, row, row->written ? NULL : "settled: found after an unanswered request");
 			else
 				record_exists(step, row, found);
 			break;

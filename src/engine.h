@@ -60,6 +60,7 @@ typedef struct DvRow
 	unsigned char hash[16];
 	bool		has_hash;
 	bool		owes;			/* a deferred pass will follow */
+	bool		written;		/* created, its id is still to be read by key */
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */
 	int			attempts;

@@ -1,0 +1,57 @@
+# Ids that Dataverse makes: rows are known by an alternate key, also when
+# their outcomes were forgotten or an answer was lost
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use DvMig;
+
+for my $profile (qw(strict lenient odd))
+{
+	my $t = DvMig->new(profile => $profile, name => "platform_$profile");
+
+	$t->sql(q{
+		CREATE SCHEMA staging;
+		CREATE TABLE staging.customers (customer_id int PRIMARY KEY, company_name text, code text);
+		INSERT INTO staging.customers
+			SELECT n, 'Company ' || n, format($$%s/O'Brien & Söhne: "%s" *+?%%\\$$, n, n) FROM generate_series(1, 400) n;
+		UPDATE staging.customers SET code = NULL WHERE customer_id = 400});
+	$t->migration('m', tables => 'account');
+	$t->sql(q{ALTER DATABASE postgres SET dvmig.settle_time = '300ms'});
+	$t->sql(q{
+		SELECT dvmig.add_table('m', 'staging.customers', 'account', source_key => 'customer_id', ids => 'platform');
+		SELECT dvmig.map_column('staging.customers', 'name', 'company_name')});
+
+	is($t->run('m')->{state}, 'failed', "$profile: without a mapped alternate key the run does not begin");
+	is($t->counts('staging.customers'), '400/400/0/0/0', "$profile: and no row changes its flag");
+	$t->sql(q{SELECT dvmig.map_column('staging.customers', 'new_legacyid', 'code')});
+
+	# One answer is lost after its commit, one request before it.
+	$t->sim->fault({ match => { path_contains => 'CreateMultiple', nth => 1, count => 1 }, do => 'reset_after' });
+	is($t->run('m')->{state}, 'completed', "$profile: the run completes");
+	is($t->counts('staging.customers'), '400/0/399/1/0', "$profile: all but the row without a key succeed");
+	is($t->sql('SELECT error_class, error_column FROM staging.customers_error'), 'transform|new_legacyid',
+		"$profile: which says so");
+	my @records = grep { ($_->{new_legacyid} // '') =~ /Brien/ } @{ $t->sim->export('accounts') };
+	is(scalar @records, 399, "$profile: every record exists once");
+	my %ids = map { $_->{new_legacyid} => $_->{accountid} } @records;
+	my @wrong = grep { $ids{ $_->{code} } ne $_->{dataverse_id} }
+		@{ $t->rows(q{SELECT code, dataverse_id FROM staging.customers WHERE processing_flag = 'P'}) };
+	is(scalar @wrong, 0, "$profile: and each row has its record's id");
+
+	# Everything is forgotten: the records are found by their key.
+	$t->sql(q{
+		TRUNCATE staging.customers_success;
+		UPDATE staging.customers SET processing_flag = 'U', dataverse_id = NULL, company_name = company_name || '!' WHERE code IS NOT NULL});
+	is($t->run('m')->{state}, 'completed', "$profile: a run over forgotten rows completes");
+	is($t->counts('staging.customers'), '400/0/399/1/0', "$profile: they all succeed");
+	@records = grep { ($_->{new_legacyid} // '') =~ /Brien/ } @{ $t->sim->export('accounts') };
+	is(scalar @records, 399, "$profile: no record is doubled");
+	is(scalar(grep { $_->{name} !~ /!$/ } @records), 0, "$profile: and each has the new content");
+}
+
+done_testing();
