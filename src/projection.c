@@ -22,12 +22,23 @@ keep_text(MemoryContext context, int row, int column)
 	return value ? MemoryContextStrdup(context, value) : NULL;
 }
 
+/* Schema and name of a table of the user's, which may have been dropped. */
 static char *
-qualified_name(MemoryContext context, Oid relid)
+qualified_name(MemoryContext context, Oid relid, const char *staging)
 {
-	return MemoryContextStrdup(context,
-							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-														  get_rel_name(relid)));
+	char	   *name = get_rel_name(relid);
+	char	   *schema = name ? get_namespace_name(get_rel_namespace(relid)) : NULL;
+
+	if (schema == NULL && staging == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("staging table with OID %u does not exist", relid)));
+	if (schema == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("an outcome table of staging table %s does not exist", staging),
+				 errhint("Take the staging table out with dvmig.drop_table() and add it again; what was loaded is found by its ids.")));
+	return MemoryContextStrdup(context, quote_qualified_identifier(schema, name));
 }
 
 /* Target table, its bulk messages, the outcome tables, the key columns. */
@@ -57,8 +68,8 @@ load_table(DvProjection *p, MemoryContext context)
 	p->wire.primary_id = keep_text(context, 0, 3);
 	p->create_multiple = strcmp(dv_spi_text(0, 4), "t") == 0;
 	p->update_multiple = strcmp(dv_spi_text(0, 5), "t") == 0;
-	p->success_sql = qualified_name(context, atooid(dv_spi_text(0, 6)));
-	p->error_sql = qualified_name(context, atooid(dv_spi_text(0, 7)));
+	p->success_sql = qualified_name(context, atooid(dv_spi_text(0, 6)), p->staging_sql);
+	p->error_sql = qualified_name(context, atooid(dv_spi_text(0, 7)), p->staging_sql);
 	p->on_exists = keep_text(context, 0, 8);
 
 	source_key = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
@@ -202,7 +213,7 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 
 	p->staging = staging;
 	p->pass = MemoryContextStrdup(context, pass);
-	p->staging_sql = qualified_name(context, staging);
+	p->staging_sql = qualified_name(context, staging, NULL);
 	p->wire.api_path = api_path;
 	p->wire.api_url = api_url;
 	p->wire.part_headers = "";
