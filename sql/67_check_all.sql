@@ -52,14 +52,14 @@ BEGIN
 	SELECT string_agg('k' || i, ', ' ORDER BY i), string_agg('p' || i, ', ' ORDER BY i) INTO own, up FROM generate_series(1, cardinality(t.source_key)) i;
 	FOR c IN SELECT cm.target_column, cm.expression_sql FROM dvmig.column_map cm WHERE cm.staging = t.staging AND cm.parent = t.staging LOOP
 		r := dvmig._query_as(m.owner, format(
-			'WITH RECURSIVE edge AS MATERIALIZED (SELECT %1$s AS sort_key, %2$s AS label, %3$s FROM %4$s s WHERE %5$s AND %6$s), '
+			'WITH RECURSIVE edge AS MATERIALIZED (SELECT * FROM (SELECT %1$s AS sort_key, %2$s AS label, %3$s FROM %4$s s WHERE %5$s OFFSET 0) q WHERE %6$s), '
 			'reached AS (SELECT %7$s FROM edge e WHERE NOT EXISTS (SELECT FROM edge o WHERE (%8$s) = (%9$s)) '
 			'UNION ALL SELECT %10$s FROM reached r JOIN edge e ON (%8$s) = (%11$s)) '
 			'SELECT jsonb_build_object(''n'', count(*), ''keys'', to_jsonb(dvmig._first_keys(e.sort_key, e.label, %12$s))) FROM edge e WHERE NOT EXISTS (SELECT FROM reached r WHERE (%10$s) = (%11$s))',
 			k.sort_sql, k.label_sql,
 			(SELECT string_agg(format('s.%I AS k%s, (%s) AS p%2$s', n, i, e), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
 			t.staging, dvmig._check_scope(t.staging, false, thrown),
-			(SELECT string_agg(format('(%s) IS NOT NULL', e), ' AND ') FROM unnest(c.expression_sql) e),
+			(SELECT string_agg(format('p%s IS NOT NULL', i), ' AND ') FROM generate_series(1, cardinality(t.source_key)) i),
 			own, regexp_replace(up, 'p', 'e.p', 'g'), regexp_replace(own, 'k', 'o.k', 'g'), regexp_replace(own, 'k', 'e.k', 'g'), regexp_replace(own, 'k', 'r.k', 'g'), samples))::jsonb;
 		IF (r ->> 'n')::bigint > 0 THEN
 			RETURN NEXT dvmig._check_finding('warning', t.staging::text, c.target_column, 'loop', (r ->> 'n')::bigint, nullif(r -> 'keys', 'null'),
