@@ -14,8 +14,8 @@ my $t = DvMig->new(name => 'reading');
 
 $t->sql(q{
 	CREATE SCHEMA staging;
-	CREATE TABLE staging.customers (customer_id int PRIMARY KEY, company_name text);
-	INSERT INTO staging.customers SELECT n, 'Company ' || n FROM generate_series(1, 8000) n});
+	CREATE TABLE staging.customers (customer_id int PRIMARY KEY, company_name text, filler text);
+	INSERT INTO staging.customers SELECT n, 'Company ' || n, repeat('x', 1500) FROM generate_series(1, 12000) n});
 $t->migration('m', tables => 'account');
 $t->sql(q{
 	SELECT dvmig.add_table('m', 'staging.customers', 'account', source_key => 'customer_id');
@@ -31,8 +31,8 @@ my $scans = q{SELECT pg_stat_force_next_flush(); SELECT seq_scan FROM pg_stat_us
 my $before = $t->sql($scans);
 my $run = $t->run('m', q{resend => true});
 is($run->{state}, 'completed', 'the second run completes');
-is($run->{rows_sent}, 8000, 'and sends every row');
-cmp_ok($run->{requests}, '>=', 8, 'in several requests');
+is($run->{rows_sent}, 12000, 'and sends every row');
+cmp_ok($run->{requests}, '>=', 12, 'in several requests');
 my $after;
 for (1 .. 100)
 {
@@ -42,7 +42,7 @@ for (1 .. 100)
 }
 $before =~ s/\s//g;
 $after =~ s/\s//g;
-cmp_ok($after - $before, '<', $run->{requests}, 'without a scan of the table for every batch');
-is($t->counts('staging.customers'), '8000/0/8000/0/0', 'all rows succeeded');
+cmp_ok($after - $before, '<=', 4, 'and scans the table to count its rows, not for its batches');
+is($t->counts('staging.customers'), '12000/0/12000/0/0', 'all rows succeeded');
 
 done_testing();
