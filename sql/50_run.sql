@@ -7,7 +7,7 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_launch';
 COMMENT ON FUNCTION dvmig._launch(bigint, oid) IS 'register the background worker of a run; an error where max_worker_processes is used up';
 
 CREATE FUNCTION dvmig._run_alive(run bigint) RETURNS bool
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_run_alive';
+LANGUAGE c STRICT COST 1000 AS 'MODULE_PATHNAME', 'dv_run_alive';
 COMMENT ON FUNCTION dvmig._run_alive(bigint) IS 'does a worker hold the lock of this run?';
 
 -- _apply_gate: hold what depends on a table that failed, or failed too often.
@@ -91,15 +91,25 @@ COMMENT ON FUNCTION dvmig._run_references(bigint) IS 'keys of existing records t
 
 -- --------------------------------------------------------------------- starting
 
--- _settle_dead_runs: runs whose worker is gone without saying so.
+-- _settle_dead_runs: runs whose worker is gone without saying so. A worker
+-- holds its run's lock from its first moment on, so that only one that has yet
+-- to begin gets some time. Called by all who look at runs: it waits for nobody.
 CREATE FUNCTION dvmig._settle_dead_runs() RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	UPDATE dvmig.run_history SET state = 'interrupted', ended_at = clock_timestamp(), pid = NULL, in_flight = 0,
-		message = coalesce(message || '; ', '') || 'the worker ended without finishing; the next run settles what is in doubt'
-	WHERE state IN ('starting', 'running', 'stopping') AND NOT dvmig._run_alive(run)
-	  AND started_at < now() - interval '5 seconds'
+BEGIN
+	IF current_setting('transaction_read_only')::bool THEN
+		RETURN;		-- a look from a standby or a read-only transaction
+	END IF;
+	UPDATE dvmig.run_history h SET state = 'interrupted', ended_at = clock_timestamp(), pid = NULL, in_flight = 0,
+		message = coalesce(h.message || '; ', '') || 'the worker ended without finishing; the next run settles what is in doubt'
+	FROM (SELECT d.run FROM dvmig.run_history d
+		WHERE d.state IN ('starting', 'running', 'stopping') AND NOT dvmig._run_alive(d.run)
+		  AND (d.state <> 'starting' OR d.started_at < clock_timestamp() - interval '15 seconds')
+		FOR UPDATE SKIP LOCKED) dead
+	WHERE h.run = dead.run;
+END
 $$;
 COMMENT ON FUNCTION dvmig._settle_dead_runs() IS 'mark runs as interrupted whose worker is gone';
 
@@ -135,6 +145,8 @@ DECLARE
 	busy record;
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
+	-- Two who start at once do so one after the other, and the second is refused.
+	PERFORM FROM dvmig.migration g WHERE g.migration_id = m.migration_id FOR NO KEY UPDATE;
 	PERFORM dvmig._settle_dead_runs();
 	SELECT h.run, t.staging INTO busy
 	FROM dvmig.run_history h JOIN dvmig.run_table t USING (run)
@@ -163,6 +175,8 @@ BEGIN
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	VALUES (pg_get_userbyid(caller), m.name, 'start', new_run::text,
 		(SELECT h.options FROM dvmig.run_history h WHERE h.run = new_run));
+	-- planning may have taken long; the worker's time to begin counts from here
+	UPDATE dvmig.run_history h SET started_at = clock_timestamp() WHERE h.run = new_run;
 	PERFORM dvmig._launch(new_run, m.owner);
 	RETURN new_run;
 END
