@@ -271,10 +271,10 @@ read_limit(const DvStep *step)
 static void
 fill(DvStep *step)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	DvRunContext *rc = step->rc;
+	TimestampTz now;
 
-	while (!rc->stopping && dv_pace_may_send(&rc->pace, step->in_flight, now))
+	while (now = GetCurrentTimestamp(), !rc->stopping && dv_pace_may_send(&rc->pace, step->in_flight, now))
 	{
 		DvTask	   *task = ready_task(step, now);
 		DvRow	  **rows;
@@ -282,7 +282,7 @@ fill(DvStep *step)
 
 		if (task != NULL)
 			send_task(step, task);
-		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX)
+		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX || step->read_after > now)
 			break;
 		else if (read_limit(step) == 0)
 			step->lap_done = true;
@@ -317,6 +317,28 @@ drop_queue(DvStep *step)
 	}
 }
 
+bool
+dv_engine_stop_overdue(const DvRunContext *rc)
+{
+	return rc->stop_by != 0 && GetCurrentTimestamp() >= rc->stop_by;
+}
+
+/* The run stops: nothing more is sent, and answers are waited for so long and no longer. */
+static void
+wind_up(DvStep *step)
+{
+	DvRunContext *rc = step->rc;
+
+	drop_queue(step);
+	if (step->in_flight == 0 || !dv_engine_stop_overdue(rc))
+		return;
+	if (rc->message == NULL)
+		rc->message = MemoryContextStrdup(rc->context, "some requests had no answer within dvmig.stop_timeout; the next run asks which of their rows arrived");
+	dv_session_abandon(rc->session);
+	step->in_flight = 0;
+	step->unsettled = true;
+}
+
 /*
  * One lap over the table: until all it took has a verdict. What a turn of the
  * loop allocates in the current context is given back at its end; all that
@@ -335,7 +357,7 @@ run_lap(DvStep *step)
 		dv_worker_tick(step);
 		fill(step);
 		if (step->rc->stopping)
-			drop_queue(step);
+			wind_up(step);
 		if (step->noutcomes > 0 && (step->in_flight == 0 || step->noutcomes >= RECORD_LOT))
 			dv_outcome_record(step);
 		if (step->in_flight == 0 && dlist_is_empty(&step->queue) &&

@@ -137,6 +137,7 @@ typedef struct DvRunContext
 	MemoryContext context;
 	DvCounters	total;
 	bool		stopping;		/* asked to stop, or failed */
+	TimestampTz stop_by;		/* when a stopping run ends without replies; 0 = not stopping */
 	bool		failed;
 	char	   *message;		/* why it failed, or what it waits for */
 	TimestampTz last_good;		/* last answer that was not an outage */
@@ -163,6 +164,7 @@ typedef struct DvStep
 	MemoryContext key_context;	/* of last_keys */
 	Datum	   *last_keys;
 	int			lap;
+	TimestampTz read_after;		/* a user locked the table: not before this */
 	int			read_limit;		/* cap on the next read while looking for a bad row; 0 = none */
 	Size		row_bytes;		/* average JSON of a row, to bound a read's memory */
 	TupleDesc	desc;			/* of the projection, as the appender was built for */
@@ -200,8 +202,9 @@ typedef struct DvStep
  * Read and transform the next batch in a transaction of its own. Returns the
  * rows to send, their count in *n: none, where all had a verdict that needs no
  * request (unchanged, faults: they are among the step's outcomes), where all
- * wait for parents, or where the lap is over (step->lap_done). An error that
- * no row is to blame for is left in step->error.
+ * wait for parents, where a user locks the table (step->read_after), or where
+ * the lap is over (step->lap_done). An error that no row is to blame for is
+ * left in step->error.
  */
 extern DvRow **dv_source_read(DvStep *step, int limit, int *n);
 extern void dv_source_rewind(DvStep *step);
@@ -230,6 +233,9 @@ extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
 
 /* Is this read a $batch of queries, because a row has no id yet? */
 extern bool dv_engine_finds_each(const DvTask *task);
+
+/* Has a stopping run used up dvmig.stop_timeout? */
+extern bool dv_engine_stop_overdue(const DvRunContext *rc);
 
 /* End the run: nothing new is sent, replies on their way are recorded. */
 extern void dv_engine_fail_run(DvStep *step, const char *message);

@@ -11,18 +11,13 @@
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "flags.h"
 #include "spi.h"
-
-/* Longest wait for a row lock that a user holds, in milliseconds. */
-#define LOCK_WAIT	"200"
 
 /* One flag to set. */
 typedef struct Flag
@@ -137,8 +132,6 @@ set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 	bool		all = true;
 	int			i;
 
-	if (!skip_locked && (LockTimeout == 0 || LockTimeout > atoi(LOCK_WAIT)))
-		set_config_option("lock_timeout", LOCK_WAIT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	flag_arrays(flags, n, types, arrays);
 	update_flags(step, flags, skip_locked, types, arrays);
 	for (i = 0; i < n; i++)
@@ -214,14 +207,17 @@ set_one(DvStep *step, Flag *flag)
 	PG_TRY();
 	{
 		dv_spi_begin("dvmig: setting a flag");
+		dv_spi_wait_briefly();
 		set_flags(step, flag, 1, true);
 		dv_spi_commit(true);
 		dv_flags_committed(step);
 	}
 	PG_CATCH();
 	{
-		FreeErrorData(dv_spi_abort(context));
-		remember(step, flag, false);
+		ErrorData  *error = dv_spi_abort(context);
+
+		remember(step, flag, dv_spi_is_contention(error));
+		FreeErrorData(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);

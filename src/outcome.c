@@ -12,6 +12,8 @@
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -23,6 +25,12 @@
 
 /* Tries of a transaction that lost a deadlock or a lock. */
 #define RECORD_TRIES	10
+
+/* Pause between tries while a user locks a table, in milliseconds. */
+#define LOCK_PAUSE_MS	100
+
+/* Why a run does not go on, for dvmig.progress. */
+#define LOCKED	"another session holds a lock on the staging table or its outcome tables"
 
 struct DvRecordSql
 {
@@ -377,6 +385,7 @@ try_record(DvStep *step, DvFlagMode mode)
 	{
 		dv_spi_begin("dvmig: recording outcomes");
 		dv_spi_follow_indexes();
+		dv_spi_wait_briefly();
 		record_rows(step);
 		dv_flags_set(step, mode);
 		dv_spi_commit(true);
@@ -389,14 +398,6 @@ try_record(DvStep *step, DvFlagMode mode)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	return error;
-}
-
-/* Worth another try: deadlock, serialization failure, lock not available. */
-static bool
-is_contention(const ErrorData *error)
-{
-	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_SERIALIZATION_FAILURE) ||
-		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
 /* Raised by the user's triggers, constraints or policies on the flag. */
@@ -437,27 +438,74 @@ count_outcomes(DvStep *step)
 	MemoryContextReset(step->outcome_context);
 }
 
+/* The verdicts cannot be recorded: their rows stay as they are, to be settled by the next run. */
+static void
+give_up(DvStep *step)
+{
+	int			i;
+
+	step->unsettled = true;
+	for (i = 0; i < step->noutcomes; i++)
+		dv_engine_release_row(step, step->outcomes[i].row);
+	step->noutcomes = 0;
+	MemoryContextReset(step->outcome_context);
+}
+
+/*
+ * Somebody holds a lock on a table, longer than we wait in a transaction: wait
+ * outside of one. False where the run was told to stop and its time is over.
+ */
+static bool
+wait_for_user(DvStep *step)
+{
+	DvRunContext *rc = step->rc;
+
+	strlcpy(rc->waiting, LOCKED, sizeof(rc->waiting));
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS, PG_WAIT_EXTENSION);
+	dv_worker_tick(step);
+	return !dv_engine_stop_overdue(rc);
+}
+
+/* One way or another; false where it was given up. */
+static bool
+record_somehow(DvStep *step, DvFlagMode *mode)
+{
+	int			tries = 0;
+
+	for (;;)
+	{
+		ErrorData  *error = try_record(step, *mode);
+
+		if (error == NULL)
+			return true;
+		if (dv_spi_is_contention(error) && *mode == DV_FLAGS_TOGETHER)
+			*mode = DV_FLAGS_SKIP_LOCKED;
+		else if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		{
+			if (!wait_for_user(step))
+				return false;
+		}
+		else if (is_refusal(error) && *mode != DV_FLAGS_NONE)
+			*mode = DV_FLAGS_NONE;
+		else if (!dv_spi_is_contention(error) || tries++ >= RECORD_TRIES)
+			ReThrowError(error);
+	}
+}
+
 void
 dv_outcome_record(DvStep *step)
 {
 	DvFlagMode	mode = DV_FLAGS_TOGETHER;
-	int			tries = 0;
 
 	if (step->noutcomes == 0)
 		return;
-	for (;;)
+	if (!record_somehow(step, &mode))
 	{
-		ErrorData  *error = try_record(step, mode);
-
-		if (error == NULL)
-			break;
-		if (is_contention(error) && tries++ < RECORD_TRIES)
-			mode = DV_FLAGS_SKIP_LOCKED;
-		else if (is_refusal(error) && mode != DV_FLAGS_NONE)
-			mode = DV_FLAGS_NONE;
-		else
-			ReThrowError(error);
+		give_up(step);
+		return;
 	}
+	if (strcmp(step->rc->waiting, LOCKED) == 0)
+		step->rc->waiting[0] = '\0';
 	if (mode == DV_FLAGS_NONE)
 		dv_flags_set_singly(step);
 	count_outcomes(step);

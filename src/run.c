@@ -120,8 +120,19 @@ signal_stop(void)
 {
 	pid_t		pid;
 
-	if (last_worker != NULL && GetBackgroundWorkerPid(last_worker, &pid) == BGWH_STARTED)
-		kill(pid, SIGUSR2);
+	if (last_worker == NULL)
+		return;
+	switch (GetBackgroundWorkerPid(last_worker, &pid))
+	{
+		case BGWH_STARTED:
+			kill(pid, SIGUSR2);
+			break;
+		case BGWH_NOT_YET_STARTED:
+			TerminateBackgroundWorker(last_worker);
+			break;
+		default:
+			break;
+	}
 }
 
 /* What wait_look() told; strings live in the caller's context. */

@@ -20,11 +20,15 @@
 #include "runstate.h"
 #include "spi.h"
 
-/* Begin a transaction as the extension's owner. */
+/*
+ * Begin a transaction as the extension's owner. It runs no user's code, so that
+ * the time-outs that the owner of the migration sets himself are not for it.
+ */
 static DvSwitch
 begin(const char *activity)
 {
 	dv_spi_begin(activity);
+	dv_spi_no_timeouts();
 	return dv_call_become_extension_owner();
 }
 
@@ -128,23 +132,47 @@ dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 	return there;
 }
 
-/* Rows the step has before it, counted with the owner's rights. */
+/* Rows the step has before it, with the owner's rights; -1 while a user locks the table. */
+static int64
+rows_before(DvStep *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int64 rows = -1;
+
+	PG_TRY();
+	{
+		bool		isnull;
+
+		dv_spi_begin("dvmig: counting rows");
+		dv_spi_wait_briefly();
+		dv_spi_run(psprintf("SELECT count(*) FROM (%s) s", step->projection->inner_sql), 0, NULL, NULL, NULL, SPI_OK_SELECT);
+		rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		dv_spi_commit(true);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = dv_spi_abort(step->context);
+
+		if (!dv_spi_is_contention(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return rows;
+}
+
 static void
 count_rows(DvStep *step, const DvStepPlan *plan)
 {
+	int64		rows = rows_before(step);
 	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
 	Datum		values[4] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
-	CStringGetTextDatum(plan->pass), (Datum) 0};
-	int64		rows;
-	bool		isnull;
+	CStringGetTextDatum(plan->pass), Int64GetDatum(rows)};
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: counting rows");
-	dv_spi_run(psprintf("SELECT count(*) FROM (%s) s", step->projection->inner_sql), 0, NULL, NULL, NULL, SPI_OK_SELECT);
-	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	dv_spi_commit(true);
-
-	values[3] = Int64GetDatum(rows);
+	if (rows < 0)
+		return;
 	before = begin("dvmig: counting rows");
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
 			   4, types, values, NULL, SPI_OK_UPDATE);
@@ -292,20 +320,58 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	}
 }
 
-bool
-dv_runstate_mirror(DvStep *step)
+/* One try to mirror; throws 55P03 where a user holds a lock on our rows. */
+static bool
+mirror(DvStep *step)
 {
-	DvRunContext *rc = step->rc;
 	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(rc->run)};
+	Datum		values[1] = {Int64GetDatum(step->rc->run)};
 	DvSwitch	before = begin("dvmig: mirroring progress");
 	bool		stop;
 	DvStepPlan	plan = {.name = step->projection->table_name,.pass = step->projection->pass};
 
+	dv_spi_wait_briefly();
 	store_figures(step, &plan);
-	store_run_figures(rc, step);
+	store_run_figures(step->rc, step);
 	stop = dv_spi_run("SELECT stop_requested FROM dvmig.run_history WHERE run = $1 AND NOT stop_requested",
 					  1, types, values, NULL, SPI_OK_SELECT) == 0;
+	commit(before, true);
+	return stop;
+}
+
+bool
+dv_runstate_mirror(DvStep *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool stop = false;
+
+	PG_TRY();
+	{
+		stop = mirror(step);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = dv_spi_abort(step->rc->context);
+
+		/* Requests are on their way: the figures can wait, they cannot. */
+		if (!dv_spi_is_contention(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return stop;
+}
+
+bool
+dv_runstate_stop_requested(DvRunContext *rc)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	DvSwitch	before = begin("dvmig: looking for a stop");
+	bool		stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND stop_requested",
+								  1, types, values, NULL, SPI_OK_SELECT) > 0;
+
 	commit(before, true);
 	return stop;
 }

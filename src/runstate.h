@@ -44,6 +44,9 @@ extern void dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const Err
 /* Mirror live figures; true when the run is asked to stop. */
 extern bool dv_runstate_mirror(DvStep *step);
 
+/* Is the run asked to stop? For when there is no step to mirror. */
+extern bool dv_runstate_stop_requested(DvRunContext *rc);
+
 /* Final state, figures and message of the run. */
 extern void dv_runstate_finish(DvRunContext *rc);
 

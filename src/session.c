@@ -40,6 +40,11 @@
 /* After a failed login the next one waits, or every request would try anew. */
 #define TOKEN_RETRY_MS		2000
 
+/* How often dv_session_idle is called at least while an answer is waited for. */
+#define IDLE_MS	100
+
+void		(*dv_session_idle) (void) = NULL;
+
 /* A request as it was handed in. */
 typedef struct DvPending
 {
@@ -475,10 +480,13 @@ dv_session_poll(DvSession *session, long timeout_ms, void **owner)
 			break;
 		}
 		left = timeout_ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-		reply = dv_http_poll(session->http, Max(left, 0), &http_owner);
-		if (reply == NULL)
+		reply = dv_http_poll(session->http, Max(0, Min(left, IDLE_MS)), &http_owner);
+		if (reply != NULL)
+			session_sort(session, reply, http_owner);
+		else if (left <= IDLE_MS || MyLatch->is_set)
 			break;
-		session_sort(session, reply, http_owner);
+		else if (dv_session_idle != NULL)
+			dv_session_idle();
 	}
 	MemoryContextSwitchTo(old);
 	return result;

@@ -41,6 +41,12 @@ extern void dv_session_send(DvSession *session, const char *method, const char *
 extern int	dv_session_in_flight(DvSession *session);
 
 /*
+ * What a process has to look after while it waits for an answer, without a
+ * transaction; NULL where there is nothing. It may throw.
+ */
+extern void (*dv_session_idle) (void);
+
+/*
  * Next finished reply, or NULL after timeout_ms (waits interruptibly). Tokens
  * are handled inside: a request refused by 401 is sent again once with a new
  * token; a second 401 is handed over. When no token can be had, the reply has

@@ -14,12 +14,16 @@
 #include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "encode.h"
 #include "spi.h"
 
 /* JSON of one read at most: bounds memory whatever the rows hold. */
 #define READ_BYTES_MAX		(16 * 1024 * 1024)
+
+/* Pause before the table is read again that a user locks, in milliseconds. */
+#define LOCK_PAUSE_MS		100
 
 /* A row answered this often in one run does not keep its flag: leave it. */
 #define ANSWERS_MAX			3
@@ -332,6 +336,7 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 
 		dv_spi_begin("dvmig: reading staging rows");
 		dv_spi_follow_indexes();
+		dv_spi_wait_briefly();
 		sql = dv_projection_query(step->projection, step->last_keys != NULL, limit, false);
 		if (SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "reading staging rows did not answer a result");
@@ -382,6 +387,13 @@ dv_source_read(DvStep *step, int limit, int *n)
 			else
 				step->read_limit = ask / 2;
 			FreeErrorData(error);
+		}
+		else if (dv_spi_is_contention(error))
+		{
+			/* replies come in meanwhile */
+			step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+			FreeErrorData(error);
+			break;
 		}
 		else
 		{

@@ -16,6 +16,9 @@
 
 #include "spi.h"
 
+/* Longest wait for a lock that a user holds, in milliseconds. */
+#define LOCK_WAIT_MS	200
+
 /* Context to go back to: ending a transaction leaves the current one elsewhere. */
 static MemoryContext caller_context;
 
@@ -46,6 +49,21 @@ dv_spi_follow_indexes(void)
 }
 
 void
+dv_spi_wait_briefly(void)
+{
+	if (LockTimeout == 0 || LockTimeout > LOCK_WAIT_MS)
+		set_config_option("lock_timeout", CppAsString2(LOCK_WAIT_MS), PGC_USERSET, PGC_S_SESSION,
+						  GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
+dv_spi_no_timeouts(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	set_config_option("lock_timeout", "0", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
 dv_spi_commit(bool asynchronous)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);
@@ -73,6 +91,13 @@ dv_spi_abort(MemoryContext context)
 	MemoryContextSwitchTo(context);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return error;
+}
+
+bool
+dv_spi_is_contention(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_SERIALIZATION_FAILURE) ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
 uint64

@@ -18,11 +18,23 @@ extern void dv_spi_begin(const char *activity);
  */
 extern void dv_spi_follow_indexes(void);
 
+/*
+ * For the rest of the transaction wait for locks but briefly, so that a user
+ * who locks a table does not keep us in a transaction: 55P03 means "later".
+ */
+extern void dv_spi_wait_briefly(void);
+
+/* For the rest of the transaction the session's time-outs do not count. */
+extern void dv_spi_no_timeouts(void);
+
 /* End it by commit. asynchronous: its WAL need not be flushed before going on. */
 extern void dv_spi_commit(bool asynchronous);
 
 /* After an error was caught: abort, and copy the error into "context". */
 extern ErrorData *dv_spi_abort(MemoryContext context);
+
+/* Worth another try: deadlock, serialization failure, lock not available. */
+extern bool dv_spi_is_contention(const ErrorData *error);
 
 /* Run a statement with parameters; throws unless SPI answers "expected". */
 extern uint64 dv_spi_run(const char *sql, int nargs, Oid *types, Datum *values,

@@ -49,6 +49,7 @@ PGDLLEXPORT void dv_worker_main(Datum arg);
 static volatile sig_atomic_t stop_signalled = false;
 static TimestampTz next_database_check;
 static TimestampTz next_mirror;
+static DvRunContext *waiting_run;	/* while no step is at work: see while_waiting() */
 
 static void
 on_stop_signal(SIGNAL_ARGS)
@@ -132,11 +133,10 @@ check_database(void)
 	LockRelease(&tag, RowExclusiveLock, true);
 }
 
-void
-dv_worker_tick(DvStep *step)
+/* What a worker looks after wherever it is. */
+static void
+look_after_server(TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	CHECK_FOR_INTERRUPTS();
 	ResetLatch(MyLatch);
 	if (ConfigReloadPending)
@@ -144,19 +144,53 @@ dv_worker_tick(DvStep *step)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
-	if (stop_signalled)
-		step->rc->stopping = true;
 	if (now >= next_database_check)
 	{
 		check_database();
 		next_database_check = TimestampTzPlusMilliseconds(now, DATABASE_CHECK_MS);
 	}
+}
+
+void
+dv_worker_tick(DvStep *step)
+{
+	DvRunContext *rc = step->rc;
+	TimestampTz now = GetCurrentTimestamp();
+
+	look_after_server(now);
+	if (stop_signalled)
+		rc->stopping = true;
 	if (now >= next_mirror)
 	{
-		if (dv_runstate_mirror(step))
-			step->rc->stopping = true;
+		rc->stopping |= dv_runstate_mirror(step);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
+	if (rc->stopping && rc->stop_by == 0)
+		rc->stop_by = TimestampTzPlusMilliseconds(now, dv_stop_timeout_ms);
+}
+
+/*
+ * While the first answers are waited for (who we are, references) nothing has
+ * been written in Dataverse: a run that is asked to stop then ends at once.
+ */
+static void
+while_waiting(void)
+{
+	DvRunContext *rc = waiting_run;
+	TimestampTz now = GetCurrentTimestamp();
+
+	look_after_server(now);
+	if (rc == NULL)
+		return;
+	if (stop_signalled)
+		rc->stopping = true;
+	else if (now >= next_mirror)
+	{
+		rc->stopping |= dv_runstate_stop_requested(rc);
+		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
+	}
+	if (rc->stopping)
+		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("run " INT64_FORMAT " was asked to stop", rc->run)));
 }
 
 static bool
@@ -230,11 +264,8 @@ static void
 run(DvRunContext *rc)
 {
 	DvRunPlan	plan;
-	LOCKTAG		tag;
 	int			i;
 
-	dv_worker_run_tag(&tag, rc->run);
-	(void) LockAcquire(&tag, ExclusiveLock, true, false);
 	if (!dv_runstate_load(rc, &plan))
 		return;					/* start() was rolled back */
 	for (i = 0; i < plan.ntables; i++)
@@ -243,9 +274,11 @@ run(DvRunContext *rc)
 			rc->failed = true;
 			rc->message = psprintf("staging table %s is being migrated by another run", plan.names[i]);
 		}
+	waiting_run = rc;
 	if (!rc->failed && open_session(rc, &plan))
 	{
 		dv_runstate_read_references(rc, &plan);
+		waiting_run = NULL;
 		run_steps(rc);
 	}
 	dv_runstate_finish(rc);
@@ -253,13 +286,17 @@ run(DvRunContext *rc)
 
 /* An error that ends the run: told in run_history, and in the server log. */
 static void
-fail(DvRunContext *rc, ErrorData *error)
+end_by_error(DvRunContext *rc, ErrorData *error)
 {
-	rc->failed = true;
-	rc->message = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("dvmig run " INT64_FORMAT " failed (SQLSTATE %s)", rc->run, unpack_sql_state(error->sqlerrcode))));
+	/* thrown by while_waiting(): not a failure */
+	if (!(waiting_run != NULL && rc->stopping && error->sqlerrcode == ERRCODE_QUERY_CANCELED))
+	{
+		rc->failed = true;
+		rc->message = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("dvmig run " INT64_FORMAT " failed (SQLSTATE %s)", rc->run, unpack_sql_state(error->sqlerrcode))));
+	}
 	PG_TRY();
 	{
 		dv_runstate_finish(rc);
@@ -280,6 +317,7 @@ dv_worker_main(Datum arg)
 	DvWorkerArgs args;
 	DvRunContext *rc;
 	MemoryContext context;
+	LOCKTAG		tag;
 
 	(void) arg;
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
@@ -288,6 +326,10 @@ dv_worker_main(Datum arg)
 	pqsignal(SIGUSR2, on_stop_signal);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(args.database, args.owner, DV_BGWORKER_FLAGS);
+
+	/* First of all: who looks at the run takes it for dead without its lock. */
+	dv_worker_run_tag(&tag, args.run);
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
 	wait_for_starter(args.starter);
 	pin_settings(&args);
 
@@ -297,6 +339,7 @@ dv_worker_main(Datum arg)
 	rc->context = context;
 	rc->run = args.run;
 	rc->owner = args.owner;
+	dv_session_idle = while_waiting;
 	PG_TRY();
 	{
 		run(rc);
@@ -305,7 +348,7 @@ dv_worker_main(Datum arg)
 	{
 		ErrorData  *error = dv_spi_abort(context);
 
-		fail(rc, error);
+		end_by_error(rc, error);
 	}
 	PG_END_TRY();
 	if (rc->session != NULL)
