@@ -138,8 +138,12 @@ COMMENT ON FUNCTION dvmig._map_sql(regclass) IS 'SQL of value, fault, parking an
 -- _projection: the parts of the SELECT; the engine adds the key range and the
 -- LIMIT to "inner_sql" and puts them together as
 --   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql
+-- and, for a row that cannot be transformed, without its maps:
+--   known_sql FROM (...) s outcomes_sql, with row version, op, id where it is
+--   stored, created_run and keys
 CREATE FUNCTION dvmig._projection(staging regclass, pass text, deferred text[] DEFAULT '{}',
-	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[])
+	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[],
+	OUT known_sql text, OUT outcomes_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -154,6 +158,8 @@ DECLARE
 	vals text;
 	map_joins text;
 	srv text;
+	op text;
+	created text;
 BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	SELECT string_agg(format('s.%I', k), ', ' ORDER BY i),
@@ -178,14 +184,20 @@ BEGIN
 	FROM dvmig._map_sql($1) m
 	WHERE pass <> 'delete' AND (pass <> 'deferred' OR m.target_column = ANY (deferred));
 
+	op := CASE pass WHEN 'delete' THEN '''D''' WHEN 'deferred' THEN '''U'''
+		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
+	-- a record that was deleted is nobody's any more: the row may create it anew
+	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
-		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, coalesce(x.created_run, e.created_run), %s, x.pass IS NOT DISTINCT FROM ''deferred'', '
+		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, x.pass IS NOT DISTINCT FROM ''deferred'', '
 		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL, CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
-		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', CASE pass WHEN 'delete' THEN '''D''' WHEN 'deferred' THEN '''U'''
-			ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END,
-		id_sql, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,
+		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op,
+		id_sql, created, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,
 		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals));
+
+	known_sql := format('SELECT s.%I, s.%I, s.%I, (%s)::"char", coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id), %s, %s',
+		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, created, keys);
 
 	-- Columns by name: a subquery's whole row is not the staging table's row.
 	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid" FROM %s s WHERE %s',
@@ -197,8 +209,8 @@ BEGIN
 	INTO inner_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;
 
-	joins_sql := format('LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, success_on, t.error_table, error_on)
-		|| coalesce(' ' || map_joins, '');
+	outcomes_sql := format('LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, success_on, t.error_table, error_on);
+	joins_sql := outcomes_sql || coalesce(' ' || map_joins, '');
 	order_sql := keys;
 END
 $$;

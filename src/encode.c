@@ -258,7 +258,7 @@ is_busy(DvStep *step, DvRow *row)
 	if (known != NULL)
 	{
 		row->wire.op = 'U';
-		row->verify = false;
+		row->existed = row->verify = true;	/* still ours when it is written? */
 		row->uuid = known->id;
 		dv_source_format_id(&row->uuid, row->wire.id);
 	}

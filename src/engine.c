@@ -56,7 +56,9 @@ dv_engine_release_row(DvStep *step, DvRow *row)
 {
 	DvBatch    *batch = row->batch;
 
-	hash_search(step->busy_ids, &row->handle, HASH_REMOVE, NULL);
+	/* A row that was never sent must not free the id of one that is. */
+	if (row->busy)
+		hash_search(step->busy_ids, &row->handle, HASH_REMOVE, NULL);
 	if (--batch->open_rows == 0)
 		MemoryContextDelete(batch->context);
 }

@@ -63,9 +63,13 @@ typedef struct DvRow
 	bool		written;		/* created, its id is still to be read by key */
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */
+	bool		busy;			/* its handle is among the step's busy ids */
+	bool		existed;		/* was there before us: not to be written over if changed since */
 	int			attempts;
+	int			troubles;		/* refusals that may pass */
 	TimestampTz sent_at;		/* when it was last sent */
-	TimestampTz unknown_since;	/* a request with it had no answer; 0 = never */
+	TimestampTz unknown_since;	/* when it last had no answer; 0 = never */
+	TimestampTz doubtful_since; /* when the first request without an answer left */
 	DvVerdict  *doubt;			/* "duplicate" answer that is being checked by id */
 	Size		content_offset; /* while its batch is being encoded */
 } DvRow;
@@ -140,7 +144,7 @@ typedef struct DvRunContext
 	TimestampTz stop_by;		/* when a stopping run ends without replies; 0 = not stopping */
 	bool		failed;
 	char	   *message;		/* why it failed, or what it waits for */
-	TimestampTz last_good;		/* last answer that was not an outage */
+	TimestampTz outage_since;	/* first failure since an answer; 0 = none */
 	char		waiting[256];	/* why it waits, while there is an outage */
 	int			max_rows;		/* per table; 0 = no limit */
 } DvRunContext;
@@ -177,6 +181,8 @@ typedef struct DvStep
 	DvPayloadColumn *key_columns;	/* ids => platform: of the alternate key */
 	int			nkey_columns;
 	ErrorData  *error;			/* ends the step once replies are in */
+	DvRow	  **reading;		/* rows of the read at work */
+	int			nreading;
 
 	/* sending */
 	dlist_head	queue;

@@ -86,7 +86,7 @@ static void
 load_select(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[]"
+		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql"
 		" FROM dvmig._projection($1::pg_catalog.regclass, $2, $3)";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
@@ -101,6 +101,8 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 	p->inner_sql = keep_text(context, 0, 2);
 	p->joins_sql = keep_text(context, 0, 3);
 	p->order_sql = keep_text(context, 0, 4);
+	p->known_sql = keep_text(context, 0, 6);
+	p->outcomes_sql = keep_text(context, 0, 7);
 	key_types = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 												 5, &isnull));
 	deconstruct_array(key_types, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
@@ -227,16 +229,13 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 }
 
 char *
-dv_projection_query(const DvProjection *p, bool after, int limit, bool keys_only)
+dv_projection_query(const DvProjection *p, bool after, int limit, bool maps)
 {
 	StringInfoData sql;
 	int			i;
 
 	initStringInfo(&sql);
-	if (keys_only)
-		appendStringInfo(&sql, "SELECT s.\"dvmig ctid\", s.\"dvmig xmin\", s.\"dvmig tableoid\", %s", p->order_sql);
-	else
-		appendStringInfoString(&sql, p->select_sql);
+	appendStringInfoString(&sql, maps ? p->select_sql : p->known_sql);
 	appendStringInfo(&sql, " FROM (%s", p->inner_sql);
 	if (after)
 	{
@@ -246,8 +245,7 @@ dv_projection_query(const DvProjection *p, bool after, int limit, bool keys_only
 		appendStringInfoChar(&sql, ')');
 	}
 	appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
-	if (!keys_only)
-		appendStringInfoString(&sql, p->joins_sql);
+	appendStringInfoString(&sql, maps ? p->joins_sql : p->outcomes_sql);
 	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
 	return sql.data;
 }

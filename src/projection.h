@@ -29,6 +29,14 @@ enum
 	DV_PROJ_KEYS				/* first key column */
 };
 
+/* Columns of a row that is read without its maps. */
+enum
+{
+	DV_KNOWN_ID = DV_PROJ_OP + 1,
+	DV_KNOWN_CREATED_RUN,
+	DV_KNOWN_KEYS				/* first key column */
+};
+
 typedef struct DvKeyType
 {
 	Oid			type;
@@ -54,6 +62,8 @@ typedef struct DvProjection
 	char	   *inner_sql;
 	char	   *joins_sql;
 	char	   *order_sql;
+	char	   *known_sql;		/* what is known of a row without its maps */
+	char	   *outcomes_sql;
 
 	int			nkeys;
 	DvKeyType  *keys;
@@ -78,7 +88,10 @@ extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum def
 										const char *api_path, const char *api_url,
 										MemoryContext context);
 
-/* The SELECT for one batch: after "after" keys were read, at most "limit" rows. */
-extern char *dv_projection_query(const DvProjection *p, bool after, int limit, bool keys_only);
+/*
+ * The SELECT for one batch: after "after" keys were read, at most "limit" rows.
+ * Without "maps" only what is known of the rows: DV_KNOWN_... columns.
+ */
+extern char *dv_projection_query(const DvProjection *p, bool after, int limit, bool maps);
 
 #endif							/* DV_PROJECTION_H */

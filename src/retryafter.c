@@ -48,8 +48,8 @@ full_year(int y)
 	return y >= 100 ? y : y + (y < 70 ? 2000 : 1900);
 }
 
-static bool
-parse_http_date(const char *text, long long *when)
+bool
+dv_verdict_http_date(const char *text, long long *when)
 {
 	char		month[4];
 	int			d;
@@ -92,7 +92,7 @@ dv_verdict_retry_after(const char *value, size_t len, long long now)
 	{
 		long long	when;
 
-		if (!parse_http_date(text, &when))
+		if (!dv_verdict_http_date(text, &when))
 			return -1;
 		/* "now" is any number: do not subtract across its whole range. */
 		if (now >= when)

@@ -168,6 +168,8 @@ encode_result(DvStep *step, int *n, bool *whole)
 	int			k;
 
 	batch->context = context;
+	step->reading = taken;
+	step->nreading = 0;
 	dv_encode_descriptor(step, desc);
 	initStringInfo(&scratch);
 	old = MemoryContextSwitchTo(context);
@@ -189,7 +191,9 @@ encode_result(DvStep *step, int *n, bool *whole)
 			if (dv_encode_row(step, row, tuple, desc, values, nulls, &content, &scratch))
 			{
 				taken[(*n)++] = row;
+				step->nreading = *n;
 				hash_search(step->busy_ids, &row->handle, HASH_ENTER, NULL);
+				row->busy = true;
 			}
 		}
 		if (content.len > READ_BYTES_MAX || i + 1 == rows)
@@ -205,6 +209,7 @@ encode_result(DvStep *step, int *n, bool *whole)
 		step->row_bytes = (step->row_bytes + content.len / *n) / 2 + 1;
 	if (batch->open_rows == 0)
 	{
+		step->reading = NULL;
 		MemoryContextDelete(context);
 		return NULL;
 	}
@@ -259,7 +264,7 @@ failing_column(DvStep *step)
 			char	   *sql;
 
 			dv_spi_begin("dvmig: finding the column of an error");
-			sql = dv_projection_query(p, step->last_keys != NULL, 1, false);
+			sql = dv_projection_query(p, step->last_keys != NULL, 1, true);
 			sql = psprintf("SELECT %s%s", p->expressions[i], sql + strlen(p->select_sql));
 			SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0);
 			dv_spi_commit(true);
@@ -276,6 +281,18 @@ failing_column(DvStep *step)
 	return "";
 }
 
+/* What is known of a row without its maps: a record it has stays its record. */
+static void
+read_known(DvRow *row, const Datum *values, const bool *nulls)
+{
+	row->wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
+	row->created_run = nulls[DV_KNOWN_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_KNOWN_CREATED_RUN - 1]);
+	if (nulls[DV_KNOWN_ID - 1])
+		return;
+	row->uuid = *DatumGetUUIDP(values[DV_KNOWN_ID - 1]);
+	dv_source_format_id(&row->uuid, row->wire.id);
+}
+
 /* The next row alone cannot be transformed: it is an error row, named by key. */
 static void
 take_bad_row(DvStep *step, const ErrorData *error)
@@ -286,7 +303,7 @@ take_bad_row(DvStep *step, const ErrorData *error)
 	char	   *sql;
 
 	dv_spi_begin("dvmig: reading a row that cannot be transformed");
-	sql = dv_projection_query(step->projection, step->last_keys != NULL, 1, true);
+	sql = dv_projection_query(step->projection, step->last_keys != NULL, 1, false);
 	SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0);
 	if (SPI_processed > 0)
 	{
@@ -299,10 +316,10 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);
 		row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));
 		row->batch->context = context;
-		row->wire.op = 'I';
 		read_version(row, all);
-		row->keys = copy_keys(step->projection, all + 3, context);
-		remember_keys(step, all + 3);
+		read_known(row, all, nulls);
+		row->keys = copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
+		remember_keys(step, all + DV_KNOWN_KEYS - 1);
 		if (dv_outcome_answered(step, &row->version))
 			MemoryContextDelete(context);
 		else
@@ -317,6 +334,21 @@ take_bad_row(DvStep *step, const ErrorData *error)
 	dv_spi_commit(true);
 }
 
+/* A read that broke off is done again: what it left must not count twice. */
+static void
+forget_read(DvStep *step, int outcomes)
+{
+	int			i;
+
+	for (i = 0; i < step->nreading; i++)
+		hash_search(step->busy_ids, &step->reading[i]->handle, HASH_REMOVE, NULL);
+	step->nreading = 0;
+	step->noutcomes = outcomes;
+	if (step->reading != NULL)
+		MemoryContextDelete(GetMemoryChunkContext(step->reading));
+	step->reading = NULL;
+}
+
 /*
  * One try to read "limit" rows; *got tells how many there were, *whole whether
  * all of them were looked at. Where it threw, *error is the error.
@@ -328,8 +360,11 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 	Oid			types[INDEX_MAX_KEYS];
 	Datum		values[INDEX_MAX_KEYS];
 	DvRow	  **volatile rows = NULL;
+	int			outcomes = step->noutcomes;
 
 	*error = NULL;
+	step->reading = NULL;
+	step->nreading = 0;
 	PG_TRY();
 	{
 		char	   *sql;
@@ -337,7 +372,7 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 		dv_spi_begin("dvmig: reading staging rows");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		sql = dv_projection_query(step->projection, step->last_keys != NULL, limit, false);
+		sql = dv_projection_query(step->projection, step->last_keys != NULL, limit, true);
 		if (SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "reading staging rows did not answer a result");
 		*got = (int) SPI_processed;
@@ -349,6 +384,7 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 	PG_CATCH();
 	{
 		*error = dv_spi_abort(step->context);
+		forget_read(step, outcomes);
 		rows = NULL;
 	}
 	PG_END_TRY();

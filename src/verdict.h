@@ -71,4 +71,7 @@ extern const char *dv_verdict_name(DvVerdictKind kind);
  */
 extern long dv_verdict_retry_after(const char *value, size_t len, long long now);
 
+/* An HTTP date ("Mon, 04 May 2026 03:02:01 GMT") in seconds since 1970; false where it is none. */
+extern bool dv_verdict_http_date(const char *text, long long *when);
+
 #endif							/* DV_VERDICT_H */

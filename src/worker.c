@@ -256,7 +256,6 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 	}
 	strlcpy(rc->user_id, who.user_id, sizeof(rc->user_id));
 	dv_pace_init(&rc->pace, who.dop_hint);
-	rc->last_good = GetCurrentTimestamp();
 	return dv_runstate_pin(rc, plan, who.organisation_id);
 }
 

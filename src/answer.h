@@ -1,0 +1,45 @@
+/*
+ * answer.h - what the two halves of judging share
+ *
+ * answer.c judges replies to writes; settle.c judges what a read-back found.
+ */
+#ifndef DV_ANSWER_H
+#define DV_ANSWER_H
+
+#include "engine.h"
+
+/* Rows of one task by what becomes of them next. */
+typedef struct DvSorted
+{
+	DvRow	  **find;			/* are looked for */
+	int			nfind;
+	DvRow	  **again;			/* go out again as they did */
+	int			nagain;
+	DvRow	  **isolate;		/* go out again as single operations */
+	int			nisolate;
+	TimestampTz again_at;
+	TimestampTz find_at;
+} DvSorted;
+
+/* When to try for the n-th time (from 1). */
+extern TimestampTz dv_answer_backoff(int attempt);
+
+/* The service failed; ends the run after dvmig.max_outage of nothing else. */
+extern void dv_answer_outage(DvStep *step, const char *why);
+extern void dv_answer_good(DvStep *step, const DvHttpReply *reply);
+extern void dv_answer_throttled(DvStep *step, const DvVerdict *v, int attempt);
+
+/* End the run for a reason that all rows would meet. */
+extern void dv_answer_fail_run(DvStep *step, const DvHttpReply *reply, const DvVerdict *v);
+
+/* The row is given back without a verdict: it stays unprocessed. */
+extern void dv_answer_leave_row(DvStep *step, DvRow *row);
+
+/* A reply and the rows of a task as the wire modules take them; palloc'ed. */
+extern DvWireReply dv_answer_wire_reply(const DvHttpReply *reply);
+extern const DvWireRow **dv_answer_wire_rows(const DvTask *task);
+
+/* settle.c: what reading ids back found. */
+extern void dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s);
+
+#endif							/* DV_ANSWER_H */

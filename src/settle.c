@@ -1,0 +1,237 @@
+/*
+ * settle.c - what reading ids back says of rows whose outcome is unknown
+ *
+ * Asked are always these very ids (or alternate keys): whether a record is
+ * there, who wrote it last and when. A request that had no answer may still
+ * commit for dvmig.settle_time, so that until then nothing is sent in its place.
+ */
+#include "postgres.h"
+
+#include "utils/datetime.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "answer.h"
+#include "settings.h"
+
+/* Where the service does not tell its time, clocks may differ by this much. */
+#define CLOCK_SKEW_S	5
+
+/* Date headers and modifiedon are in whole seconds, cut off. */
+#define ROUNDING_S		1
+
+/* "2026-05-04T03:02:01Z" as a timestamp; 0 where it is not one. */
+static TimestampTz
+parse_instant(const char *text)
+{
+	int			y, mo, d, h, mi, sec;
+
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mo, &d, &h, &mi, &sec) != 6 || !IS_VALID_JULIAN(y, mo, d))
+		return 0;
+	return (((int64) (date2j(y, mo, d) - POSTGRES_EPOCH_JDATE) * SECS_PER_DAY) +
+			h * SECS_PER_HOUR + mi * SECS_PER_MINUTE + sec) * USECS_PER_SEC;
+}
+
+/* What the service's clock showed at an instant of ours, or a little less. */
+static TimestampTz
+service_time(const DvHttpReply *reply, TimestampTz ours)
+{
+	long long	date;
+
+	if (!dv_verdict_http_date(reply->date, &date))
+		return ours - (int64) CLOCK_SKEW_S * USECS_PER_SEC;
+	return (date - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY - ROUNDING_S) * USECS_PER_SEC -
+		(GetCurrentTimestamp() - ours);
+}
+
+/* Was the record written after that instant of ours? True where it is not told. */
+static bool
+written_since(const DvWireFound *found, const DvHttpReply *reply, TimestampTz ours)
+{
+	TimestampTz modified = parse_instant(found->modified_on);
+
+	return modified == 0 || modified >= service_time(reply, ours);
+}
+
+static bool
+is_ours(const DvStep *step, const DvWireFound *found)
+{
+	return pg_strcasecmp(found->modified_by, step->rc->user_id) == 0;
+}
+
+static DvVerdict *
+own_verdict(const char *error_class, const char *message)
+{
+	DvVerdict  *v = palloc0(sizeof(DvVerdict));
+
+	v->kind = DV_FAIL_ROW;
+	strlcpy(v->error_class, error_class, sizeof(v->error_class));
+	strlcpy(v->code, error_class, sizeof(v->code));
+	strlcpy(v->message, message, sizeof(v->message));
+	return v;
+}
+
+/* The request may still be on its way: look again when it cannot be any more. */
+static bool
+may_still_commit(DvRow *row, DvSorted *s)
+{
+	TimestampTz settled = TimestampTzPlusMilliseconds(row->unknown_since, dv_settle_time_ms);
+
+	if (row->unknown_since == 0 || GetCurrentTimestamp() >= settled)
+		return false;
+	s->find[s->nfind++] = row;
+	s->find_at = Max(s->find_at, settled);
+	return true;
+}
+
+/* A record with our id is there, and its content is not known to be ours. */
+static void
+record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
+{
+	const char *on_exists = step->projection->on_exists;
+	bool		ours = is_ours(step, found);
+
+	/* What a run that did not end cleanly wrote was not there before us. */
+	if (ours && step->forgotten_since != 0 && written_since(found, reply, step->forgotten_since))
+		on_exists = "update";
+	row->wire.op = 'U';			/* not created by this run: undo must not delete it */
+	row->has_hash = false;
+	if (strcmp(on_exists, "error") == 0)
+		dv_outcome_failure(step, row, own_verdict("exists", "a record with this id exists already"));
+	else if (strcmp(on_exists, "keep") == 0)
+		dv_outcome_success(step, row, "kept: the record existed already");
+	else if (!ours)
+		dv_outcome_success(step, row, "kept: the record was modified in Dataverse by another user");
+	else
+	{
+		/* The next lap reads the row again and sends it as an update. */
+		DvKnown    *known = hash_search(step->known_ids, &row->handle, HASH_ENTER, NULL);
+
+		known->id = row->uuid;
+		dv_engine_release_row(step, row);
+	}
+}
+
+/*
+ * A create whose record is there. After an unanswered request it is ours, if
+ * it was written since; one that is older was there before.
+ */
+static void
+create_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
+{
+	if (row->written)
+		dv_outcome_success(step, row, NULL);
+	else if (row->unknown_since != 0 && written_since(found, reply, row->doubtful_since))
+		dv_outcome_success(step, row, "settled: found after an unanswered request");
+	else
+		record_exists(step, row, found, reply);
+}
+
+/* A create whose id was looked for and not found. */
+static void
+create_missing(DvStep *step, DvRow *row, DvSorted *s)
+{
+	if (row->doubt != NULL)
+	{
+		DvVerdict	v = *row->doubt;
+
+		dv_outcome_failure(step, row, &v);
+	}
+	else if (!may_still_commit(row, s))
+		s->again[s->nagain++] = row;
+}
+
+/*
+ * An update of a record that may not be ours to overwrite, or whose outcome is
+ * not known, to this run or after one that did not end cleanly: sent (again)
+ * unless somebody else wrote since.
+ */
+static void
+settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply, DvSorted *s)
+{
+	TimestampTz doubtful = row->unknown_since != 0 ? row->doubtful_since : step->forgotten_since;
+
+	if (!found->found)
+		dv_outcome_failure(step, row, own_verdict("gone", "the record does not exist in Dataverse"));
+	else if (row->existed && !is_ours(step, found))
+	{
+		row->has_hash = false;
+		dv_outcome_success(step, row, "kept: the record was modified in Dataverse by another user");
+	}
+	else if (doubtful != 0 && !is_ours(step, found) && written_since(found, reply, doubtful))
+		dv_outcome_failure(step, row, own_verdict("changed",
+												  "the record was modified by another user while the outcome of its update was unknown"));
+	else if (!may_still_commit(row, s))
+		s->again[s->nagain++] = row;
+}
+
+static void
+judge_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply, DvSorted *s)
+{
+	row->verify = false;
+	if (found->found && row->wire.id[0] == '\0')
+		dv_engine_set_id(row, found->id);
+	switch (row->wire.op)
+	{
+		case 'I':
+			if (found->found)
+				create_found(step, row, found, reply);
+			else
+				create_missing(step, row, s);
+			break;
+		case 'U':
+			settle_update(step, row, found, reply, s);
+			break;
+		default:
+			if (!found->found)
+				dv_outcome_success(step, row, NULL);
+			else if (!may_still_commit(row, s))
+				s->again[s->nagain++] = row;
+	}
+}
+
+/* Rows that go out again after a read-back; doubts are settled by then. */
+static void
+send_again(DvStep *step, DvSorted *s)
+{
+	int			i;
+
+	for (i = 0; i < s->nagain; i++)
+		s->again[i]->doubt = NULL;
+	dv_engine_queue_new(step, s->again, s->nagain);
+	s->nagain = 0;
+}
+
+void
+dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
+{
+	DvWireReply w = dv_answer_wire_reply(reply);
+	DvWireFound *found = palloc0(sizeof(DvWireFound) * task->n);
+	DvVerdict	v;
+	int			i;
+
+	memset(&v, 0, sizeof(v));
+	v.retry_after_ms = -1;
+	switch (dv_engine_finds_each(task) ? dv_wire_find_each_reply(&w, task->n, found, &v)
+			: dv_wire_find_reply(&w, dv_answer_wire_rows(task), task->n, found, &v))
+	{
+		case DV_DONE:
+			dv_answer_good(step, reply);
+			for (i = 0; i < task->n; i++)
+				judge_found(step, task->rows[i], &found[i], reply, s);
+			send_again(step, s);
+			break;
+		case DV_FAIL_RUN:
+			dv_answer_fail_run(step, reply, &v);
+			for (i = 0; i < task->n; i++)
+				dv_answer_leave_row(step, task->rows[i]);
+			break;
+		case DV_WAIT:
+			dv_answer_throttled(step, &v, task->attempts);
+			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, 0, task->attempts + 1);
+			break;
+		default:
+			dv_answer_outage(step, v.message[0] ? v.message : "reading ids back failed");
+			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, dv_answer_backoff(task->attempts + 1), task->attempts + 1);
+	}
+}
