@@ -102,14 +102,14 @@ dv_pick_user()
 	fi
 }
 
-# dv_end: end what was started, newest first, and remove the directory, unless
-# KEEP is set. Runs on every way out of the script.
+# dv_end: end what was started, newest first, and remove the directory. KEEP
+# spares the directory, KEEP_RUNNING everything. Runs on every way out.
 dv_end()
 {
 	local status=$? i
 
 	trap - EXIT INT TERM
-	if [ -z "${KEEP:-}" ]; then
+	if [ -z "${KEEP_RUNNING:-}" ]; then
 		if [ -n "${PGDATA_DIR:-}" ] && [ -e "$PGDATA_DIR/postmaster.pid" ]; then
 			dv_as_user "$BINDIR/pg_ctl" -D "$PGDATA_DIR" -m immediate stop >/dev/null 2>&1
 		fi
@@ -117,7 +117,7 @@ dv_end()
 			kill "${PIDS[i]}" 2>/dev/null
 			wait "${PIDS[i]}" 2>/dev/null
 		done
-		rm -rf "$WORK"
+		[ -n "${KEEP:-}" ] || rm -rf "$WORK"
 	fi
 	exit "$status"
 }
