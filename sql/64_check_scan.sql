@@ -142,13 +142,13 @@ BEGIN
 		(SELECT string_agg(format(', %s AS y%s%s', k.key_sql, k.nth, ', ' || k.plain_sql || ' AS z' || k.nth), '') FROM dvmig._check_keys($1, deferred) k WHERE k.is_active),
 		dvmig._check_outputs($1, deferred, dvmig._check_scope($1, loaded, thrown), unloadable));
 
-	-- A row that fails anyhow takes no key, and one that is loaded holds its own.
-	SELECT string_agg(format(', CASE WHEN y%1$s IS NOT NULL THEN row_number() OVER (PARTITION BY %4$sy%1$s ORDER BY %2$s, l DESC, %3$s) END AS d%1$s%5$s',
+	-- A row that fails anyhow takes no key, and one that is or was loaded holds its own.
+	SELECT string_agg(format(', CASE WHEN y%1$s IS NOT NULL THEN row_number() OVER (PARTITION BY %4$sy%1$s ORDER BY %2$s, l DESC, o = ''I'', %3$s) END AS d%1$s%5$s',
 			k.nth, bad, keys, CASE WHEN k.plain_sql IS NOT NULL THEN format('z%s, ', k.nth) END,
 			CASE WHEN k.plain_sql IS NOT NULL THEN format(', min(y%1$s) OVER (PARTITION BY z%1$s) < y%1$s AS h%1$s', k.nth) END), '' ORDER BY k.nth)
 	INTO ranks FROM dvmig._check_keys($1, deferred) k WHERE k.is_active;
 	IF t.ids = 'column' THEN
-		ranks := concat(ranks, format(', row_number() OVER (PARTITION BY id ORDER BY %s, l DESC, %s) AS d0', bad, keys));
+		ranks := concat(ranks, format(', row_number() OVER (PARTITION BY id ORDER BY %s, l DESC, o = ''I'', %s) AS d0', bad, keys));
 	END IF;
 	IF ranks IS NOT NULL THEN
 		ranked := format('SELECT q.*%s FROM (%s) q OFFSET 0', ranks, ranked);

@@ -107,6 +107,7 @@ DECLARE
 	r record;
 	state jsonb := '{}';
 	late bool;
+	may_see bool;
 	shown int;
 BEGIN
 	FOREACH late IN ARRAY '{f,t}'::bool[] LOOP
@@ -115,7 +116,8 @@ BEGIN
 			CONTINUE WHEN NOT FOUND;	-- dropped meanwhile
 			counts := NULL;
 			-- keys are row content: for those who may read the rows
-			shown := CASE WHEN has_table_privilege(caller, w.staging, 'SELECT') THEN samples ELSE 0 END;
+			may_see := has_table_privilege(caller, w.staging, 'SELECT');
+			shown := CASE WHEN may_see THEN samples ELSE 0 END;
 			BEGIN
 				IF late THEN
 					CONTINUE WHEN NOT state ? w.staging::text;
@@ -124,14 +126,14 @@ BEGIN
 				ELSE
 					counts := dvmig._check_counts(m.owner, w.staging);
 					r := dvmig._check_table(m, t, w.deferred, counts,
-						(SELECT coalesce(jsonb_object_agg(s.key, s.value -> 'missing') FILTER (WHERE s.value ->> 'missing' IS NOT NULL), '{}') FROM jsonb_each(state) s), shown, shown > 0);
+						(SELECT coalesce(jsonb_object_agg(s.key, s.value -> 'missing') FILTER (WHERE s.value ->> 'missing' IS NOT NULL), '{}') FROM jsonb_each(state) s), shown, may_see);
 					state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'missing', r.missing_sql, 'thrown', r.thrown));
 					RETURN QUERY SELECT * FROM jsonb_array_elements(r.findings);
 				END IF;
 			EXCEPTION WHEN syntax_error_or_access_rule_violation OR cardinality_violation OR data_exception OR integrity_constraint_violation
 				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error THEN
 				RETURN NEXT dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
-					CASE WHEN shown > 0 OR SQLSTATE LIKE '42%' THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
+					CASE WHEN may_see THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
 					'A run would fail here as well: correct the filter, the column maps or the privileges.');
 				-- none of its rows would be loaded
 				state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'thrown', NULL, 'missing',
@@ -172,7 +174,7 @@ BEGIN
 		g.message, g.hint
 	FROM findings, jsonb_to_record(f) g(severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys jsonb, message text, hint text)
 	LEFT JOIN dvmig.migration_table t ON t.staging::text = g.staging
-	ORDER BY array_position('{error,warning,info}', g.severity), t.position NULLS LAST, g.target_column NULLS FIRST, g.rule;
+	ORDER BY array_position('{error,warning,info}', g.severity), t.position NULLS LAST, g.target_column NULLS FIRST, g.rule, g.message;
 END
 $$;
 COMMENT ON FUNCTION dvmig._check(oid, text, int) IS 'what would fail: see dvmig.check()';
