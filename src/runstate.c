@@ -105,6 +105,24 @@ dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisatio
 	return same;
 }
 
+/* Steps whose table was dropped or renamed since start(): the run cannot do all it was to do. */
+static void
+fail_lost_tables(DvRunContext *rc)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	uint64		n;
+
+	n = dv_spi_run("UPDATE dvmig.run_table r SET state = 'failed', message = 'the staging table was dropped or renamed', ended_at = clock_timestamp()"
+				   " WHERE r.run = $1 AND r.state = 'pending' AND NOT EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging::text = r.staging)"
+				   " RETURNING r.staging", 1, types, values, NULL, SPI_OK_UPDATE_RETURNING);
+	if (n > 0 && !rc->failed)
+	{
+		rc->failed = true;
+		rc->message = MemoryContextStrdup(rc->context, psprintf("staging table %s was dropped or renamed", dv_spi_text(0, 1)));
+	}
+}
+
 bool
 dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 {
@@ -113,6 +131,7 @@ dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 	DvSwitch	before = begin("dvmig: next table");
 	bool		there;
 
+	fail_lost_tables(rc);
 	there = dv_spi_run("SELECT t.staging::oid, r.staging, r.pass, r.deferred FROM dvmig.run_table r"
 					   " JOIN dvmig.migration_table t ON t.staging::text = r.staging"
 					   " WHERE r.run = $1 AND r.state = 'pending' ORDER BY r.step LIMIT 1",
@@ -177,6 +196,37 @@ count_rows(DvStep *step, const DvStepPlan *plan)
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
 			   4, types, values, NULL, SPI_OK_UPDATE);
 	commit(before, true);
+}
+
+/* The columns that the table has now; false where they are those known, or it is gone. */
+bool
+dv_runstate_follow_columns(DvStep *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+	DvProjection *p = step->projection;
+	Oid			types[2] = {OIDOID, TEXTOID};
+	Datum		values[2] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass)};
+	char	   *volatile inner = NULL;
+
+	PG_TRY();
+	{
+		DvSwitch	before = begin("dvmig: looking at the table's columns");
+
+		if (dv_spi_run("SELECT inner_sql FROM dvmig._projection($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT) == 1)
+			inner = keep(step->context, 0, 1);
+		commit(before, true);
+	}
+	PG_CATCH();
+	{
+		FreeErrorData(dv_spi_abort(step->context));
+		inner = NULL;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	if (inner == NULL || strcmp(inner, p->inner_sql) == 0)
+		return false;
+	p->inner_sql = inner;
+	return true;
 }
 
 /* When the last run before this one began to work on the table; 0 if never. */
@@ -287,7 +337,7 @@ void
 dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error)
 {
 	DvRunContext *rc = step->rc;
-	const char *state = error ? "failed" : rc->failed ? "failed" : rc->stopping ? "pending" : "done";
+	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
 	const char *message = error ? error->message :
 		step->refused_flags > 0 ? psprintf(INT64_FORMAT " rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", step->refused_flags) : NULL;
 	Oid			types[6] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID};

@@ -41,6 +41,13 @@ extern void dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan);
 /* Store its figures and apply the gate; "error" where the table failed. */
 extern void dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error);
 
+/*
+ * After a statement failed by a class 42 error: has the staging table lost or
+ * got columns since the step began? Then the projection follows, so that a
+ * column which no map uses can be dropped during a run.
+ */
+extern bool dv_runstate_follow_columns(DvStep *step);
+
 /* Mirror live figures; true when the run is asked to stop. */
 extern bool dv_runstate_mirror(DvStep *step);
 

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "encode.h"
+#include "runstate.h"
 #include "spi.h"
 
 /* JSON of one read at most: bounds memory whatever the rows hold. */
@@ -431,6 +432,9 @@ dv_source_read(DvStep *step, int limit, int *n)
 			FreeErrorData(error);
 			break;
 		}
+		else if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_UNDEFINED_COLUMN) &&
+				 dv_runstate_follow_columns(step))
+			FreeErrorData(error);
 		else
 		{
 			step->error = error;

@@ -76,4 +76,132 @@ for my $case (
 	is($sent->{updates}, 0, "$name: and none was written again");
 }
 
+# ------------------------------------------------- a user who keeps the table
+
+# The answers are in and cannot be recorded: the run waits, but not in a
+# transaction, and not so long as the owner's lock_timeout says.
+for my $lock ('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', 'LOCK TABLE %s IN SHARE MODE', 'LOCK TABLE %s_success IN EXCLUSIVE MODE',
+	'ALTER TABLE %s ADD COLUMN late int')
+{
+	my $name = sprintf $lock, 'it';
+
+	$table = $h->scene(rows => 500);
+	$t->sql(q{ALTER DATABASE postgres SET lock_timeout = '50ms'});
+	$h->hold;
+	$run = $h->start(least => 2);
+	$t->sql('ALTER DATABASE postgres RESET lock_timeout');
+	my $user = $h->session;
+	$user->do('BEGIN; ' . sprintf $lock, $table);
+	$h->release;
+	ok($t->wait_for(qq{SELECT message LIKE 'waiting: another session holds a lock%' FROM dvmig.progress WHERE run = $run}),
+		"$name: dvmig.progress says what the run waits for");
+	$t->sql('CREATE TABLE dead AS SELECT n FROM generate_series(1, 1000) n; DELETE FROM dead');
+	ok($h->until('VACUUM removes dead rows', sub {
+		$h->sql('VACUUM dead');
+		return $h->sql("SELECT pg_relation_size('dead')") == 0;
+	}), "$name: the waiting run holds no snapshot") if $name !~ /ALTER/;
+	$t->sql('DROP TABLE dead');
+	is($t->sql("SELECT state FROM dvmig.run_history WHERE run = $run"), 'running', "$name: it has not given up");
+	$user->do('COMMIT');
+	$user->quit;
+	$h->ends($run, 'completed', "$name: it goes on when the lock is gone");
+	$h->exact($name, '500/0/500/0/0');
+	is($h->sim->counters('contacts')->{creates}, 500, "$name: nothing was sent twice");
+}
+
+# One who never lets go: a run that is told to stop does.
+$table = $h->scene(rows => 300);
+$t->sql(q{ALTER DATABASE postgres SET dvmig.stop_timeout = '1s'});
+$h->hold;
+$run = $h->start(least => 2);
+$t->sql('ALTER DATABASE postgres RESET dvmig.stop_timeout');
+my $user = $h->session;
+$user->do("BEGIN; LOCK TABLE $table IN SHARE MODE");
+$h->release;
+$t->wait_for(qq{SELECT message LIKE 'waiting: another session holds a lock%' FROM dvmig.progress WHERE run = $run});
+$t->sql("SELECT dvmig.stop($run)");
+$h->ends($run, 'stopped', 'a run that cannot record for a lock stops nevertheless');
+$h->gone($run);
+$user->do('COMMIT');
+$user->quit;
+is($t->counts($table), '300/300/0/0/0', 'no verdict was recorded');
+is($t->run($h->migration)->{state}, 'completed', 'the next run');
+$h->exact('after a stop without recording', '300/0/300/0/0');
+
+# stop() in a transaction that stays open holds the row that the worker's
+# figures go to. Its requests are answered and recorded all the same.
+$table = $h->scene(rows => 500);
+$h->hold(nth => 2);
+$run = $h->start(least => 2);
+$user = $h->session;
+$user->do("BEGIN; SELECT dvmig.stop($run)");
+$h->release;
+$t->wait_for("SELECT count(*) = 500 FROM $table WHERE processing_flag = 'P'");
+pass('an open transaction with dvmig.stop() does not keep answers from being recorded');
+$user->do('ROLLBACK');
+$user->quit;
+$h->ends($run, 'completed');
+$h->exact('a stop rolled back', '500/0/500/0/0');
+
+# ------------------------------------------------------- what takes rows away
+
+$table = $h->scene(rows => 500);
+$h->hold;
+$run = $h->start(least => 2);
+$h->beside('TRUNCATE', "TRUNCATE $table");
+$h->release;
+$h->ends($run, 'completed', 'TRUNCATE: the run ends');
+my $made = $h->sim->counters('contacts')->{records};
+cmp_ok($made, '>', 0, 'TRUNCATE: what was on its way arrived');
+is($t->sql("SELECT count(*) FROM ${table}_success"), $made, 'TRUNCATE: and its outcome is kept, though the row is gone');
+$h->load;
+is($t->run($h->migration)->{state}, 'completed', 'the same rows loaded again');
+$h->exact('TRUNCATE and load again', '500/0/500/0/0');
+is($h->sim->counters('contacts')->{updates}, 0, 'TRUNCATE: what had arrived is not sent again');
+
+$table = $h->scene(rows => 500);
+$h->hold;
+$run = $h->start(least => 2);
+$h->beside('dropping a column that no map uses', "ALTER TABLE $table DROP COLUMN spare");
+$h->release;
+$h->ends($run, 'completed', 'a column that no map uses is dropped: the run goes on');
+$h->exact('an unmapped column dropped', '500/0/500/0/0');
+
+$table = $h->scene(rows => 500);
+$h->hold(nth => 2);
+$run = $h->start(least => 2);
+$h->beside('dropping a mapped column', "ALTER TABLE $table DROP COLUMN city");
+$h->release;
+my $end = $h->ends($run, 'failed', 'a mapped column is dropped: the run fails');
+like($end->{message}, qr/column s\.city does not exist/, 'and says which');
+cmp_ok($t->status($table)->{succeeded}, '>', 100, 'answers that were on their way are recorded');
+$h->exact('a mapped column dropped', $t->counts($table));
+$t->sql("SELECT dvmig.unmap('$table', 'address1_city')");
+is($t->run($h->migration)->{state}, 'completed', 'once its map is taken out, the rest goes');
+$h->exact('a mapped column dropped and unmapped', '500/0/500/0/0');
+
+$table = $h->scene(rows => 500);
+$h->hold;
+$run = $h->start(least => 2);
+$h->beside('DROP TABLE', "DROP TABLE $table");
+$h->release;
+$end = $h->ends($run, 'failed', 'the staging table is dropped: the run fails');
+like($end->{message}, qr/$table/, 'and says which table');
+$h->gone($run);
+is($t->sql(q{SELECT count(*) FROM dvmig.status WHERE migration = '} . $h->migration . q{'}), 0, 'dvmig.status no longer lists it');
+
+# Two tables: one is dropped before its turn comes.
+$table = $h->scene(rows => 200);
+$t->sql(qq{CREATE TABLE later (id int PRIMARY KEY, family text, parent int); INSERT INTO later VALUES (1, 'L', 1)});
+$t->sql(sprintf q{SELECT dvmig.add_table('%s', 'later', 'contact', source_key => 'id');
+	SELECT dvmig.map_column('later', 'lastname', 'family');
+	SELECT dvmig.map_lookup('later', 'parentcustomerid', 'parent', '%s')}, $h->migration, $table);
+$h->hold;
+$run = $h->start(least => 1);
+$h->beside('DROP TABLE of a table whose turn has yet to come', 'DROP TABLE later');
+$h->release;
+$end = $h->ends($run, 'failed', 'a run that cannot do all it was to do has failed');
+like($end->{message}, qr/later/, 'and names the table');
+is($t->counts($table), '200/0/200/0/0', 'the other table is done');
+
 done_testing();

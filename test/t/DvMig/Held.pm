@@ -16,6 +16,7 @@ package DvMig::Held;
 use strict;
 use warnings;
 
+use IPC::Run ();
 use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -137,6 +138,43 @@ sub beside
 	ok($before > 0 && $self->held > 0, "$name: did not wait for the network");
 	return $out;
 }
+
+# session: a psql that stays, for transactions that stay open; do(SQL) waits for
+# its end, quit ends it.
+sub session
+{
+	my ($self) = @_;
+	my $s = bless { in => '', out => '' }, 'DvMig::Held::Session';
+
+	$s->{timer} = IPC::Run::timeout($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
+	$s->{psql} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $self->{t}->node->connstr($self->{t}{db}), '-f', '-' ],
+		'<', \$s->{in}, '>', \$s->{out}, '2>&1', $s->{timer});
+	return $s;
+}
+
+sub DvMig::Held::Session::do
+{
+	my ($s, $sql) = @_;
+
+	$s->send("$sql;\n\\echo done\n");
+	return $s->expect(qr/^done$/m);
+}
+
+sub DvMig::Held::Session::send { my ($s, $text) = @_; $s->{in} .= $text; $s->{psql}->pump_nb; return; }
+
+# What it said until the pattern came.
+sub DvMig::Held::Session::expect
+{
+	my ($s, $pattern) = @_;
+
+	$s->{psql}->pump until $s->{out} =~ $pattern || !$s->{psql}->pumpable;
+	my $said = $s->{out};
+	$s->{out} = '';
+	return $said =~ s/^done\n//mr;
+}
+
+sub DvMig::Held::Session::quit { my ($s) = @_; $s->send("\\q\n"); $s->{psql}->finish; return $s->{out}; }
 
 # worker(run): the row of pg_stat_activity of its worker, or undef.
 sub worker
