@@ -274,6 +274,25 @@ COMMENT ON PROCEDURE dvmig.run(text, text[], bool, bool, int) IS
 
 -- ------------------------------------------------------- stopping and waiting
 
+-- _run_of: the run of that number, if the caller may act on its migration.
+CREATE FUNCTION dvmig._run_of(caller oid, run bigint, access text) RETURNS dvmig.run_history
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	h dvmig.run_history;
+BEGIN
+	SELECT r.* INTO h FROM dvmig.run_history r WHERE r.run = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
+			HINT = 'dvmig.run_history lists the runs.';
+	END IF;
+	PERFORM dvmig._migration(caller, h.migration, access);
+	RETURN h;
+END
+$$;
+COMMENT ON FUNCTION dvmig._run_of(oid, bigint, text) IS 'the run of that number, if the caller may act on its migration';
+
 CREATE FUNCTION dvmig._run_state(run bigint, OUT state text, OUT message text, OUT succeeded bigint, OUT failed bigint,
 	OUT unchanged bigint, OUT parked bigint, OUT rows_total bigint, OUT rows_read bigint, OUT current_table text)
 LANGUAGE sql VOLATILE
@@ -298,11 +317,7 @@ BEGIN
 			MESSAGE = format('run %s begins only when the transaction that started it commits', run),
 			HINT = 'Commit first, then wait.';
 	END IF;
-	PERFORM dvmig._migration(caller, h.migration, 'viewer') FROM dvmig.run_history h WHERE h.run = $2;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
-			HINT = 'dvmig.run_history lists the runs.';
-	END IF;
+	PERFORM dvmig._run_of(caller, run, 'viewer');
 	PERFORM dvmig._settle_dead_runs();
 	SELECT * INTO state, message, succeeded, failed, unchanged, parked, rows_total, rows_read, current_table FROM dvmig._run_state(run);
 END
@@ -339,12 +354,7 @@ AS $$
 DECLARE
 	h dvmig.run_history;
 BEGIN
-	SELECT r.* INTO h FROM dvmig.run_history r WHERE r.run = $2;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
-			HINT = 'dvmig.run_history lists the runs.';
-	END IF;
-	PERFORM dvmig._migration(caller, h.migration, 'operator');
+	h := dvmig._run_of(caller, run, 'operator');
 	PERFORM dvmig._settle_dead_runs();
 	UPDATE dvmig.run_history r SET stop_requested = true, state = CASE r.state WHEN 'running' THEN 'stopping' ELSE r.state END
 	WHERE r.run = $2 AND r.state IN ('starting', 'running', 'stopping') RETURNING r.* INTO h;
@@ -367,11 +377,7 @@ AS $$
 DECLARE
 	h dvmig.run_history;
 BEGIN
-	SELECT r.* INTO h FROM dvmig.run_history r WHERE r.run = $2;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
-			HINT = 'dvmig.run_history lists the runs.';
-	END IF;
+	h := dvmig._run_of(caller, run, 'operator');
 	RETURN dvmig._start(caller, h.migration,
 		(SELECT array_agg(t) FROM jsonb_array_elements_text(nullif(h.options -> 'tables', 'null')) t),
 		coalesce((h.options ->> 'resend')::bool, false),
@@ -422,18 +428,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	t dvmig.migration_table;
-	m text;
+	t dvmig.migration_table := dvmig._table(caller, staging, 'operator');
+	m text := (SELECT mi.name FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id);
 	n bigint;
 BEGIN
-	SELECT mt.* INTO t FROM dvmig.migration_table mt WHERE mt.staging = $2;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-			MESSAGE = format('table %s is not a staging table of a migration', staging),
-			HINT = 'dvmig.status lists the staging tables.';
-	END IF;
-	SELECT mi.name INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
-	PERFORM dvmig._migration(caller, m, 'operator');
 	-- with the caller's rights: he may change what he may change, no more
 	n := dvmig._run_as(caller, format(
 		'UPDATE %s s SET processing_flag = ''U'' FROM %s e WHERE %s AND s.processing_flag = ''E'' AND (%s)',
@@ -441,7 +439,8 @@ BEGIN
 		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k),
 		coalesce(filter, 'true')), false);
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
-	VALUES (pg_get_userbyid(caller), m, 'retry', staging::text, jsonb_build_object('filter', filter, 'rows', n));
+	-- without the filter: it may quote rows
+	VALUES (pg_get_userbyid(caller), m, 'retry', staging::text, jsonb_build_object('rows', n));
 	RETURN n;
 END
 $$;

@@ -80,19 +80,12 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	t dvmig.migration_table;
+	t dvmig.migration_table := dvmig._table(caller, staging, 'viewer');
 	m dvmig.migration;
 	deferred text[];
 BEGIN
-	SELECT mt.* INTO t FROM dvmig.migration_table mt WHERE mt.staging = $2;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-			MESSAGE = format('table %s is not a staging table of a migration', $2),
-			HINT = 'Add it with dvmig.add_table().';
-	END IF;
 	SELECT mi.* INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
 	-- row content is for those who may read the staging table
-	PERFORM dvmig._migration(caller, m.name, 'viewer');
 	IF NOT has_table_privilege(caller, $2, 'SELECT') THEN
 		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('permission denied for table %s', $2);
 	END IF;
