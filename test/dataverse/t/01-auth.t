@@ -53,6 +53,13 @@ no_token($sim->token_request(headers => {'Content-Type' => 'application/json'}),
 	accepted($answer, 200, 'id and secret in an Authorization header');
 }
 
+{
+	my $plain = Sim->start(clients => ["$stranger:two words"]);
+	accepted($plain->token_request(client => $stranger, secret => 'two words'), 200, 'a client without a user of its own choice');
+	is($plain->token_request(client => $stranger, secret => 'wo words')->{status} >= 400, 1, 'has its whole secret');
+	like($plain->req('GET', 'WhoAmI', undef, undef, as => {client => $stranger, secret => 'two words'})->json->{UserId}, qr/^$guid$/, 'and a user');
+}
+
 # --- bearer tokens
 sub unauthorised
 {

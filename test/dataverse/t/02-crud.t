@@ -149,7 +149,13 @@ ok($sim->row('accounts', $kept), 'it stays');
 accepted($sim->req('DELETE', "accounts($kept)", undef, {'If-Match' => $sim->row('accounts', $kept)->{'@odata.etag'}}), 204,
 	'delete with the etag');
 
+# --- what is no single property
+is($sim->req('PUT', "accounts($own)/$_", {value => 'x'})->{status} >= 400, 1, "PUT of $_") for 'nosuch', '_parentaccountid_value', 'createdon', 'accountid';
+is($sim->req('PUT', "accounts($own)/fax", $_)->{status}, 400, "PUT with the body $_") for '{"other":1}', '{"value":5}', '[]', '{';
+is($sim->req('DELETE', "accounts($own)/nosuch")->{status} >= 400, 1, 'DELETE of an unknown property');
+
 # --- deep insert
+my $id = $own;
 my $deep = guid();
 accepted($sim->req('POST', 'accounts', {accountid => $deep, name => 'deep',
 	primarycontactid => {firstname => 'In', lastname => 'Line'},
@@ -163,9 +169,32 @@ isnt($sim->req('POST', 'accounts', {name => 'deep', primarycontactid => {lastnam
 	'deep insert with a mistake inside');
 is($sim->count('contacts'), $before, 'leaves nothing behind');
 
+isnt($sim->req('POST', 'accounts', {name => 'deep', Account_Tasks => [{subject => 'fine'}, {subject => 'x' x 201}]})->{status}, 204,
+	'or inside the last of its children');
+is($sim->count('tasks', "subject eq 'fine'"), 0, 'nor there');
+{
+	# existing rows are taken into a collection by reference
+	my @children = map {$sim->create('accounts', {name => "child $_"})} 1, 2;
+	my $parent = guid();
+	accepted($sim->req('POST', 'accounts', {accountid => $parent, name => 'adopts', 'account_parent_account@odata.bind' => [map {"accounts($_)"} @children]}),
+		204, 'a collection bound at create');
+	is($sim->count('accounts', "_parentaccountid_value eq $parent"), 2, 'points the others at the new row');
+	my $lead = $sim->create('leads', {subject => 'l', lastname => 'x'});
+	my $linked = $sim->create('accounts', {name => 'links', 'accountleads_association@odata.bind' => ["leads($lead)"]});
+	is(scalar @{$sim->req('GET', "accounts($linked)/accountleads_association")->json->{value}}, 1, 'also many-to-many');
+	for my $bad ('"accounts(' . guid() . ')"', "\"contacts($id)\"", '5', '"x"')
+	{
+		my $r = $sim->req('POST', 'accounts', qq({"name":"none","account_parent_account\@odata.bind":[$bad]}));
+		like($r->{status}, qr/^40[04]$/, "refused in a collection: $bad");
+	}
+	is($sim->req('POST', 'accounts', '{"name":"none","account_parent_account@odata.bind":["accounts(' . $children[0] . ')"')->{status}, 400,
+		'a list that breaks off');
+	is($sim->count('accounts', "name eq 'none'"), 0, 'none of these makes a row');
+}
+
 # --- text comes back as it was sent
 my $text = "Za\x{17c}\x{f3}\x{142}\x{107} \x{201c}\x{6771}\x{4eac}\x{201d} \x{1f680} line1\r\nline2 \"q\" \\ \t --batch\r\n";
-my $id = $sim->create('accounts', {name => 'text', description => $text});
+$id = $sim->create('accounts', {name => 'text', description => $text});
 field_is($sim->row('accounts', $id), 'description', $text, 'every character survives');
 
 done_testing;

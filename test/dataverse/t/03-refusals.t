@@ -109,7 +109,8 @@ refuse('new_invoices', '{"new_dueat":"1200-01-01T00:00:00Z"}', 400, '0x80040239'
 refuse('contacts', qq({"lastname":"d","birthdate":"$_"}), 400, '0x80048d19', $payload, "no date: $_")
 	for '2024-02-30', '31.05.2024', '2024-5-31', '2024-13-01', 'today', '', '2024-05-31T10:00:00Z';
 refuse('new_invoices', qq({"new_postedon":"$_"}), 400, '0x80048d19', $payload, "no time: $_")
-	for '2024-05-31T25:00:00Z', '2024-05-31 10:00', '2024-05-31T10:00:00Z+01:00', '2024-05-31T10:00:00';
+	for '2024-05-31T25:00:00Z', '2024-05-31 10:00', '2024-05-31T10:00:00Z+01:00', '2024-05-31T10:00:00',
+	'2024-05-31T10:00:00+15:00', '2024-05-31T10:00:00+01:60', '2024-05-31T10:00:00+1', '2024-05-31T10:60:00Z', '2024-05-31T10:00:00ZZ', '2024-05-31T';
 take('new_invoices', '{"new_postedon":"2024-05-31T10:00:00Z"}', 'new_postedon', '2024-05-31T10:00:00Z', 'a time in UTC');
 take('new_invoices', '{"new_postedon":"2024-05-31T10:00:00-08:00"}', 'new_postedon', '2024-05-31T18:00:00Z', 'a time with an offset');
 take('new_invoices', '{"new_postedon":"2024-02-29T23:59:59.9999999Z"}', 'new_postedon', '2024-02-29T23:59:59Z', 'fractions are dropped');

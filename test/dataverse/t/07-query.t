@@ -54,6 +54,9 @@ refused(get('accounts?$select=Name'), 400, '0x0', qr/^Could not find a property 
 accepted(get('accounts?$select=accountid&$top=1'), 200, '$top');
 ok(get("accounts($id{0})")->json->{'@odata.context'} =~ m{#accounts/\$entity$}, 'context of one row');
 
+cmp_ok(scalar keys %{get("accounts($id{0})?\$select=*")->json}, '>', 50, '$select=*');
+is(get("accounts?\$select=*x")->{status}, 400, 'but not *x');
+
 # --- operators
 is(names("name eq 'a03'"), 'a03', 'eq');
 is(names("name eq 'A03'"), 'a03', 'text is compared without case');

@@ -113,6 +113,18 @@ $r = $sim->req('PATCH', $location, substr($bytes, 6000), {%binary, 'x-ms-file-na
 accepted($r, 204, 'the last chunk');
 ok($sim->req('GET', "new_invoices($invoice)/new_document/\$value")->{body} eq $bytes, 'all bytes are there');
 
+# a last chunk of one byte, chunks out of order
+for my $case ([[0, 9998], [9999, 9999], 1], [[0, 5999], [7000, 9999], 0])
+{
+	my ($first, $last, $fits) = @$case;
+	$r = $sim->req('PATCH', "new_invoices($invoice)/new_document?x-ms-file-name=c.bin", '', {'x-ms-transfer-mode' => 'chunked', 'Content-Type' => undef});
+	my $to = ($r->header('location') // '') =~ s{^http://[^/]+}{}r;
+	my @status = map {$sim->req('PATCH', $to, substr($bytes, $_->[0], $_->[1] - $_->[0] + 1),
+		{%binary, 'x-ms-file-name' => 'c.bin', 'Content-Range' => "bytes $_->[0]-$_->[1]/$total"})->{status}} $first, $last;
+	is("@status", $fits ? '206 204' : '206 400', $fits ? 'a last chunk of one byte' : 'a gap between chunks');
+}
+is($sim->row('new_invoices', $invoice)->{new_document_name}, 'c.bin', 'the last whole file counts');
+
 # --- images and notes
 my $png = encode_base64("\x89PNG\r\n\x1a\n" . 'x' x 50, '');
 my $account = $sim->create('accounts', {name => 'i', entityimage => $png});

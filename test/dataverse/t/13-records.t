@@ -96,6 +96,8 @@ control($sim, 'POST', 'key', {table => 'new_region', key => 'new_code_key', stat
 is($sim->req('GET', "new_regions(new_code='N')")->{status}, 200, 'becomes active');
 is($sim->req('POST', 'new_regions', {new_name => 'r', new_code => 'N'})->{status}, 412, 'and unique');
 
+is($sim->raw('POST', '/_sim/key', {}, '{"table":"account","key":"nosuch","status":"Active"}')->{status}, 404, 'an unknown key');
+
 # --- tokens are revoked
 control($sim, 'DELETE', 'tokens');
 is($sim->req('GET', 'WhoAmI')->{status}, 401, 'a token that was revoked');
