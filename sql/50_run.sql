@@ -70,6 +70,25 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._finish_run(bigint, bool, bool, text) IS 'store how a run ended';
 
+-- _run_references: what has to be read from Dataverse before rows can be sent.
+CREATE FUNCTION dvmig._run_references(run bigint)
+RETURNS TABLE (referenced_table text, match_on text, keys_sql text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT c.referenced_table, array_to_string(c.match_on, ','),
+		'SELECT array_agg(DISTINCT k) FROM (' || string_agg(format(
+			'SELECT %s AS k FROM %s s WHERE s.processing_flag IN (''U'', ''S'') AND s.action_flag <> ''D''',
+			(SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i)
+			 FROM unnest(c.expression_sql) WITH ORDINALITY u(e, i)), c.staging), ' UNION ALL ')
+		|| ') q WHERE k IS NOT NULL'
+	FROM dvmig.column_map c
+	WHERE c.kind = 'reference'
+	  AND c.staging::text IN (SELECT t.staging FROM dvmig.run_table t WHERE t.run = $1)
+	GROUP BY c.referenced_table, c.match_on
+$$;
+COMMENT ON FUNCTION dvmig._run_references(bigint) IS 'keys of existing records that the lookups of a run need';
+
 -- --------------------------------------------------------------------- starting
 
 -- _settle_dead_runs: runs whose worker is gone without saying so. A worker
