@@ -139,7 +139,7 @@ BEGIN
 
 	ranked := format('SELECT %s, l, o, id%s%s%s FROM (%s) q OFFSET 0', keys,
 		(SELECT string_agg(format(', (NOT l AND (%s)) IS TRUE AS c%s', r ->> 'condition', r ->> 'nth'), '') FROM jsonb_array_elements(rules) r), fills,
-		(SELECT string_agg(format(', %s AS y%s%s', k.key_sql, k.nth, ', ' || k.plain_sql || ' AS z' || k.nth), '') FROM dvmig._check_keys($1, deferred) k WHERE k.is_active),
+		(SELECT string_agg(format(', (%s) COLLATE "C" AS y%s%s', k.key_sql, k.nth, ', (' || k.plain_sql || ') COLLATE "C" AS z' || k.nth), '') FROM dvmig._check_keys($1, deferred) k WHERE k.is_active),
 		dvmig._check_outputs($1, deferred, dvmig._check_scope($1, loaded, thrown), unloadable));
 
 	-- A row that fails anyhow takes no key, and one that is or was loaded holds its own.

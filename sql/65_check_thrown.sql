@@ -54,7 +54,7 @@ COMMENT ON FUNCTION dvmig._check_halve(oid, regclass, text, text[]) IS 'rows amo
 
 -- _check_thrown: the rows for which expressions throw, by block ranges that
 -- are halved. Ends after "tries" queries: is_complete tells.
-CREATE FUNCTION dvmig._check_thrown(owner oid, staging regclass, scope text, expressions text, tries int DEFAULT 20000,
+CREATE FUNCTION dvmig._check_thrown(owner oid, staging regclass, scope text, expressions text, tries int DEFAULT 200000,
 	OUT relations regclass[], OUT tids text[], OUT is_complete bool)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -205,4 +205,3 @@ AS $$
 	SELECT coalesce(jsonb_agg(f.finding ORDER BY f.i), '[]') FROM findings f
 $$;
 COMMENT ON FUNCTION dvmig._check_results(dvmig.migration, dvmig.migration_table, text[], jsonb, jsonb, jsonb) IS 'findings from the counts of the query that checked a staging table';
-
