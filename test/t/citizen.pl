@@ -8,6 +8,8 @@ use lib "$FindBin::RealBin";
 
 use Test::More;
 
+use PostgreSQL::Test::Utils;
+
 use DvMig::Held;
 
 my $h = DvMig::Held->new(name => 'citizen');
@@ -203,5 +205,7 @@ $h->release;
 $end = $h->ends($run, 'failed', 'a run that cannot do all it was to do has failed');
 like($end->{message}, qr/later/, 'and names the table');
 is($t->counts($table), '200/0/200/0/0', 'the other table is done');
+
+unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|cache lookup failed|XX000/, 'no process of the server came to harm');
 
 done_testing();
