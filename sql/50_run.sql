@@ -55,6 +55,9 @@ DECLARE
 BEGIN
 	SELECT string_agg(DISTINCT t.message, '; ') INTO held
 	FROM dvmig.run_table t WHERE t.run = $1 AND t.state = 'held';
+	-- an error or a cancel may end the run in the middle of a table
+	UPDATE dvmig.run_table t SET state = CASE WHEN has_failed THEN 'failed' ELSE 'pending' END, ended_at = clock_timestamp()
+	WHERE t.run = $1 AND t.state = 'running';
 	UPDATE dvmig.run_history h
 	SET state = CASE WHEN has_failed THEN 'failed' WHEN was_stopped THEN 'stopped'
 			WHEN held IS NOT NULL THEN 'held' ELSE 'completed' END,

@@ -404,7 +404,7 @@ dv_runstate_mirror(DvStep *step)
 		ErrorData  *error = dv_spi_abort(step->rc->context);
 
 		/* Requests are on their way: the figures can wait, they cannot. */
-		if (!dv_spi_is_contention(error))
+		if (!dv_spi_is_contention(error) && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 		FreeErrorData(error);
 	}

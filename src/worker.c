@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -60,6 +61,22 @@ on_stop_signal(SIGNAL_ARGS)
 	stop_signalled = true;
 	SetLatch(MyLatch);
 	errno = save_errno;
+}
+
+/*
+ * pg_cancel_backend() of a worker means what dvmig.stop() means, and ends the
+ * statement at work; a statement or lock time-out, which comes by the same
+ * signal, is an error of its statement alone.
+ */
+static void
+on_cancel_signal(SIGNAL_ARGS)
+{
+	bool		timed_out = get_timeout_indicator(STATEMENT_TIMEOUT, false) || get_timeout_indicator(LOCK_TIMEOUT, false);
+
+	if (!timed_out)
+		on_stop_signal(postgres_signal_arg);
+	if (timed_out || IsTransactionState())
+		StatementCancelHandler(postgres_signal_arg);
 }
 
 /* Field 4 of our lock tags: see worker.h. */
@@ -287,8 +304,10 @@ run(DvRunContext *rc)
 static void
 end_by_error(DvRunContext *rc, ErrorData *error)
 {
-	/* thrown by while_waiting(): not a failure */
-	if (!(waiting_run != NULL && rc->stopping && error->sqlerrcode == ERRCODE_QUERY_CANCELED))
+	/* cancelled, or thrown by while_waiting(): not a failure */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && (stop_signalled || rc->stopping))
+		rc->stopping = true;
+	else
 	{
 		rc->failed = true;
 		rc->message = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
@@ -322,6 +341,7 @@ dv_worker_main(Datum arg)
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, on_cancel_signal);
 	pqsignal(SIGUSR2, on_stop_signal);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(args.database, args.owner, DV_BGWORKER_FLAGS);

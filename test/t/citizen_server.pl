@@ -211,14 +211,27 @@ $end = $h->ends($run, 'failed', 'an expression that takes longer than statement_
 like($end->{message}, qr/canceling statement due to statement timeout/, 'which says so');
 is($t->counts($table), '10/10/0/0/0', 'and no row has a verdict');
 
-# A cancel of the worker itself, and an expression without end: it obeys.
+# A cancel of the worker itself stops its run.
+my $cancel = q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'};
+
 $run = $t->start($h->migration);
 $t->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'dvmig run $run' AND wait_event = 'PgSleep'");
-$t->sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run'");
+$t->sql($cancel);
 $h->gone($run, 'a worker in an endless expression can be cancelled');
-is(state_of($run), 'failed', 'its run has failed');
+is(state_of($run), 'stopped', 'its run is stopped');
 $t->sql(q{CREATE OR REPLACE FUNCTION dawdle(text) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1'});
 gone_on('after time-outs', '10/0/10/0/0');
+
+$table = $h->scene(rows => 1000);
+$h->hold(nth => 2);
+$run = $h->start(least => 2);
+$h->beside('pg_cancel_backend of the worker', $cancel);
+$h->release;
+$h->ends($run, 'stopped', 'a cancelled worker stops its run');
+$rows = $t->sql("SELECT count(*) FROM $table WHERE processing_flag = 'P'");
+is($h->sim->counters('contacts')->{records}, $rows, 'every answer on its way is recorded');
+is($t->status($table)->{in_doubt}, 0, 'nothing is in doubt');
+gone_on('a cancelled worker', '1000/0/1000/0/0');
 
 # ------------------------------------------------------ transactions around start()
 
