@@ -123,6 +123,17 @@ field_is($row, 'revenue', 2, 'also numbers');
 accepted($sim->req('PATCH', "accounts($full)", {description => ''}), 204, 'an empty text');
 field_is($sim->row('accounts', $full), 'description', undef, 'is stored as null');
 
+# --- the full name follows its parts
+{
+	my $person = $sim->create('contacts', {firstname => 'Ada', lastname => 'Byron'});
+	field_is($sim->row('contacts', $person), 'fullname', 'Ada Byron', 'a full name');
+	$sim->req('PATCH', "contacts($person)", {lastname => 'Lovelace'});
+	field_is($sim->row('contacts', $person), 'fullname', 'Ada Lovelace', 'follows the last name');
+	$sim->req('PATCH', "contacts($person)", {firstname => undef});
+	field_is($sim->row('contacts', $person), 'fullname', 'Lovelace', 'and the first');
+	is($sim->req('POST', 'contacts', {lastname => 'x', fullname => 'y'})->{status}, 400, 'it cannot be sent');
+}
+
 # --- single properties
 accepted($sim->req('PUT', "accounts($full)/fax", {value => '99'}), 204, 'PUT of a property');
 field_is($sim->row('accounts', $full), 'fax', '99', 'it is changed');

@@ -209,6 +209,18 @@ $r = fetch('<fetch mapping="logical" top="2"><entity name="account"><attribute n
 accepted($r, 200, 'FetchXML');
 is(scalar @{$r->json->{value}}, 2, 'its rows');
 is(join(' ', sort grep {!/^\@/} keys %{$r->json->{value}[0]}), 'accountid name', 'its columns');
+{
+	my $found = sub
+	{
+		my $answer = fetch("<fetch><entity name='account'><attribute name='name'/><order attribute='name' descending='true'/>$_[0]</entity></fetch>");
+		return $answer->{status} == 200 ? join(' ', map {$_->{name}} @{$answer->json->{value}}) : "$answer->{status} $answer->{body}";
+	};
+	my $condition = sub {my ($name, $operator, $value) = @_; return "<condition attribute='$name' operator='$operator'" . (defined $value ? " value='$value'/>" : '/>')};
+	is($found->('<filter>' . $condition->('name', 'eq', 'a03') . '</filter>'), 'a03', 'FetchXML: eq');
+	is($found->('<filter type="or">' . $condition->('name', 'eq', 'a03') . $condition->('numberofemployees', 'lt', 2) . '</filter>'), 'a03 a01 a00', 'or');
+	is($found->('<filter>' . $condition->('numberofemployees', 'ge', 3) . $condition->('numberofemployees', 'le', 4) . '</filter>'), 'a04 a03', 'and');
+	is($found->('<filter>' . $condition->('name', 'like', 'a2%') . $condition->('description', 'null') . '</filter>'), 'a20', 'like and null');
+}
 isnt(fetch($_)->{status}, 200, "refused: $_") for '<fetch><entity name="account">', '<fetch><entity name="contact"/></fetch>', 'none',
 	'<fetch><entity name="account"><attribute name="nosuch"/></entity></fetch>',
 	'<fetch><entity name="account"><filter><condition attribute="nosuch" operator="null"/></filter></entity></fetch>';

@@ -54,6 +54,7 @@ is($parent->{ReferencedEntity}, 'account', 'ReferencedEntity');
 is($parent->{ReferencingEntityNavigationPropertyName}, 'parentaccountid', 'the navigation property');
 my ($link) = grep {$_->{SchemaName} eq 'accountleads_association'} @{$d->{ManyToManyRelationships}};
 is($link->{Entity1NavigationPropertyName}, 'accountleads_association', 'a many-to-many relationship');
+is("$link->{Entity1LogicalName} $link->{Entity2LogicalName}", 'account lead', 'its sides in their order');
 is($link->{IntersectEntityName}, 'accountleads', 'its intersect table');
 
 # --- lookups of several tables

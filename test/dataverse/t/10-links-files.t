@@ -99,6 +99,12 @@ field_is($sim->row('new_invoices', $invoice), 'new_document', undef, 'it is gone
 refused($sim->req('PATCH', "new_invoices($invoice)/new_document", 'x' x (32768 * 1024 + 1), {%binary, 'x-ms-file-name' => 'big'}), 400,
 	'0x80044a02', qr/too big/, 'a file that is too big');
 
+for my $type ('text/plain', undef)
+{
+	isnt($sim->req('PATCH', "new_invoices($invoice)/new_document", 'x', {'Content-Type' => $type, 'x-ms-file-name' => 'a'})->{status}, 204,
+		'a file that comes as ' . ($type // 'nothing'));
+}
+
 # in chunks
 $r = $sim->req('PATCH', "new_invoices($invoice)/new_document?x-ms-file-name=b.bin", '', {'x-ms-transfer-mode' => 'chunked', 'Content-Type' => undef});
 accepted($r, 200, 'begin an upload in chunks');
