@@ -160,6 +160,8 @@ DECLARE
 	srv text;
 	op text;
 	created text;
+	-- how settle.c says that a record was found and left as it was
+	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user''), false)';
 BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	SELECT string_agg(format('s.%I', k), ', ' ORDER BY i),
@@ -177,21 +179,25 @@ BEGIN
 			string_agg(m.fault_sql, ', ' ORDER BY m.ordinal) FILTER (WHERE m.fault_sql IS NOT NULL),
 			string_agg(m.parked_sql, ', ' ORDER BY m.ordinal)
 				FILTER (WHERE m.parked_sql IS NOT NULL AND (pass = 'deferred' OR NOT m.target_column = ANY (deferred)))),
-		string_agg(format('(%s)', m.filled_sql), ' OR ') FILTER (WHERE m.target_column = ANY (deferred)),
+		string_agg(format('(%s)%s', m.filled_sql, CASE WHEN EXISTS (SELECT FROM dvmig.column_map c
+				WHERE c.staging = $1 AND c.target_column = m.target_column AND c.variant = m.variant AND c.send = 'insert')
+				THEN ' AND s.action_flag = ''I'' AND x.pass IS DISTINCT FROM ''deferred''' ELSE '' END), ' OR ')
+			FILTER (WHERE m.target_column = ANY (deferred)),
 		string_agg(m.value_sql, ', ' ORDER BY m.ordinal),
 		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 	INTO faults, owes, vals, map_joins
 	FROM dvmig._map_sql($1) m
 	WHERE pass <> 'delete' AND (pass <> 'deferred' OR m.target_column = ANY (deferred));
 
+	-- a record that was kept is not ours to write over by reloading its row: looked at again like a new one
 	op := CASE pass WHEN 'delete' THEN '''D''' WHEN 'deferred' THEN '''U'''
-		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
+		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' AND NOT ' || kept || ' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
 	-- a record that was deleted is nobody's any more: the row may create it anew
 	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, x.pass IS NOT DISTINCT FROM ''deferred'', '
-		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL, CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
+		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' || kept || ', CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op,
 		id_sql, created, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,
 		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals));

@@ -120,10 +120,15 @@ dv_payload_prepare(DvPayloadColumn *columns, int n)
 
 /* ---------------------------------------------------------------- once per row */
 
+/*
+ * Is the column for this pass? A deferred lookup that an update empties does
+ * not wait: nothing has to be there for it.
+ */
 static inline bool
-selected(const DvPayloadColumn *column, int op, bool deferred)
+selected(const DvPayloadColumn *column, int op, bool deferred, bool null)
 {
-	return (column->send & op) != 0 && column->deferred == deferred;
+	return (column->send & op) != 0 &&
+		(column->deferred == deferred || (null && !deferred && op == DV_SEND_UPDATE));
 }
 
 /* How many columns of the group have a value, whatever their direction or pass. */
@@ -153,7 +158,7 @@ writes_null(const DvPayloadColumn *columns, int n, int i, int op, bool deferred,
 	if (group < 0)
 		return true;
 	for (int j = group; j < i; j++)
-		if (plan_of(&columns[j])->group == group && selected(&columns[j], op, deferred))
+		if (plan_of(&columns[j])->group == group && selected(&columns[j], op, deferred, true))
 			return false;
 	return values_in_group(columns, n, group, nulls) == 0;
 }
@@ -197,7 +202,7 @@ dv_payload_append(StringInfo out, const DvPayloadColumn *columns, int n,
 		bool		null = nulls[c->attnum - 1];
 		const char *message = NULL;
 
-		if (!selected(c, op, deferred))
+		if (!selected(c, op, deferred, null))
 			continue;
 		if (!null)
 		{

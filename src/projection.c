@@ -151,7 +151,9 @@ load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 		c->entity_set = keep_text(context, i, 5);
 		c->send = strcmp(send, "insert") == 0 ? DV_SEND_INSERT :
 			strcmp(send, "update") == 0 ? DV_SEND_UPDATE : DV_SEND_INSERT | DV_SEND_UPDATE;
-		/* In its own pass a deferred column is an ordinary one. */
+		/* In its own pass a deferred column is an ordinary one, though of a create. */
+		if (strcmp(p->pass, "deferred") == 0)
+			c->send = DV_SEND_INSERT | DV_SEND_UPDATE;
 		c->deferred = strcmp(dv_spi_text(i, 7), "t") == 0 && strcmp(p->pass, "deferred") != 0;
 		p->has_deferred |= c->deferred;
 		p->update_only |= c->send == DV_SEND_UPDATE;

@@ -24,7 +24,7 @@ our %FIELDS = (
 	},
 	people => {
 		lastname => 's.name', new_legacyid => 's.id::text',
-		_parentcustomerid_value => '(SELECT c.dataverse_id FROM customers c WHERE c.id = s.company)',
+		_parentcustomerid_value => '(SELECT c.dataverse_id FROM staging.customers c WHERE c.id = s.company)',
 	},
 	tasks => {
 		subject => 's.name', description => 's.text',
@@ -42,23 +42,24 @@ sub new
 
 	$t->sql(sprintf q{ALTER DATABASE postgres SET dvmig.settle_time = '%s'}, $o{settle} // '300ms');
 	$t->sql(q{
-		CREATE TABLE customers (id int PRIMARY KEY, name text, phone text, revenue numeric);
-		CREATE TABLE people (id int PRIMARY KEY, name text, company int);
-		CREATE TABLE tasks (id int PRIMARY KEY, name text, text text)});
+		CREATE SCHEMA staging;
+		CREATE TABLE staging.customers (id int PRIMARY KEY, name text, phone text, revenue numeric);
+		CREATE TABLE staging.people (id int PRIMARY KEY, name text, company int);
+		CREATE TABLE staging.tasks (id int PRIMARY KEY, name text, text text)});
 	$t->migration('m', tables => 'account,contact,task');
 	$t->sql(q{
-		SELECT dvmig.add_table('m', 'customers', 'account', source_key => 'id', target_key => 'new_legacyid');
-		SELECT dvmig.map_column('customers', 'name', 'name');
-		SELECT dvmig.map_column('customers', 'telephone1', 'phone');
-		SELECT dvmig.map_column('customers', 'revenue', 'revenue')}) if $have{customers};
+		SELECT dvmig.add_table('m', 'staging.customers', 'account', source_key => 'id', target_key => 'new_legacyid');
+		SELECT dvmig.map_column('staging.customers', 'name', 'name');
+		SELECT dvmig.map_column('staging.customers', 'telephone1', 'phone');
+		SELECT dvmig.map_column('staging.customers', 'revenue', 'revenue')}) if $have{customers};
 	$t->sql(q{
-		SELECT dvmig.add_table('m', 'people', 'contact', source_key => 'id', target_key => 'new_legacyid');
-		SELECT dvmig.map_column('people', 'lastname', 'name');
-		SELECT dvmig.map_lookup('people', 'parentcustomerid', 'company', 'customers')}) if $have{people};
+		SELECT dvmig.add_table('m', 'staging.people', 'contact', source_key => 'id', target_key => 'new_legacyid');
+		SELECT dvmig.map_column('staging.people', 'lastname', 'name');
+		SELECT dvmig.map_lookup('staging.people', 'parentcustomerid', 'company', 'staging.customers')}) if $have{people};
 	$t->sql(q{
-		SELECT dvmig.add_table('m', 'tasks', 'task', source_key => 'id');
-		SELECT dvmig.map_column('tasks', 'subject', 'name');
-		SELECT dvmig.map_column('tasks', 'description', 'text')}) if $have{tasks};
+		SELECT dvmig.add_table('m', 'staging.tasks', 'task', source_key => 'id');
+		SELECT dvmig.map_column('staging.tasks', 'subject', 'name');
+		SELECT dvmig.map_column('staging.tasks', 'description', 'text')}) if $have{tasks};
 	return $self;
 }
 
@@ -73,13 +74,13 @@ sub fresh
 	my $n = $self->{rows};
 
 	$self->sim->sim('POST', 'reset');
-	$self->sql("TRUNCATE $_, ${_}_success, ${_}_error") for @{ $self->{tables} };
+	$self->sql("TRUNCATE staging.$_, staging.${_}_success, staging.${_}_error") for @{ $self->{tables} };
 	for my $table (@{ $self->{tables} })
 	{
-		$self->sql("INSERT INTO customers SELECT n, 'Company ' || n, '+49 ' || n, n * 1.25 FROM generate_series(1, $n) n")
+		$self->sql("INSERT INTO staging.customers SELECT n, 'Company ' || n, '+49 ' || n, n * 1.25 FROM generate_series(1, $n) n")
 		  if $table eq 'customers';
-		$self->sql("INSERT INTO people SELECT n, 'Person ' || n, 1 + n % $n FROM generate_series(1, $n) n") if $table eq 'people';
-		$self->sql("INSERT INTO tasks SELECT n, 'Task ' || n, E'line\\nline ' || n FROM generate_series(1, $n) n") if $table eq 'tasks';
+		$self->sql("INSERT INTO staging.people SELECT n, 'Person ' || n, 1 + n % $n FROM generate_series(1, $n) n") if $table eq 'people';
+		$self->sql("INSERT INTO staging.tasks SELECT n, 'Task ' || n, E'line\\nline ' || n FROM generate_series(1, $n) n") if $table eq 'tasks';
 	}
 	return;
 }
@@ -90,7 +91,7 @@ sub edit
 	my ($self, $table) = @_;
 	my $column = $table eq 'tasks' ? 'text' : 'name';
 
-	$self->sql("UPDATE $table SET $column = $column || '*', processing_flag = 'U'");
+	$self->sql("UPDATE staging.$table SET $column = $column || '*', processing_flag = 'U'");
 	return;
 }
 
@@ -148,9 +149,9 @@ sub exact
 	my $fields = delete $more{-fields} // \%FIELDS;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	is($self->{t}->counts($_), $expected{$_}, "$name: figures of $_") for sort keys %expected;
+	is($self->{t}->counts("staging.$_"), $expected{$_}, "$name: figures of $_") for sort keys %expected;
 	subtest "$name: account" => sub {
-		$self->{t}->account('m', (map { $_ => $fields->{$_} } @{ $self->{tables} }), %more);
+		$self->{t}->account('m', (map { ("staging.$_" => $fields->{$_}) } @{ $self->{tables} }), %more);
 	};
 	return;
 }
