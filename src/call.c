@@ -98,21 +98,49 @@ dv_call_become(Oid role, bool restricted)
 {
 	DvSwitch	was;
 
+	was.guc_level = 0;
 	GetUserIdAndSecContext(&was.userid, &was.sec_context);
 	SetUserIdAndSecContext(role, was.sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   (restricted ? SECURITY_RESTRICTED_OPERATION : 0));
 	return was;
 }
 
+/*
+ * Settings that change what a statement of ours means. Callers choose them, and
+ * in a worker the owner's triggers can: an operator "=" of another schema must
+ * not run as the owner of the extension.
+ */
+static void
+pin_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"quote_all_identifiers", "off"},
+		{"standard_conforming_strings", "on"},
+		{"array_nulls", "on"},
+	};
+	size_t		i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
 DvSwitch
 dv_call_become_extension_owner(void)
 {
-	return dv_call_become(dv_call_extension_owner(), false);
+	DvSwitch	was = dv_call_become(dv_call_extension_owner(), false);
+
+	was.guc_level = NewGUCNestLevel();
+	pin_settings();
+	return was;
 }
 
 void
 dv_call_restore(DvSwitch was)
 {
+	if (was.guc_level > 0)
+		AtEOXact_GUC(true, was.guc_level);
 	SetUserIdAndSecContext(was.userid, was.sec_context);
 }
 
@@ -184,7 +212,7 @@ build_target(FunctionCallInfo fcinfo, Oid owner, DvTarget *target)
 
 /* Run the call; rows go to "dest", or to SPI_tuptable where that is NULL. */
 static void
-run_target(DvTarget *target, Oid owner, DestReceiver *dest)
+run_target(DvTarget *target, DestReceiver *dest)
 {
 	ParamListInfo params = makeParamList(target->nargs);
 	SPIExecuteOptions options = {0};
@@ -204,7 +232,7 @@ run_target(DvTarget *target, Oid owner, DestReceiver *dest)
 	options.read_only = target->read_only;
 	options.dest = dest;
 
-	was = dv_call_become(owner, false);
+	was = dv_call_become_extension_owner();
 	plan = SPI_prepare(target->sql, target->nargs, target->types);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -216,7 +244,7 @@ run_target(DvTarget *target, Oid owner, DestReceiver *dest)
 
 /* A function that returns a set: its rows go straight into a tuplestore. */
 static Datum
-return_set(FunctionCallInfo fcinfo, DvTarget *target, Oid owner)
+return_set(FunctionCallInfo fcinfo, DvTarget *target)
 {
 	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext per_query;
@@ -251,13 +279,13 @@ return_set(FunctionCallInfo fcinfo, DvTarget *target, Oid owner)
 									"columns of the internal function differ");
 	MemoryContextSwitchTo(old);
 
-	run_target(target, owner, dest);
+	run_target(target, dest);
 	return (Datum) 0;
 }
 
 /* A function that returns one value or one row. */
 static Datum
-return_one(FunctionCallInfo fcinfo, DvTarget *target, Oid owner)
+return_one(FunctionCallInfo fcinfo, DvTarget *target)
 {
 	TupleDesc	desc;
 	Oid			type;
@@ -266,7 +294,7 @@ return_one(FunctionCallInfo fcinfo, DvTarget *target, Oid owner)
 	bool		isnull = false;
 	Datum		value;
 
-	run_target(target, owner, NULL);
+	run_target(target, NULL);
 	if (SPI_processed == 0)
 	{
 		fcinfo->isnull = true;
@@ -351,9 +379,9 @@ dv_call(PG_FUNCTION_ARGS)
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
 		if (fcinfo->flinfo->fn_retset)
-			result = return_set(fcinfo, target, owner);
+			result = return_set(fcinfo, target);
 		else
-			result = return_one(fcinfo, target, owner);
+			result = return_one(fcinfo, target);
 		SPI_finish();
 	}
 	PG_CATCH();
