@@ -245,6 +245,23 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._projection_columns(regclass, text, text[]) IS 'target member and type of each value column of the projection';
 
+-- _platform_key: the alternate key that rows are known by where Dataverse makes
+-- their ids: an active one, all of whose columns are mapped and sent on create.
+CREATE FUNCTION dvmig._platform_key(staging regclass, deferred text[]) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT k.key_columns
+	FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)
+	JOIN dvmig.metadata_key k ON k.server = m.server AND k.table_name = t.target AND k.index_status = 'Active'
+	WHERE t.staging = $1 AND t.ids = 'platform'
+	  AND k.key_columns <@ ARRAY(SELECT c.target_column FROM dvmig.column_map c
+		WHERE c.staging = $1 AND c.send <> 'update' AND NOT c.target_column = ANY ($2))
+	ORDER BY cardinality(k.key_columns), k.key_name
+	LIMIT 1
+$$;
+COMMENT ON FUNCTION dvmig._platform_key(regclass, text[]) IS 'columns of the alternate key that stands for ids => ''platform''; null where none will do';
+
 -- _waves: dependency order. Tables whose parents are all placed form the next
 -- wave; where none is left and tables remain, they form a circle: the one with
 -- fewest open parents is placed and its lookups to unplaced tables deferred.

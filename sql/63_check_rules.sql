@@ -254,7 +254,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT 'error', NULL::int, NULL::text, 'id_missing', 'id IS NULL', 'the row has no id',
 		coalesce('Fill column "' || t.id_column || '".', 'Fill dataverse_id.')
-	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids <> 'derived'
+	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids = 'column'
+	UNION ALL
+	SELECT 'error', NULL, NULL, 'no_key', 'id IS NULL', 'Dataverse makes the ids, and no active alternate key is mapped to know the rows by',
+		'Map all columns of an alternate key, and refresh the metadata once its index is active.'
+	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids = 'platform' AND dvmig._platform_key($1, $2) IS NULL
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'key_incomplete', format('id IS NULL AND NOT (%s)', m.present_sql),
+		'a column of the alternate key is null', 'Fill it: without its key the record could not be found again.'
+	FROM dvmig._check_maps($1, $2) m WHERE m.target_column = ANY (dvmig._platform_key($1, $2))
 	UNION ALL
 	SELECT 'error', NULL, NULL, 'update_of_nothing', 'nv', 'the row is an update (action_flag U) of a record that was never loaded',
 		'Set action_flag to I, or fill dataverse_id, or call dvmig.adopt() if the records are in Dataverse already.'

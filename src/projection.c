@@ -167,40 +167,32 @@ load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 	}
 }
 
-/*
- * The alternate key that rows are known by where Dataverse makes their ids: an
- * active one, all of whose columns are mapped and sent with the create.
- */
+/* The alternate key that rows are known by where Dataverse makes their ids. */
 static void
-load_alternate_key(DvProjection *p, MemoryContext context)
+load_alternate_key(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT k.key_columns FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
-		" LEFT JOIN dvmig.metadata_key k ON k.server = m.server AND k.table_name = t.target AND k.index_status = 'Active'"
-		"  AND k.key_columns <@ $2"
-		" WHERE t.staging = $1::pg_catalog.regclass AND t.ids = 'platform' ORDER BY cardinality(k.key_columns), k.key_name LIMIT 1";
+		"SELECT dvmig._platform_key($1::pg_catalog.regclass, $2) FROM dvmig.migration_table t"
+		" WHERE t.staging = $1::pg_catalog.regclass AND t.ids = 'platform'";
 	Oid			types[2] = {OIDOID, TEXTARRAYOID};
-	Datum		values[2] = {ObjectIdGetDatum(p->staging), (Datum) 0};
-	Datum	   *names = palloc(sizeof(Datum) * (p->ncolumns + 1));
+	Datum		values[2] = {ObjectIdGetDatum(p->staging), deferred};
+	Datum	   *names;
+	Datum		key;
 	bool		isnull;
-	int			n = 0;
+	int			n;
 	int			i;
 	int			k;
 
-	for (i = 0; i < p->ncolumns; i++)
-		if (!p->columns[i].deferred && (p->columns[i].send & DV_SEND_INSERT))
-			names[n++] = CStringGetTextDatum(p->columns[i].column);
-	values[1] = PointerGetDatum(construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT));
 	if (dv_spi_run(sql, 2, types, values, NULL, SPI_OK_SELECT) == 0)
 		return;
-	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	key = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("\"%s\" has ids => 'platform' but no active alternate key of \"%s\" is mapped",
 						p->staging_sql, p->wire.logical_name),
 				 errhint("Map all columns of an alternate key, and refresh the metadata once its index is active.")));
-	deconstruct_array(DatumGetArrayTypeP(values[1]), TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);
+	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);
 	p->key_columns = MemoryContextAlloc(context, sizeof(int) * n);
 	for (k = 0; k < n; k++)
 		for (i = 0; i < p->ncolumns; i++)
@@ -226,7 +218,7 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 	load_select(p, deferred, context);
 	load_columns(p, deferred, context);
 	if (strcmp(pass, "write") == 0)
-		load_alternate_key(p, context);
+		load_alternate_key(p, deferred, context);
 	return p;
 }
 
