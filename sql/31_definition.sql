@@ -89,6 +89,12 @@ BEGIN
 			USING ERRCODE = 'undefined_object', HINT = 'Register it with dvmig.add_table().';
 	END IF;
 	PERFORM dvmig._migration(caller, m.name, access) FROM dvmig.migration m WHERE m.migration_id = t.migration_id;
+	-- who waited there for another's change sees what it left
+	SELECT mt.* INTO t FROM dvmig.migration_table mt WHERE mt.staging = _table.staging;
+	IF t.staging IS NULL THEN
+		RAISE EXCEPTION 'table % is no longer a staging table of a migration', staging
+			USING ERRCODE = 'undefined_object', HINT = 'Register it with dvmig.add_table().';
+	END IF;
 	RETURN t;
 END
 $$;

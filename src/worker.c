@@ -265,6 +265,7 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 
 	rc->session = dv_session_open(plan->server, rc->owner, 1);
 	memset(&problem, 0, sizeof(problem));
+	while_waiting();			/* asked to stop already? */
 	if (!dv_session_whoami(rc->session, &who, &problem))
 	{
 		rc->failed = true;
