@@ -6,6 +6,11 @@ LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_caller_regclass';
 COMMENT ON FUNCTION dvmig._caller_regclass(oid, text) IS 'relation of that name as the caller sees it, or null';
 
+CREATE FUNCTION dvmig._check_filter(filter text) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'dv_check_filter';
+COMMENT ON FUNCTION dvmig._check_filter(text) IS 'error unless the text is one expression, which no bracket or semicolon in it ends early';
+
 CREATE FUNCTION dvmig._run_as(role oid, command text, restricted bool DEFAULT true) RETURNS bigint
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_run_as';

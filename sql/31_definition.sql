@@ -100,6 +100,36 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._table(oid, regclass, text) IS 'the registered staging table, if the caller may act on its migration';
 
+-- _may_read: whether a role may read the rows of a table. What shows rows reads
+-- them as the migration's owner, so that no cast, trigger or policy of his runs
+-- with the rights of who looks; policies that would hide rows hide all of them.
+CREATE FUNCTION dvmig._may_read(caller oid, relation regclass) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT has_table_privilege($1, $2, 'SELECT')
+		AND (NOT c.relrowsecurity OR pg_has_role($1, c.relowner, 'USAGE')
+			OR EXISTS (SELECT FROM pg_roles r WHERE r.oid = $1 AND r.rolbypassrls))
+	FROM pg_class c WHERE c.oid = $2
+$$;
+COMMENT ON FUNCTION dvmig._may_read(oid, regclass) IS 'whether a role may read all rows of a table';
+
+CREATE FUNCTION dvmig._require_reading(caller oid, relation regclass) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT has_table_privilege(caller, relation, 'SELECT') THEN
+		RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
+	ELSIF NOT dvmig._may_read(caller, relation) THEN
+		RAISE EXCEPTION 'row-level security of table % may hide rows from role "%"', relation, pg_get_userbyid(caller)
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = 'Rows are shown to members of the table''s owner and to roles that bypass row-level security.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._require_reading(oid, regclass) IS 'error unless a role may read all rows of a table';
+
 CREATE FUNCTION dvmig._log(caller oid, migration text, kind text, object text, detail jsonb DEFAULT '{}') RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp

@@ -238,6 +238,18 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._flag_column(oid, regclass, text, text[]) IS 'DDL that adds a flag column or makes an existing one fit';
 
+-- _flags_fit: whether the flag columns are of a type that dvmig adds or accepts.
+CREATE FUNCTION dvmig._flags_fit(staging regclass) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT count(*) = 2 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = $1 AND c.relkind IN ('r', 'p'))
+	FROM pg_attribute a
+	WHERE a.attrelid = $1 AND a.attname IN ('processing_flag', 'action_flag') AND a.attgenerated = ''
+	  AND a.atttypid IN ('bpchar'::regtype, 'text'::regtype, 'varchar'::regtype, '"char"'::regtype)
+$$;
+COMMENT ON FUNCTION dvmig._flags_fit(regclass) IS 'whether a staging table has its flag columns';
+
 -- _add_columns: the columns dvmig needs, in one ALTER TABLE. Their defaults are
 -- constants for the table, so that even a large one is not rewritten.
 CREATE FUNCTION dvmig._add_columns(caller oid, staging regclass) RETURNS text[]

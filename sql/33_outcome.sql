@@ -109,6 +109,21 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._outcome_fits(oid, regclass, regclass, text[], text) IS 'whether an existing table can go on as an outcome table';
 
+-- _outcome_columns_fit: whether the columns that dvmig made are as it made them;
+-- others may have been added.
+CREATE FUNCTION dvmig._outcome_columns_fit(existing regclass, staging regclass, key text[], kind text) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (SELECT FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'r')
+		AND NOT EXISTS (SELECT FROM dvmig._outcome_definition($2, $3, $4) d
+			WHERE NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+				WHERE a.attrelid = $1 AND a.attname = d.col AND a.attgenerated = ''
+				  AND d.type = format_type(a.atttypid, a.atttypmod)
+					|| CASE WHEN a.attcollation <> t.typcollation THEN format(' COLLATE %s', a.attcollation::regcollation) ELSE '' END))
+$$;
+COMMENT ON FUNCTION dvmig._outcome_columns_fit(regclass, regclass, text[], text) IS 'whether an outcome table still has the columns that dvmig made';
+
 -- _create_outcome: make an outcome table as the caller, or take a kept one up again.
 CREATE FUNCTION dvmig._create_outcome(caller oid, migration_owner oid, staging regclass, key text[], kind text, chosen text) RETURNS regclass
 LANGUAGE plpgsql

@@ -100,8 +100,9 @@ CREATE VIEW dvmig.status AS SELECT * FROM dvmig.status_rows();
 COMMENT ON VIEW dvmig.status IS
 	'per staging table: staged = unprocessed + succeeded + failed + left_out at any instant; parked and in_doubt are part of unprocessed, owed (a later pass) is part of succeeded; next_step says what to do';
 
--- top_errors reads the error tables with the rights of who asks: their
--- messages may quote row content, which is for those who may read the rows.
+-- top_errors is for those who may read the error tables: their messages may
+-- quote row content. They are read with the rights of the migration's owner,
+-- who can give their columns types whose casts run code of his.
 CREATE FUNCTION dvmig._top_error_rows(caller oid)
 RETURNS TABLE (migration text, staging text, error_class text, code text, error_column text, failed_rows bigint, message text, sample_key text)
 LANGUAGE plpgsql
@@ -111,13 +112,13 @@ DECLARE
 	t record;
 	result jsonb;
 BEGIN
-	FOR t IN SELECT m.name, mt.staging AS tab, mt.error_table, mt.source_key
+	FOR t IN SELECT m.name, m.owner, mt.staging AS tab, mt.error_table, mt.source_key
 		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
 		WHERE dvmig._may(caller, m.migration_id, 'viewer')
 		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.error_table)
-		  AND has_table_privilege(caller, mt.error_table, 'SELECT')
+		  AND dvmig._may_read(caller, mt.error_table) AND has_table_privilege(m.owner, mt.error_table, 'SELECT')
 		ORDER BY m.name, mt.position LOOP
-		result := dvmig._query_as(caller, format(
+		result := dvmig._query_as(t.owner, format(
 			$q$SELECT coalesce(jsonb_agg(q), '[]')::text FROM (SELECT e.error_class, e.code, e.error_column, count(*) AS failed_rows,
 				min(e.message) AS message, (array_agg(concat_ws(', ', %s) ORDER BY e.recorded_at))[1] AS sample_key
 				FROM %s e GROUP BY 1, 2, 3) q$q$,

@@ -86,9 +86,7 @@ DECLARE
 BEGIN
 	SELECT mi.* INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
 	-- row content is for those who may read the staging table
-	IF NOT has_table_privilege(caller, $2, 'SELECT') THEN
-		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('permission denied for table %s', $2);
-	END IF;
+	PERFORM dvmig._require_reading(caller, $2);
 	deferred := coalesce((SELECT w.deferred FROM dvmig._waves(m.migration_id) w WHERE w.staging = $2), '{}');
 	FOR source_key, operation, dataverse_id, request, remark IN
 		SELECT * FROM dvmig._preview_some($2, greatest(sample, 0), deferred, m.owner)

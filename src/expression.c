@@ -37,6 +37,7 @@
 
 #include "call.h"
 
+PG_FUNCTION_INFO_V1(dv_check_filter);
 PG_FUNCTION_INFO_V1(dv_compile_expressions);
 
 /* Name of the staging row in what is written down; a contract with the engine. */
@@ -140,6 +141,17 @@ parse_targets(const char *text, int expected)
 			refuse_clause("\"*\"");
 	}
 	return stmt->targetList;
+}
+
+/*
+ * dv_check_filter(filter text) parses a condition alone and leaves its names to
+ * whoever runs it. Errors: those of the parser, and syntax_error for clauses.
+ */
+Datum
+dv_check_filter(PG_FUNCTION_ARGS)
+{
+	(void) parse_targets(text_to_cstring(PG_GETARG_TEXT_PP(0)), 1);
+	PG_RETURN_VOID();
 }
 
 /* Parse state that sees the staging row as "s" and under the table's own name. */
