@@ -39,4 +39,11 @@
 	pg_foreign_server_aclcheck(server, role, mode)
 #endif
 
+/* Extensions name their waits from PostgreSQL 17 on. */
+#if PG_VERSION_NUM >= 170000
+#define dv_wait_event(name)	WaitEventExtensionNew(name)
+#else
+#define dv_wait_event(name)	PG_WAIT_EXTENSION
+#endif
+
 #endif							/* DV_COMPAT_H */

@@ -20,10 +20,13 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
+#include "compat.h"
 #include "http.h"
 #include "http_reply.h"
 
@@ -482,17 +485,16 @@ http_perform(DvHttp *http)
 static void
 http_wait(DvHttp *http, int ms)
 {
-#if PG_VERSION_NUM >= 170000
 	static uint32 wait_event = 0;
 
 	if (wait_event == 0)
-		wait_event = WaitEventExtensionNew("DvmigHttp");
+		wait_event = dv_wait_event("DvmigHttp");
 	pgstat_report_wait_start(wait_event);
-#else
-	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-#endif
 	curl_multi_poll(http->multi, NULL, 0, ms, NULL);
 	pgstat_report_wait_end();
+	/* Nobody may go on without a postmaster: the next one could not start. */
+	if (IsUnderPostmaster && !PostmasterIsAlive())
+		proc_exit(1);
 }
 
 /* Take the first finished reply; it stays linked until the caller frees it. */
