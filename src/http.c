@@ -463,8 +463,7 @@ http_perform(DvHttp *http)
 		if (msg->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &t);
-		/* msg is gone after this */
-		curl_multi_remove_handle(http->multi, t->easy);
+		curl_multi_remove_handle(http->multi, t->easy);		/* msg is gone with it */
 		transfer_unlink(http, t);
 		transfer_finish(t, code);
 
@@ -492,9 +491,8 @@ http_wait(DvHttp *http, int ms)
 	pgstat_report_wait_start(wait_event);
 	curl_multi_poll(http->multi, NULL, 0, ms, NULL);
 	pgstat_report_wait_end();
-	/* Nobody may go on without a postmaster: the next one could not start. */
 	if (IsUnderPostmaster && !PostmasterIsAlive())
-		proc_exit(1);
+		proc_exit(1);			/* the next postmaster could not start beside us */
 }
 
 /* Take the first finished reply; it stays linked until the caller frees it. */
