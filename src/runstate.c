@@ -484,9 +484,10 @@ dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
 	DvSwitch	before = begin("dvmig: listing references");
 	int			n = (int) dv_spi_run("SELECT referenced_table, match_on, keys_sql FROM dvmig._run_references($1)",
 									 1, types, values, NULL, SPI_OK_SELECT);
-	char	  **table = palloc(sizeof(char *) * (n + 1));
-	char	  **sql = palloc(sizeof(char *) * (n + 1));
-	char	  **match_on = palloc(sizeof(char *) * (n + 1));
+	/* not in the transaction's memory, which goes with the commit below */
+	char	  **table = MemoryContextAlloc(rc->context, sizeof(char *) * (n + 1));
+	char	  **sql = MemoryContextAlloc(rc->context, sizeof(char *) * (n + 1));
+	char	  **match_on = MemoryContextAlloc(rc->context, sizeof(char *) * (n + 1));
 	int			i;
 
 	for (i = 0; i < n; i++)
