@@ -2,12 +2,12 @@
 #
 # prove.pl - run TAP test files and close with one line of figures
 #
-#   prove.pl [--jobs N] [--verbose] file ...
+#   prove.pl [--jobs N] [--timeout SECONDS] [--verbose] file ...
 #
 # As prove does, but the last line says "N passed, N failed, N skipped" over all
 # files, which test/check adds up: a file that dies, leaves its plan or exits
 # with an error counts as one failed test more, a file that is skipped as a
-# whole as one skipped.
+# whole as one skipped. A file that runs longer than the timeout is ended.
 
 use strict;
 use warnings;
@@ -17,11 +17,13 @@ use TAP::Harness;
 
 my $jobs = 1;
 my $verbose = 0;
-GetOptions('jobs=i' => \$jobs, 'verbose!' => \$verbose)
-  or die "usage: $0 [--jobs N] [--verbose] file ...\n";
+my $timeout = 900;
+GetOptions('jobs=i' => \$jobs, 'timeout=i' => \$timeout, 'verbose!' => \$verbose)
+  or die "usage: $0 [--jobs N] [--timeout SECONDS] [--verbose] file ...\n";
 
 # The libraries come by PERL5LIB, so that forked helpers see them too.
 my $harness = TAP::Harness->new({
+	exec      => [ 'timeout', '--kill-after=30', $timeout, $^X ],
 	jobs      => $jobs,
 	verbosity => $verbose ? 1 : 0,
 	failures  => 1,
