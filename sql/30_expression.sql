@@ -21,6 +21,29 @@ LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_query_as';
 COMMENT ON FUNCTION dvmig._query_as(oid, text) IS 'first column of a query, as text, run as a role in a security-restricted operation';
 
+-- _query_quietly: one value of a query that evaluates expressions of a migration,
+-- for callers who may not see its rows: an error's text can quote them, and
+-- would reach the server log too. Errors that are not the rows' pass as they are.
+CREATE FUNCTION dvmig._query_quietly(role oid, query text, staging text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	thrown_by text;
+BEGIN
+	RETURN dvmig._query_as(role, query);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS thrown_by = PG_EXCEPTION_CONTEXT;
+	-- RAISE can give any class to any text
+	IF SQLSTATE ~ '^(0A|25|28|3B|3D|3F|40|42|53|55|57|58)' AND thrown_by !~ ' at RAISE' THEN
+		RAISE;
+	END IF;
+	RAISE EXCEPTION 'an expression over % threw an error (SQLSTATE %)', staging, SQLSTATE
+		USING ERRCODE = SQLSTATE, HINT = 'dvmig.check() and dvmig.preview() tell more to those who may read the rows.';
+END
+$$;
+COMMENT ON FUNCTION dvmig._query_quietly(oid, text, text) IS 'one value of a query; an error that a row caused is told by its SQLSTATE alone';
+
 CREATE FUNCTION dvmig._name_distance(a text, b text) RETURNS int
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'dv_name_distance';

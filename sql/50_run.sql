@@ -240,7 +240,13 @@ BEGIN
 			'SELECT count(*) FROM (SELECT FROM %s s JOIN %s x USING (%s) WHERE s.processing_flag = ''U'' AND s.action_flag = ''I'' AND x.operation <> ''D'' LIMIT %s) q',
 			t.staging, t.success_table, (SELECT string_agg(quote_ident(k), ', ') FROM unnest(t.source_key) k), max_resend + 1))::bigint;
 		IF n > max_resend OR total + n > max_resend THEN
-			n := dvmig._count_changed(t.staging::regclass, t.deferred, t.owner);
+			BEGIN
+				n := dvmig._count_changed(t.staging::regclass, t.deferred, t.owner);
+			EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
+				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
+				-- a row that cannot be transformed: all count as changed; the error may quote the row
+				NULL;
+			END;
 		END IF;
 		IF n > 0 THEN
 			total := total + n;

@@ -3,6 +3,23 @@
 -- The views call public functions, which run with the rights of the extension
 -- but know who asks: each shows the migrations that the asking role may see.
 
+CREATE FUNCTION dvmig._count_flags(owner oid, staging regclass, filter_sql text) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN dvmig._query_as(owner, format(
+		$q$SELECT jsonb_build_object('staged', count(*),
+			'unprocessed', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND %1$s),
+			'left_out', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND NOT %1$s),
+			'owed', count(*) FILTER (WHERE s.processing_flag = 'S'),
+			'succeeded', count(*) FILTER (WHERE s.processing_flag IN ('S', 'P')),
+			'failed', count(*) FILTER (WHERE s.processing_flag = 'E'))::text FROM %2$s s$q$,
+		coalesce('((' || filter_sql || ') IS TRUE)', 'true'), staging))::jsonb;
+END
+$$;
+COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text) IS 'rows of a staging table by flag, and those that its filter leaves out';
+
 CREATE FUNCTION dvmig._table_counts(staging regclass) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -17,16 +34,14 @@ DECLARE
 BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	SELECT m.owner INTO owner FROM dvmig.migration m WHERE m.migration_id = t.migration_id;
-	counts := dvmig._query_as(owner, format(
-		$q$SELECT jsonb_build_object('staged', count(*),
-			'unprocessed', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND %1$s),
-			'left_out', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND NOT %1$s),
-			'owed', count(*) FILTER (WHERE s.processing_flag = 'S'),
-			'succeeded', count(*) FILTER (WHERE s.processing_flag IN ('S', 'P')),
-			'failed', count(*) FILTER (WHERE s.processing_flag = 'E'))::text FROM %2$s s$q$,
-		coalesce('((' || t.filter_sql || ') IS TRUE)', 'true'), $1))::jsonb;
+	BEGIN
+		counts := dvmig._count_flags(owner, $1, t.filter_sql);
+	EXCEPTION WHEN OTHERS THEN
+		-- one bad filter must not hide every other table, nor its error quote a row
+		counts := dvmig._count_flags(owner, $1, NULL) || jsonb_build_object('left_out', NULL, 'problem', SQLSTATE);
+	END;
 	-- Parked: a parent is neither loaded nor being loaded before its children.
-	IF (counts ->> 'unprocessed')::bigint > 0 THEN
+	IF (counts ->> 'unprocessed')::bigint > 0 AND NOT counts ? 'problem' THEN
 		SELECT w.deferred INTO deferred FROM dvmig._waves(t.migration_id) w WHERE w.staging = $1;
 		SELECT string_agg(m.parked_sql, ', ' ORDER BY m.ordinal), string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 		INTO waiting, joins
@@ -37,8 +52,8 @@ BEGIN
 				counts := counts || jsonb_build_object('parked', dvmig._query_as(owner, format(
 					'SELECT count(*) FROM (%s) s %s WHERE coalesce(%s, NULL::text) IS NOT NULL',
 					(SELECT p.inner_sql FROM dvmig._projection($1, 'write') p), joins, waiting))::bigint);
-			EXCEPTION WHEN data_exception THEN
-				-- a key that does not cast: that row will fail, not wait
+			EXCEPTION WHEN OTHERS THEN
+				-- a key that does not cast, say: that row will fail, not wait
 				counts := counts || jsonb_build_object('parked', NULL);
 			END;
 		END IF;
@@ -76,6 +91,7 @@ BEGIN
 		live := coalesce(last_state IN ('starting', 'running', 'stopping'), false);
 		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE unprocessed - coalesce(parked, 0) END;
 		next_step := CASE
+			WHEN c ? 'problem' THEN format('the filter throws an error (SQLSTATE %s): correct it, or the rows it fails on', c ->> 'problem')
 			WHEN live THEN format('run %s is at work: see dvmig.progress', last_run)
 			WHEN last_state = 'held' THEN format('look at %s, then SELECT dvmig.resume(%s)', t.error_table, last_run)
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)

@@ -8,8 +8,8 @@ AS $$
 BEGIN
 	-- 60 bytes a row: @odata.type and the comma of a bulk message
 	RETURN (SELECT coalesce(avg(octet_length(p.request)), 0) + 60 FROM dvmig._preview_rows(staging, 100, deferred, owner) p);
-EXCEPTION WHEN data_exception THEN
-	RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+	RETURN NULL;		-- not with the error: it may quote a row
 END
 $$;
 COMMENT ON FUNCTION dvmig._sample_bytes(regclass, text[], oid) IS 'average request bytes of a row; null where the sample cannot be transformed';
@@ -55,22 +55,22 @@ BEGIN
 	LOOP
 		step := t.step; wave := t.wave; pass := t.pass; staging := t.tab::text; deferred_lookups := t.deferred; remark := NULL;
 		SELECT mt.target INTO target FROM dvmig.migration_table mt WHERE mt.staging = t.tab;
-		c := dvmig._query_as(m.owner, format(
+		c := dvmig._query_quietly(m.owner, format(
 			$q$SELECT jsonb_build_object('creates', count(*) FILTER (WHERE s.action_flag = 'I' AND (x.operation IS NULL OR x.operation = 'D')),
 				'updates', count(*) FILTER (WHERE s.action_flag = 'U' OR s.action_flag = 'I' AND x.operation <> 'D'), 'n', count(*))::text
 				FROM (%s) s LEFT JOIN %s x USING (%s)$q$,
 			(SELECT p.inner_sql FROM dvmig._projection(t.tab, t.pass) p),
 			(SELECT mt.success_table FROM dvmig.migration_table mt WHERE mt.staging = t.tab),
-			(SELECT string_agg(quote_ident(k), ', ') FROM dvmig.migration_table mt, unnest(mt.source_key) k WHERE mt.staging = t.tab)))::jsonb;
+			(SELECT string_agg(quote_ident(k), ', ') FROM dvmig.migration_table mt, unnest(mt.source_key) k WHERE mt.staging = t.tab)), staging)::jsonb;
 		n := c ->> 'n';
 		creates := CASE pass WHEN 'write' THEN (c ->> 'creates')::bigint ELSE 0 END;
 		updates := CASE pass WHEN 'write' THEN (c ->> 'updates')::bigint WHEN 'deferred' THEN n ELSE 0 END;
 		deletes := CASE pass WHEN 'delete' THEN n ELSE 0 END;
 		IF pass = 'deferred' THEN
 			-- rows this run creates come on top of those that owe it already
-			updates := n + dvmig._query_as(m.owner, format('SELECT count(*) FROM (%s) s WHERE %s',
+			updates := n + dvmig._query_quietly(m.owner, format('SELECT count(*) FROM (%s) s WHERE %s',
 				(SELECT p.inner_sql FROM dvmig._projection(t.tab, 'write') p),
-				(SELECT string_agg('(' || f.filled_sql || ')', ' OR ') FROM dvmig._map_sql(t.tab) f WHERE f.target_column = ANY (t.deferred))))::bigint;
+				(SELECT string_agg('(' || f.filled_sql || ')', ' OR ') FROM dvmig._map_sql(t.tab) f WHERE f.target_column = ANY (t.deferred))), staging)::bigint;
 			n := updates;
 			remark := 'lookups that go in a circle follow when both records exist';
 		END IF;

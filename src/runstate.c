@@ -338,7 +338,7 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 {
 	DvRunContext *rc = step->rc;
 	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
-	const char *message = error ? error->message :
+	const char *message = error ? dv_spi_told(error) :
 		step->refused_flags > 0 ? psprintf(INT64_FORMAT " rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", step->refused_flags) : NULL;
 	Oid			types[6] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID};
 	Datum		values[6] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
@@ -366,7 +366,7 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	if (error != NULL && !rc->failed)
 	{
 		rc->failed = true;
-		rc->message = MemoryContextStrdup(rc->context, psprintf("staging table %s: %s", plan->name, error->message));
+		rc->message = MemoryContextStrdup(rc->context, psprintf("staging table %s: %s", plan->name, message));
 	}
 }
 

@@ -93,6 +93,21 @@ dv_spi_abort(MemoryContext context)
 	return error;
 }
 
+const char *
+dv_spi_told(const ErrorData *error)
+{
+	/* SQLSTATE classes of errors that are about values; see also source.c */
+	static const char *const classes[] = {"21", "22", "23", "2F", "38", "39", "44", "54", "P0"};
+	const char *state = unpack_sql_state(error->sqlerrcode);
+	/* RAISE of PL/pgSQL can give any class to any text. */
+	bool		by_user = error->funcname != NULL && strcmp(error->funcname, "exec_stmt_raise") == 0;
+	size_t		i;
+
+	for (i = 0; i < lengthof(classes) && !by_user; i++)
+		by_user = strncmp(state, classes[i], 2) == 0;
+	return by_user ? psprintf("an expression, trigger or constraint threw an error (SQLSTATE %s)", state) : error->message;
+}
+
 bool
 dv_spi_is_contention(const ErrorData *error)
 {

@@ -33,6 +33,13 @@ extern void dv_spi_commit(bool asynchronous);
 /* After an error was caught: abort, and copy the error into "context". */
 extern ErrorData *dv_spi_abort(MemoryContext context);
 
+/*
+ * What an error may tell those who watch a run: its message, but only the
+ * SQLSTATE of one that an expression, trigger or constraint of a user's threw,
+ * because that can quote a row. In the current memory context.
+ */
+extern const char *dv_spi_told(const ErrorData *error);
+
 /* Worth another try: deadlock, serialization failure, lock not available. */
 extern bool dv_spi_is_contention(const ErrorData *error);
 

@@ -310,8 +310,11 @@ end_by_error(DvRunContext *rc, ErrorData *error)
 		rc->stopping = true;
 	else
 	{
+		const char *told = dv_spi_told(error);
+		const char *detail = told == error->message ? error->detail : NULL;
+
 		rc->failed = true;
-		rc->message = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
+		rc->message = psprintf("%s%s%s", told, detail ? ": " : "", detail ? detail : "");
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("dvmig run " INT64_FORMAT " failed (SQLSTATE %s)", rc->run, unpack_sql_state(error->sqlerrcode))));
