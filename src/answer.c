@@ -45,9 +45,19 @@ dv_answer_outage(DvStep *step, const char *why)
 		dv_engine_fail_run(step, psprintf("the service did not answer for longer than dvmig.max_outage: %s", why));
 }
 
+/* A service that answers reads but no writes is no good: see dv_answer_good(). */
+static void
+write_unanswered(DvStep *step, const char *why)
+{
+	step->rc->unanswered = true;
+	dv_answer_outage(step, why);
+}
+
 void
 dv_answer_good(DvStep *step, const DvHttpReply *reply)
 {
+	if (step->rc->unanswered)
+		return;
 	step->rc->outage_since = 0;
 	step->rc->waiting[0] = '\0';
 	dv_pace_good(&step->rc->pace, reply->dop_hint);
@@ -109,6 +119,7 @@ static void
 put_in_doubt(DvSorted *s, DvRow *row)
 {
 	row->unknown_since = GetCurrentTimestamp();
+	row->unknowns++;
 	if (row->doubtful_since == 0)
 		row->doubtful_since = row->sent_at;
 	s->find[s->nfind++] = row;
@@ -183,6 +194,16 @@ judge_row(DvStep *step, DvTask *task, DvRow *row, const DvVerdict *v, const DvHt
 	}
 }
 
+/* The same again in two requests; a task of one row is not halved. */
+static void
+halve(DvStep *step, const DvTask *task)
+{
+	int			half = task->n / 2;
+
+	dv_engine_queue(step, task->stage, task->rows, half, 0, task->attempts + 1);
+	dv_engine_queue(step, task->stage, task->rows + half, task->n - half, 0, task->attempts + 1);
+}
+
 /* The verdict on a request as a whole: nothing of it was written, or all. */
 static void
 judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply *reply, DvSorted *s)
@@ -203,6 +224,14 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 			break;
 		case DV_RETRY:
 			dv_pace_trouble(&step->rc->pace, GetCurrentTimestamp());
+			if (task->attempts >= ROW_TRIES && task->stage == DV_STAGE_EACH)
+			{
+				/* Isolated already: in halves, until one row alone has its verdict. */
+				for (i = 0; i < task->n; i++)
+					task->rows[i]->troubles = ROW_TRIES - 1;
+				halve(step, task);
+				break;
+			}
 			if (task->attempts >= ROW_TRIES)
 				goto isolate;
 			memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
@@ -212,8 +241,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 		case DV_SHRINK:
 			if (task->stage == DV_STAGE_WRITE)
 				dv_pace_table_shrink(&step->pace, task->n);
-			dv_engine_queue(step, task->stage, task->rows, task->n / 2, 0, task->attempts + 1);
-			dv_engine_queue(step, task->stage, task->rows + task->n / 2, task->n - task->n / 2, 0, task->attempts + 1);
+			halve(step, task);
 			break;
 		case DV_FAIL_RUN:
 			dv_answer_fail_run(step, reply, v);
@@ -305,9 +333,13 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 				judge_row(step, task, task->rows[i], &v[i], reply, s);
 	}
 	if (v[0].kind == DV_SETTLE)
-		dv_answer_outage(step, v[0].message[0] ? v[0].message : "the answer was not understood");
+		write_unanswered(step, v[0].message[0] ? v[0].message : "the answer was not understood");
 	else if (v[0].kind != DV_WAIT && v[0].kind != DV_RETRY)
+	{
+		step->rc->unanswered = false;
+		step->rc->last_write = GetCurrentTimestamp();
 		dv_answer_good(step, reply);
+	}
 }
 
 /* No complete answer came. */
@@ -316,15 +348,18 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 {
 	int			i;
 
-	dv_answer_outage(step, reply->error[0] ? reply->error : "no answer");
+	const char *why = reply->error[0] ? reply->error : "no answer";
+
 	if (task->stage == DV_STAGE_FIND || reply->transport == DV_HTTP_NOT_SENT)
 	{
+		dv_answer_outage(step, why);
 		/* Reading, or never sent: the same again, later. */
 		memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
 		s->nagain = task->n;
 		s->again_at = dv_answer_backoff(task->attempts + 1);
 		return;
 	}
+	write_unanswered(step, why);
 	if (task->n > 1)
 		dv_pace_table_shrink(&step->pace, step->pace.bulk_rows);
 	for (i = 0; i < task->n; i++)

@@ -323,13 +323,15 @@ dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scra
 	memset(&row, 0, sizeof(row));
 	dv_encode_descriptor(step, desc);
 	heap_deform_tuple(tuple, desc, values, nulls);
-	row.wire.op = 'U';
+	row.wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
 	resetStringInfo(scratch);
-	changed = nulls[DV_PROJ_FAULT - 1] &&
+	/* what was kept is looked at, not written */
+	changed = row.wire.op == 'U' && nulls[DV_PROJ_FAULT - 1] &&
 		append_both(step, &row, scratch, tuple, desc, DV_SEND_INSERT) &&
 		hash_content(step, &row, scratch->data, scratch->len, scratch, tuple, desc) &&
 		!is_unchanged(&row, values, nulls);
 	step->noutcomes = 0;
+	MemoryContextReset(step->outcome_context);
 	pfree(values);
 	pfree(nulls);
 	return changed;

@@ -41,6 +41,9 @@ extern bool dv_altkey_take(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc 
 /* source.c: text of an id, 36 characters and NUL. */
 extern void dv_source_format_id(const pg_uuid_t *uuid, char *out);
 
+/* source.c: is an error of this SQLSTATE the fault of the row that was read? */
+extern bool dv_source_is_row_fault(int sqlerrcode);
+
 /* source.c: was this row answered so often that its flag does not hold? */
 extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);
 

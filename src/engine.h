@@ -70,6 +70,7 @@ typedef struct DvRow
 	TimestampTz sent_at;		/* when it was last sent */
 	TimestampTz unknown_since;	/* when it last had no answer; 0 = never */
 	TimestampTz doubtful_since; /* when the first request without an answer left */
+	int			unknowns;		/* how many requests with it had no answer */
 	DvVerdict  *doubt;			/* "duplicate" answer that is being checked by id */
 	Size		content_offset; /* while its batch is being encoded */
 } DvRow;
@@ -145,6 +146,8 @@ typedef struct DvRunContext
 	bool		failed;
 	char	   *message;		/* why it failed, or what it waits for */
 	TimestampTz outage_since;	/* first failure since an answer; 0 = none */
+	bool		unanswered;		/* what became of the last write is not known */
+	TimestampTz last_write;		/* when a write was last answered */
 	char		waiting[256];	/* why it waits, while there is an outage */
 	int			max_rows;		/* per table; 0 = no limit */
 } DvRunContext;

@@ -8,16 +8,19 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
@@ -78,6 +81,97 @@ offline_close(Offline *o)
 	AtEOXact_GUC(true, o->guc_level);
 }
 
+/* Rows of one table or partition, by where they are. */
+typedef struct Places
+{
+	Oid			table;
+	Datum		ctids[FETCH_ROWS];
+	int			n;
+} Places;
+
+/* How many of these rows a run would write again; throws where one of them does. */
+static int64
+changed_at(DvStep *step, Oid table, Datum *ctids, int n)
+{
+	const DvProjection *p = step->projection;
+	Oid			types[2] = {get_array_type(TIDOID), OIDOID};
+	Datum		values[2] = {
+		PointerGetDatum(construct_array(ctids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)),
+		ObjectIdGetDatum(table)
+	};
+	StringInfoData scratch;
+	int64		changed = 0;
+	uint64		i;
+
+	initStringInfo(&scratch);
+	SPI_execute_with_args(psprintf("%s FROM (%s AND s.ctid = ANY ($1) AND s.tableoid = $2) s %s",
+								   p->select_sql, p->inner_sql, p->joins_sql), 2, types, values, NULL, true, 0);
+	for (i = 0; i < SPI_processed; i++)
+		changed += dv_encode_changed(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &scratch);
+	SPI_freetuptable(SPI_tuptable);
+	return changed;
+}
+
+/* The same; rows that throw would fail, not be written again: found by halving. */
+static int64
+changed_or_bad(DvStep *step, Oid table, Datum *ctids, int n)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(outer, "dvmig compare", ALLOCSET_DEFAULT_SIZES);
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int64 changed = 0;
+	volatile bool thrown = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		changed = changed_at(step, table, ctids, n);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (!dv_source_is_row_fault(error->sqlerrcode))
+			ReThrowError(error);
+		thrown = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(outer);
+	CurrentResourceOwner = owner;
+	MemoryContextDelete(context);
+	CHECK_FOR_INTERRUPTS();
+	if (thrown && n > 1)
+		changed = changed_or_bad(step, table, ctids, n / 2) + changed_or_bad(step, table, ctids + n / 2, n - n / 2);
+	return changed;
+}
+
+/* Rows of the result from number "from" on that are in one table; how many. */
+static int
+take_places(Places *places, int from)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	bool		isnull;
+	int			i;
+
+	for (i = from; i < (int) SPI_processed; i++)
+	{
+		Oid			table = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], desc, 2, &isnull));
+
+		if (i > from && table != places->table)
+			break;
+		places->table = table;
+		places->ctids[i - from] = SPI_getbinval(SPI_tuptable->vals[i], desc, 1, &isnull);
+	}
+	places->n = i - from;
+	return places->n;
+}
+
 /*
  * dv_count_changed(staging regclass, deferred text[], owner oid): loaded and
  * unprocessed rows whose content is not what was last sent.
@@ -85,28 +179,35 @@ offline_close(Offline *o)
 Datum
 dv_count_changed(PG_FUNCTION_ARGS)
 {
-	StringInfoData scratch;
+	Places	   *places = palloc(sizeof(Places));
 	Offline		o;
 	DvStep	   *step;
 	int64		changed = 0;
 
-	initStringInfo(&scratch);
 	SPI_connect();
 	step = offline_step(PG_GETARG_OID(0), PG_GETARG_DATUM(1));
-	offline_open(&o, step, psprintf("%s FROM (%s) s %s WHERE x.operation <> 'D' AND s.action_flag = 'I'",
-									step->projection->select_sql, step->projection->inner_sql,
-									step->projection->joins_sql), PG_GETARG_OID(2));
+	/* Where they are first, without an expression of the user's that may throw. */
+	offline_open(&o, step, psprintf("SELECT s.\"dvmig ctid\", s.\"dvmig tableoid\" FROM (%s) s %s WHERE x.operation <> 'D' AND s.action_flag = 'I'",
+									step->projection->inner_sql, step->projection->outcomes_sql), PG_GETARG_OID(2));
 	for (;;)
 	{
-		uint64		i;
+		SPITupleTable *fetched;
+		uint64		n;
+		int			from = 0;
 
 		SPI_cursor_fetch(o.portal, true, FETCH_ROWS);
-		if (SPI_processed == 0)
+		fetched = SPI_tuptable;
+		n = SPI_processed;
+		if (n == 0)
 			break;
-		for (i = 0; i < SPI_processed; i++)
-			changed += dv_encode_changed(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &scratch);
-		SPI_freetuptable(SPI_tuptable);
-		CHECK_FOR_INTERRUPTS();
+		while (from < (int) n)
+		{
+			SPI_tuptable = fetched;
+			SPI_processed = n;
+			from += take_places(places, from);
+			changed += changed_or_bad(step, places->table, places->ctids, places->n);
+		}
+		SPI_freetuptable(fetched);
 	}
 	offline_close(&o);
 	SPI_finish();

@@ -20,6 +20,11 @@
 /* Date headers and modifiedon are in whole seconds, cut off. */
 #define ROUNDING_S		1
 
+/* Requests without an answer that one row may have while others are answered. */
+#define UNKNOWN_TRIES	8
+
+#define KEPT_MODIFIED	"kept: the record was modified in Dataverse by another user"
+
 /* "2026-05-04T03:02:01Z" as a timestamp; 0 where it is not one. */
 static TimestampTz
 parse_instant(const char *text)
@@ -84,6 +89,32 @@ may_still_commit(DvRow *row, DvSorted *s)
 	return true;
 }
 
+/*
+ * The record is left as it is, also by later passes. The messages are in
+ * dvmig._projection() too, by which a later run knows such rows.
+ */
+static void
+keep_record(DvStep *step, DvRow *row, const char *message)
+{
+	row->has_hash = false;
+	row->owes = false;
+	dv_outcome_success(step, row, message);
+}
+
+/*
+ * It was not written, or may not have been: once more. A row that the service
+ * leaves without an answer again and again, while it answers others, is itself
+ * the reason. (Where no write is answered, dvmig.max_outage ends the run.)
+ */
+static void
+try_again(DvStep *step, DvRow *row, DvSorted *s)
+{
+	if (row->unknowns >= UNKNOWN_TRIES && step->rc->last_write > row->doubtful_since)
+		dv_outcome_failure(step, row, own_verdict("unanswered", "the service does not answer requests with this row"));
+	else
+		s->again[s->nagain++] = row;
+}
+
 /* A record with our id is there, and its content is not known to be ours. */
 static void
 record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
@@ -99,9 +130,9 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 	if (strcmp(on_exists, "error") == 0)
 		dv_outcome_failure(step, row, own_verdict("exists", "a record with this id exists already"));
 	else if (strcmp(on_exists, "keep") == 0)
-		dv_outcome_success(step, row, "kept: the record existed already");
+		keep_record(step, row, "kept: the record existed already");
 	else if (!ours)
-		dv_outcome_success(step, row, "kept: the record was modified in Dataverse by another user");
+		keep_record(step, row, KEPT_MODIFIED);
 	else
 	{
 		/* The next lap reads the row again and sends it as an update. */
@@ -122,7 +153,11 @@ create_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRep
 	if (row->written)
 		dv_outcome_success(step, row, NULL);
 	else if (row->unknown_since != 0 && written_since(found, reply, row->doubtful_since))
+	{
+		step->rc->unanswered = false;	/* the service did its work */
+		step->rc->outage_since = 0;
 		dv_outcome_success(step, row, "settled: found after an unanswered request");
+	}
 	else
 		record_exists(step, row, found, reply);
 }
@@ -138,7 +173,7 @@ create_missing(DvStep *step, DvRow *row, DvSorted *s)
 		dv_outcome_failure(step, row, &v);
 	}
 	else if (!may_still_commit(row, s))
-		s->again[s->nagain++] = row;
+		try_again(step, row, s);
 }
 
 /*
@@ -154,15 +189,12 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 	if (!found->found)
 		dv_outcome_failure(step, row, own_verdict("gone", "the record does not exist in Dataverse"));
 	else if (row->existed && !is_ours(step, found))
-	{
-		row->has_hash = false;
-		dv_outcome_success(step, row, "kept: the record was modified in Dataverse by another user");
-	}
+		keep_record(step, row, KEPT_MODIFIED);
 	else if (doubtful != 0 && !is_ours(step, found) && written_since(found, reply, doubtful))
 		dv_outcome_failure(step, row, own_verdict("changed",
 												  "the record was modified by another user while the outcome of its update was unknown"));
 	else if (!may_still_commit(row, s))
-		s->again[s->nagain++] = row;
+		try_again(step, row, s);
 }
 
 static void
@@ -186,7 +218,7 @@ judge_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRepl
 			if (!found->found)
 				dv_outcome_success(step, row, NULL);
 			else if (!may_still_commit(row, s))
-				s->again[s->nagain++] = row;
+				try_again(step, row, s);
 	}
 }
 
@@ -230,6 +262,14 @@ dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 			dv_answer_throttled(step, &v, task->attempts);
 			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, 0, task->attempts + 1);
 			break;
+		case DV_SHRINK:
+			if (task->n > 1)
+			{
+				dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n / 2, 0, task->attempts + 1);
+				dv_engine_queue(step, DV_STAGE_FIND, task->rows + task->n / 2, task->n - task->n / 2, 0, task->attempts + 1);
+				break;
+			}
+			/* FALLTHROUGH */
 		default:
 			dv_answer_outage(step, v.message[0] ? v.message : "reading ids back failed");
 			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, dv_answer_backoff(task->attempts + 1), task->attempts + 1);

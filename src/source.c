@@ -108,6 +108,38 @@ read_version(DvRow *row, const Datum *values)
 	row->version.filenode = filenode_of(row->version.tableoid);
 }
 
+/*
+ * What stands for a row that cannot be transformed in this run: a hash of its
+ * source key. Like ids, hashes of 16 bytes do not meet by chance.
+ */
+static void
+key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *handle)
+{
+	StringInfoData bytes;
+	int			i;
+
+	initStringInfo(&bytes);
+	for (i = 0; i < p->nkeys; i++)
+	{
+		const DvKeyType *key = &p->keys[i];
+
+		if (key->byval)
+			appendBinaryStringInfo(&bytes, (const char *) &values[i], sizeof(Datum));
+		else if (key->len == -1)
+		{
+			struct varlena *value = PG_DETOAST_DATUM_PACKED(values[i]);
+			int			len = (int) VARSIZE_ANY_EXHDR(value);
+
+			appendBinaryStringInfo(&bytes, (const char *) &len, sizeof(len));
+			appendBinaryStringInfo(&bytes, VARDATA_ANY(value), len);
+		}
+		else
+			appendBinaryStringInfo(&bytes, DatumGetPointer(values[i]), key->len);
+	}
+	dv_payload_hash(bytes.data, bytes.len, handle->data);
+	pfree(bytes.data);
+}
+
 /* Seen too often in this run: its flag does not hold (a trigger resets it). */
 bool
 dv_source_answered_too_often(DvStep *step, const DvRow *row)
@@ -218,8 +250,8 @@ encode_result(DvStep *step, int *n, bool *whole)
 }
 
 /* SQLSTATE classes that are the row's fault: data, constraints, raised errors, limits. */
-static bool
-is_row_fault(int sqlerrcode)
+bool
+dv_source_is_row_fault(int sqlerrcode)
 {
 	static const char *const classes[] = {"21", "22", "23", "39", "2F", "54", "P0"};
 	const char *state = unpack_sql_state(sqlerrcode);
@@ -321,7 +353,8 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		read_known(row, all, nulls);
 		row->keys = copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 		remember_keys(step, all + DV_KNOWN_KEYS - 1);
-		if (dv_outcome_answered(step, &row->version))
+		key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
+		if (dv_outcome_answered(step, &row->version) || dv_source_answered_too_often(step, row))
 			MemoryContextDelete(context);
 		else
 		{
@@ -417,7 +450,7 @@ dv_source_read(DvStep *step, int limit, int *n)
 			if (got > 0)
 				return rows;
 		}
-		else if (is_row_fault(error->sqlerrcode))
+		else if (dv_source_is_row_fault(error->sqlerrcode))
 		{
 			if (ask == 1)
 				take_bad_row(step, error);
