@@ -135,9 +135,10 @@ signal_stop(void)
 	}
 }
 
-/* What wait_look() told; strings live in the caller's context. */
+/* What wait_look() told. */
 typedef struct Look
 {
+	MemoryContext context;		/* of the strings, until the next look */
 	char	   *state;
 	char	   *message;
 	int64		succeeded;
@@ -161,8 +162,12 @@ look_at(int64 run, Look *look)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run)};
+	MemoryContext old;
 
+	/* Looked at every second for as long as a run takes: nothing may gather. */
+	MemoryContextReset(look->context);
 	dv_spi_run("SELECT * FROM dvmig.wait_look($1)", 1, types, values, NULL, SPI_OK_SELECT);
+	old = MemoryContextSwitchTo(look->context);
 	look->state = dv_spi_text(0, 1);
 	look->message = dv_spi_text(0, 2);
 	look->succeeded = look_number(3);
@@ -170,6 +175,8 @@ look_at(int64 run, Look *look)
 	look->parked = look_number(6);
 	look->total = look_number(7);
 	look->table = dv_spi_text(0, 9);
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 static bool
@@ -261,6 +268,7 @@ dv_run(PG_FUNCTION_ARGS)
 	}
 	dv_spi_run("SELECT dvmig.start($1, $2, $3, $4, $5)", 5, types, values, nulls, SPI_OK_SELECT);
 	run = look_number(1);
+	look.context = AllocSetContextCreate(CurrentMemoryContext, "dvmig wait", ALLOCSET_SMALL_SIZES);
 	SPI_commit();
 	wait_or_stop(run, &look);
 	tell(run, &look);
