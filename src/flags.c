@@ -198,11 +198,15 @@ dv_flags_committed(DvStep *step)
 	last_count = 0;
 }
 
-/* Set one flag in a transaction of its own; false with the version remembered. */
-static void
+/*
+ * Set one flag in a transaction of its own; where it cannot be, the version is
+ * remembered. False where a user locks the whole table: no use in going on.
+ */
+static bool
 set_one(DvStep *step, Flag *flag)
 {
 	MemoryContext context = CurrentMemoryContext;
+	volatile bool locked = false;
 
 	PG_TRY();
 	{
@@ -216,25 +220,31 @@ set_one(DvStep *step, Flag *flag)
 	{
 		ErrorData  *error = dv_spi_abort(context);
 
-		remember(step, flag, dv_spi_is_contention(error));
+		locked = dv_spi_is_contention(error);
+		remember(step, flag, locked);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	return !locked;
 }
 
 void
 dv_flags_set_singly(DvStep *step)
 {
+	bool		free = true;
 	int			i;
 
 	for (i = 0; i < step->noutcomes; i++)
 	{
 		Flag		flag;
 
-		CHECK_FOR_INTERRUPTS();
+		dv_worker_tick(step);
 		flag_of(&step->outcomes[i], &flag);
-		set_one(step, &flag);
+		if (free)
+			free = set_one(step, &flag);
+		else
+			remember(step, &flag, true);
 	}
 }
 
@@ -268,9 +278,11 @@ dv_outcome_retry_flags(DvStep *step)
 	{
 		Flag	   *flag = lfirst(cell);
 
+		dv_worker_tick(step);
 		/* entered again by set_one() where it is still locked */
 		hash_search(step->answered, &flag->version, HASH_REMOVE, NULL);
-		set_one(step, flag);
+		if (!set_one(step, flag))
+			break;
 	}
 	list_free_deep(locked);
 }

@@ -78,6 +78,40 @@ for my $case (
 	is($sent->{updates}, 0, "$name: and none was written again");
 }
 
+# One partition of two.
+for my $case (
+	[ 'VACUUM FULL of a partition', 'VACUUM FULL %s_1' ],
+	[ 'a trigger on a partition', q{CREATE FUNCTION %1$s_f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+		CREATE TRIGGER t BEFORE UPDATE ON %1$s_1 FOR EACH ROW EXECUTE FUNCTION %1$s_f()} ],
+	[ 'a partition detached and attached', 'ALTER TABLE %1$s DETACH PARTITION %1$s_1; ALTER TABLE %1$s ATTACH PARTITION %1$s_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1)' ],
+	[ 'a partition made anew', q{CREATE TABLE %1$s_new (LIKE %1$s_1 INCLUDING ALL); INSERT INTO %1$s_new SELECT * FROM %1$s_1 ORDER BY id DESC; DROP TABLE %1$s_1;
+		ALTER TABLE %1$s ATTACH PARTITION %1$s_new FOR VALUES WITH (MODULUS 2, REMAINDER 1)} ])
+{
+	my ($name, $sql) = @$case;
+
+	$table = $h->scene(rows => 1000, parts => 2);
+	$h->hold(nth => 2);
+	$run = $h->start(least => 2);
+	$t->wait_for("SELECT count(*) = 100 FROM $table WHERE processing_flag = 'P'");
+	$h->beside($name, sprintf $sql, $table);
+	$h->release;
+	$h->ends($run, 'completed', "$name: the run goes on and completes");
+	$h->exact($name, '1000/0/1000/0/0');
+	my $sent = $h->sim->counters('contacts');
+	is("$sent->{creates} $sent->{updates}", '1000 0', "$name: every row was sent once");
+}
+
+$table = $h->scene(rows => 1000, parts => 2);
+$h->hold(nth => 2);
+$run = $h->start(least => 2);
+$t->wait_for("SELECT count(*) = 100 FROM $table WHERE processing_flag = 'P'");
+$h->beside('DROP of a partition', "DROP TABLE ${table}_1");
+$h->release;
+$h->ends($run, 'completed', 'a partition is dropped: the rest goes on');
+my $left = $t->sql("SELECT count(*) FROM $table");
+is($t->counts($table), "$left/0/$left/0/0", 'all rows that are left are done');
+is($t->sql("SELECT count(*) FROM ${table}_success"), $h->sim->counters('contacts')->{records}, 'and every record made has its outcome');
+
 # ------------------------------------------------- a user who keeps the table
 
 # The answers are in and cannot be recorded: the run waits, but not in a

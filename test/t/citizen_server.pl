@@ -84,6 +84,15 @@ for my $where (sort keys %hang)
 }
 $t->{db} = 'postgres';
 
+$table = $h->scene(rows => 300, db => 'old_name');
+$h->hold(after => 1);
+$run = $h->start(least => 2);
+$t->{db} = 'postgres';
+$h->beside('ALTER DATABASE ... RENAME', 'ALTER DATABASE old_name RENAME TO new_name');
+$h->gone($run, 'the worker of a renamed database ends');
+$t->{db} = 'new_name';
+gone_on('renamed database');
+
 # ------------------------------------------------------------------ the extension
 
 $table = $h->scene(rows => 300, db => 'drop_extension');
@@ -171,6 +180,18 @@ for my $how ('pg_cancel_backend', 'dvmig.stop')
 	$caller->{psql}->finish;
 	gone_on("$how during the first request", '100/0/100/0/0');
 }
+
+# Whoever called may go away: that stops nothing.
+$table = $h->scene(rows => 300);
+$h->hold;
+$caller = call();
+$h->until('requests hang', sub { $h->held >= 2 });
+$run = running();
+$h->beside('pg_terminate_backend of the caller', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL dvmig.run%' AND backend_type = 'client backend'});
+$caller->{psql}->finish;
+$h->release;
+$h->ends($run, 'completed', 'a run whose caller has gone away completes');
+$h->exact('a caller gone away', '300/0/300/0/0');
 
 # Answers that never come: dvmig.stop_timeout bounds the wait.
 $table = $h->scene(rows => 300);

@@ -40,7 +40,7 @@ sub sql { my ($self, @rest) = @_; return $self->{t}->sql(@rest); }
 sub migration { return $_[0]{migration}; }
 sub table { return $_[0]{table}; }
 
-# scene(rows =>, db =>, prepare => SQL over %s): an empty Dataverse, a fresh
+# scene(rows =>, db =>, parts => number of partitions, prepare => SQL over %s): an empty Dataverse, a fresh
 # staging table of contacts and its migration; the table's name.
 sub scene
 {
@@ -60,7 +60,8 @@ sub scene
 	$self->{migration} = "m$n";
 	$self->{table} = "people$n";
 	$self->{rows} = $o{rows} // 300;
-	$t->sql("CREATE TABLE $self->{table} (id int PRIMARY KEY, family text, city text, spare text)");
+	$t->sql("CREATE TABLE $self->{table} (id int PRIMARY KEY, family text, city text, spare text)" . ($o{parts} ? ' PARTITION BY HASH (id)' : ''));
+	$t->sql("CREATE TABLE $self->{table}_$_ PARTITION OF $self->{table} FOR VALUES WITH (MODULUS $o{parts}, REMAINDER $_)") for 0 .. ($o{parts} // 0) - 1;
 	$t->sql(sprintf $o{prepare}, $self->{table}) if $o{prepare};
 	$t->migration($self->{migration}, tables => 'contact');
 	$t->sql(qq{
