@@ -218,6 +218,8 @@ BEGIN
 	-- From here on the table changes: under its lock, so that what is checked stays true.
 	PERFORM dvmig._run_as(caller, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', staging), false);
 	PERFORM dvmig._check_table_options(staging, ids, id_column, on_exists, filter, filter_reason);
+	PERFORM dvmig._check_relation(caller, m.owner, staging);
+	PERFORM dvmig._check_key(staging, t.source_key);
 	PERFORM dvmig._refuse_null_keys(caller, staging, t.source_key);
 	made_index := dvmig._ensure_unique(caller, staging, t.source_key);
 	added := dvmig._add_columns(caller, staging);

@@ -296,7 +296,10 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
 			HINT = 'dvmig.run_history lists the runs.';
 	END IF;
-	PERFORM dvmig._migration(caller, h.migration, access);
+	IF (dvmig._migration(caller, h.migration, access)).migration_id IS DISTINCT FROM h.migration_id THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('the migration of run %s was dropped', run),
+			HINT = 'Another one bears its name now.';
+	END IF;
 	RETURN h;
 END
 $$;

@@ -41,8 +41,18 @@ COMMENT ON POLICY own ON dvmig.run_table IS 'steps of runs that one may see';
 
 ALTER TABLE dvmig.event ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.event FOR SELECT USING (
-	migration IN (SELECT m.name FROM dvmig.migration m) OR role OPERATOR(pg_catalog.=) CURRENT_USER);
+	-- a migration of the same name that was dropped before is not this one
+	EXISTS (SELECT FROM dvmig.migration m WHERE m.name OPERATOR(pg_catalog.=) event.migration
+		AND event.happened_at OPERATOR(pg_catalog.>=) m.created_at)
+	OR role OPERATOR(pg_catalog.=) CURRENT_USER);
 COMMENT ON POLICY own ON dvmig.event IS 'events of migrations that one may see, and one''s own';
+
+-- Keys of references come from staging rows, and what Dataverse answered is for
+-- those who may ask it. No subquery by row: a run joins this table.
+ALTER TABLE dvmig.reference ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.reference FOR SELECT USING (
+	server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE')));
+COMMENT ON POLICY own ON dvmig.reference IS 'references of servers that one may use';
 
 ALTER TABLE dvmig.choice_map ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.choice_map USING (

@@ -139,8 +139,9 @@ dv_call_become_extension_owner(void)
 void
 dv_call_restore(DvSwitch was)
 {
+	/* Rolled back: what an expression of a user's has SET meanwhile is not for the session. */
 	if (was.guc_level > 0)
-		AtEOXact_GUC(true, was.guc_level);
+		AtEOXact_GUC(false, was.guc_level);
 	SetUserIdAndSecContext(was.userid, was.sec_context);
 }
 

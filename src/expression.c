@@ -177,6 +177,29 @@ make_parse_state(Relation rel, const char *text)
 	return pstate;
 }
 
+static bool
+is_temporary(Oid function, void *context)
+{
+	(void) context;
+	return isAnyTempNamespace(get_func_namespace(function));
+}
+
+/*
+ * Functions of a session's temporary schema are not there for a worker, and
+ * another session's functions may bear the same names by then.
+ */
+static bool
+uses_temporary_function(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, is_temporary, context))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, uses_temporary_function, context, 0);
+	return expression_tree_walker(node, uses_temporary_function, context);
+}
+
 /* Analyse one target; the checks that only analysis can make. */
 static Node *
 analyse(ParseState *pstate, ResTarget *target)
@@ -205,11 +228,11 @@ analyse(ParseState *pstate, ResTarget *target)
 	holder->commandType = CMD_SELECT;
 	holder->jointree = makeFromExpr(NIL, NULL);
 	holder->targetList = list_make1(makeTargetEntry((Expr *) expr, 1, NULL, false));
-	if (isQueryUsingTempRelation(holder))
+	if (isQueryUsingTempRelation(holder) || uses_temporary_function(expr, NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("an expression cannot use a temporary table"),
-				 errhint("Background workers do not see your session's temporary tables.")));
+				 errmsg("an expression cannot use a temporary table or function"),
+				 errhint("Background workers do not see your session's temporary objects.")));
 	return expr;
 }
 
