@@ -158,7 +158,7 @@ typedef struct DvStep
 	DvProjection *projection;
 	MemoryContext context;
 	DvTablePace pace;			/* the table's */
-	bool		forgotten;		/* an earlier run did not end cleanly */
+	bool		forgotten;		/* an earlier run did not end this pass cleanly */
 	TimestampTz forgotten_since;	/* when that run began; 0 = not known */
 	bool		unsettled;		/* rows of unknown outcome were left */
 	DvCounters	counters;

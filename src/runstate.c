@@ -229,29 +229,57 @@ dv_runstate_follow_columns(DvStep *step)
 	return true;
 }
 
-/* When the last run before this one began to work on the table; 0 if never. */
-static TimestampTz
-last_start(int64 run, const char *staging)
+/*
+ * What earlier runs left in doubt in this pass, and since when; marks the
+ * table as being worked on. Only a pass that one of them began can have rows
+ * in doubt: the others need not look theirs up.
+ */
+static void
+mark_unclean(DvStep *step, const DvStepPlan *plan)
 {
-	Oid			types[2] = {INT8OID, TEXTOID};
-	Datum		values[2] = {Int64GetDatum(run), CStringGetTextDatum(staging)};
-	Datum		value;
+	Oid			types[4] = {INT8OID, OIDOID, TEXTOID, TEXTOID};
+	Datum		values[4] = {Int64GetDatum(step->rc->run), ObjectIdGetDatum(plan->staging),
+	CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass)};
+	Datum		since;
 	bool		isnull;
 
-	dv_spi_run("SELECT max(t.started_at) FROM dvmig.run_table t WHERE t.staging = $2 AND t.run ="
-			   " (SELECT max(r.run) FROM dvmig.run_table r WHERE r.staging = $2 AND r.run < $1 AND r.started_at IS NOT NULL)",
-			   2, types, values, NULL, SPI_OK_SELECT);
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? 0 : DatumGetTimestampTz(value);
+	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = false,"
+			   " unclean_from = CASE WHEN clean_end THEN $1 ELSE coalesce(unclean_from, $1) END WHERE staging::oid = $2",
+			   2, types, values, NULL, SPI_OK_UPDATE);
+	dv_spi_run("SELECT min(r.started_at) FROM dvmig.run_table r, dvmig.migration_table t"
+			   " WHERE t.staging::oid = $2 AND r.staging = $3 AND r.pass = $4 AND r.run >= t.unclean_from AND r.run < $1",
+			   4, types, values, NULL, SPI_OK_SELECT);
+	since = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	step->forgotten = !isnull;
+	step->forgotten_since = isnull ? 0 : DatumGetTimestampTz(since);
+}
+
+/*
+ * The table is clean again once all is settled: what this step sent, what
+ * other steps of this run sent, and what earlier runs left, for which every
+ * pass must have been walked to its end.
+ */
+static void
+mark_clean(DvStep *step, const DvStepPlan *plan)
+{
+	const DvRunContext *rc = step->rc;
+	Oid			types[4] = {INT8OID, OIDOID, TEXTOID, BOOLOID};
+	Datum		values[4] = {Int64GetDatum(rc->run), ObjectIdGetDatum(plan->staging),
+	CStringGetTextDatum(plan->name), BoolGetDatum(!rc->stopping && rc->max_rows == 0)};
+
+	dv_spi_run("UPDATE dvmig.migration_table t SET clean_end = true WHERE t.staging::oid = $2"
+			   " AND NOT EXISTS (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state = 'failed')"
+			   " AND (t.unclean_from = $1 OR $4 AND NOT EXISTS"
+			   "  (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state IN ('pending', 'held')))",
+			   4, types, values, NULL, SPI_OK_UPDATE);
 }
 
 void
 dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 {
 	DvRunContext *rc = step->rc;
-	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, OIDOID};
-	Datum		values[4] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name),
-	CStringGetTextDatum(plan->pass), ObjectIdGetDatum(plan->staging)};
+	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
+	Datum		values[3] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass)};
 	DvSwitch	before = begin("dvmig: loading the definition");
 
 	step->projection = dv_projection_load(plan->staging, plan->pass, plan->deferred,
@@ -259,15 +287,8 @@ dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 										  dv_session_api_url(rc->session), step->context);
 	dv_spi_run("UPDATE dvmig.run_table SET state = 'running', started_at = clock_timestamp()"
 			   " WHERE run = $1 AND staging = $2 AND pass = $3", 3, types, values, NULL, SPI_OK_UPDATE);
-
-	/* Committed with its WAL flushed before the first request goes out. */
-	dv_spi_run("SELECT clean_end FROM dvmig.migration_table WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
-			   4, types, values, NULL, SPI_OK_SELECT);
-	step->forgotten = SPI_processed == 1 && strcmp(dv_spi_text(0, 1), "f") == 0;
-	if (step->forgotten)
-		step->forgotten_since = last_start(rc->run, plan->name);
-	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = false WHERE staging::oid = $4 AND $1 > 0 AND $2 <> '' AND $3 <> ''",
-			   4, types, values, NULL, SPI_OK_UPDATE);
+	mark_unclean(step, plan);
+	/* With its WAL flushed before the first request goes out. */
 	commit(before, false);
 	count_rows(step, plan);
 }
@@ -340,18 +361,17 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
 	const char *message = error ? dv_spi_told(error) :
 		step->refused_flags > 0 ? psprintf(INT64_FORMAT " rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", step->refused_flags) : NULL;
-	Oid			types[6] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID};
-	Datum		values[6] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
-		CStringGetTextDatum(state), message ? CStringGetTextDatum(message) : (Datum) 0,
-	BoolGetDatum(error == NULL && !step->unsettled)};
-	char		nulls[7] = {' ', ' ', ' ', ' ', message ? ' ' : 'n', ' ', '\0'};
+	Oid			types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[5] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
+	CStringGetTextDatum(state), message ? CStringGetTextDatum(message) : (Datum) 0};
+	char		nulls[6] = {' ', ' ', ' ', ' ', message ? ' ' : 'n', '\0'};
 	DvSwitch	before = begin("dvmig: ending a table");
 
 	store_figures(step, plan);
-	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3 AND $6 IS NOT NULL",
-			   6, types, values, nulls, SPI_OK_UPDATE);
-	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = $6 WHERE staging::text = $2 AND $1 > 0 AND $3 || $4 || coalesce($5, '') <> ''",
-			   6, types, values, nulls, SPI_OK_UPDATE);
+	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3",
+			   5, types, values, nulls, SPI_OK_UPDATE);
+	if (error == NULL && !step->unsettled)
+		mark_clean(step, plan);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
 	/* A row counts once: a later pass can only take its success back. */
 	if (strcmp(plan->pass, "deferred") == 0)
@@ -360,6 +380,8 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 		step->counters.rows_read = 0;
 	}
 	add_counters(&rc->total, &step->counters);
+	/* what an earlier run wrote is not among its successes */
+	rc->total.succeeded = Max(rc->total.succeeded, 0);
 	memset(&step->counters, 0, sizeof(DvCounters));
 	store_run_figures(rc, NULL);
 	commit(before, false);

@@ -168,6 +168,42 @@ sub record
 	$t->sql(q{ALTER DATABASE postgres RESET dvmig.max_outage});
 }
 
+# --- what a run left in doubt stays so until a run has looked at all of it
+{
+	my $m = scene('n text', q{SELECT i, i::text FROM generate_series(1, 30) i});
+	my $clean = "SELECT clean_end FROM dvmig.migration_table WHERE staging = '$m'::regclass";
+
+	$t->sql(qq{SELECT dvmig.map_column('$m', 'name', 'n')});
+	$t->sim->fault({ match => { path_contains => 'Multiple' }, do => 'hold', count => 0 });
+	my $run = $t->start($m);
+	sleep 0.05 until $t->sim->stats->{in_flight} > 0;
+	$t->sql("SELECT pg_terminate_backend(pid) FROM dvmig.run_history WHERE run = $run");
+	is($t->finish($run)->{state}, 'interrupted', 'a run is killed');
+	$t->sim->sim('DELETE', 'fault');
+	sleep 0.05 while $t->sim->stats->{in_flight} > 0;
+	is($t->sql($clean), 'f', 'its rows are in doubt');
+	$t->run($m, 'max_rows => 1');
+	is($t->sql($clean), 'f', 'a run over one of them leaves the others in doubt');
+	is($t->run($m)->{state}, 'completed', 'a full run completes');
+	is($t->sql($clean), 't', 'and leaves none');
+	$t->account($m, $m => { name => 's.n' });
+}
+
+# --- a trigger that refuses the flag with a SQLSTATE of its own
+{
+	my $m = scene('n text', q{SELECT i, i::text FROM generate_series(1, 5) i});
+	$t->sql(qq{
+		SELECT dvmig.map_column('$m', 'name', 'n');
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \$\$
+			BEGIN IF NEW.id = 3 THEN RAISE SQLSTATE 'MY001'; END IF; RETURN NEW; END \$\$;
+		CREATE TRIGGER refuse BEFORE UPDATE ON $m FOR EACH ROW EXECUTE FUNCTION refuse()});
+	my $run = $t->run($m);
+	is($run->{state}, 'completed', 'a trigger that raises a SQLSTATE of its own does not end a run');
+	is(row($m, 3), 'U I', 'the outcome is recorded');
+	is(row($m, 4), 'P I', 'and that of the other rows with their flags');
+	like($run->{message}, qr/\b$m: 1 rows have their outcome recorded/, 'the run tells of it');
+}
+
 # --- names and types
 {
 	$t->sim->sim('POST', 'reset');
