@@ -22,6 +22,9 @@
 /* Outcomes without a request (unchanged, faults) are recorded in such lots. */
 #define RECORD_LOT		1000
 
+/* Longest reading in one turn while answers may wait to be taken. */
+#define READ_MS			500
+
 /* Rows waiting in tasks before reading pauses: bounds memory in an outage. */
 #define QUEUED_ROWS_MAX	20000
 
@@ -274,6 +277,7 @@ static void
 fill(DvStep *step)
 {
 	DvRunContext *rc = step->rc;
+	TimestampTz began = GetCurrentTimestamp();
 	TimestampTz now;
 
 	while (now = GetCurrentTimestamp(), !rc->stopping && dv_pace_may_send(&rc->pace, step->in_flight, now))
@@ -296,6 +300,8 @@ fill(DvStep *step)
 			if (step->noutcomes >= RECORD_LOT)
 				dv_outcome_record(step);
 			dv_worker_tick(step);
+			if (step->in_flight > 0 && TimestampDifferenceExceeds(began, GetCurrentTimestamp(), READ_MS))
+				break;
 		}
 	}
 }

@@ -400,21 +400,22 @@ try_record(DvStep *step, DvFlagMode mode)
 	return error;
 }
 
-/* Raised by the user's triggers, constraints or policies on the flag. */
+/*
+ * Raised by the user's triggers, constraints or policies on the flag, with a
+ * SQLSTATE of their choice? All that is not the server's own trouble may be.
+ */
 static bool
 is_refusal(const ErrorData *error)
 {
 	static const int categories[] = {
-		ERRCODE_DATA_EXCEPTION, ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
-		ERRCODE_RAISE_EXCEPTION, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, ERRCODE_SQL_ROUTINE_EXCEPTION,
-		ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_WITH_CHECK_OPTION_VIOLATION
+		ERRCODE_INSUFFICIENT_RESOURCES, ERRCODE_OPERATOR_INTERVENTION, ERRCODE_SYSTEM_ERROR, ERRCODE_INTERNAL_ERROR
 	};
 	int			i;
 
 	for (i = 0; i < (int) lengthof(categories); i++)
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(categories[i]))
-			return true;
-	return false;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == categories[i])
+			return false;
+	return true;
 }
 
 static void
