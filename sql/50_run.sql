@@ -311,7 +311,7 @@ LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT h.state, h.message, h.succeeded, h.failed, h.unchanged, h.parked,
-		(SELECT sum(t.rows_total)::bigint FROM dvmig.run_table t WHERE t.run = h.run), h.rows_read,
+		(SELECT sum(t.rows_total)::bigint FROM dvmig.run_table t WHERE t.run = h.run AND t.pass <> 'deferred'), h.rows_read,
 		(SELECT t.staging || CASE t.pass WHEN 'write' THEN '' ELSE ' (' || t.pass || ')' END FROM dvmig.run_table t WHERE t.run = h.run AND t.state = 'running' LIMIT 1)
 	FROM dvmig.run_history h WHERE h.run = $1
 $$;

@@ -173,7 +173,7 @@ BEGIN
 		h.bytes_sent, q.spent, h.message
 	FROM dvmig.run_history h
 	CROSS JOIN LATERAL (SELECT clock_timestamp() - h.started_at AS spent) q
-	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run) n
+	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run AND t.pass <> 'deferred') n
 	LEFT JOIN dvmig.run_table c ON c.run = h.run AND c.state = 'running'
 	WHERE h.state IN ('starting', 'running', 'stopping') AND dvmig._may(caller, h.migration_id, 'viewer')
 	ORDER BY h.run;
