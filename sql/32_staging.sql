@@ -92,8 +92,12 @@ BEGIN
 	ELSIF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = staging AND a.attnum > 0 AND a.attname = written AND NOT a.attisdropped) THEN
 		key := ARRAY[written];
 	ELSE
-		SELECT array_agg(dvmig._column_name(staging, w) ORDER BY i) INTO key
-		FROM unnest(string_to_array(btrim(written, '{}'), ',')) WITH ORDINALITY u(w, i);
+		-- commas within double quotes belong to the name
+		SELECT array_agg(dvmig._column_name(staging, u.w[1]) ORDER BY i) INTO key
+		FROM regexp_matches(btrim(written, '{}'), '((?:"(?:[^"]|"")*"|[^",])+)', 'g') WITH ORDINALITY u(w, i);
+		IF key IS NULL THEN
+			RAISE EXCEPTION 'the source key names no column' USING ERRCODE = 'invalid_parameter_value';
+		END IF;
 	END IF;
 	IF (SELECT count(DISTINCT k) FROM unnest(key) k) < cardinality(key) THEN
 		RAISE EXCEPTION 'a column appears twice in the source key' USING ERRCODE = 'duplicate_column';
