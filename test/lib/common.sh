@@ -100,6 +100,8 @@ dv_pick_user()
 		fi
 		chown "$RUN_USER:" "$WORK"
 	fi
+	# Where we were called the unprivileged user may not be allowed to look.
+	cd "$WORK" || exit 1
 }
 
 # dv_end: end what was started, newest first, and remove the directory. KEEP
@@ -109,6 +111,7 @@ dv_end()
 	local status=$? i
 
 	trap - EXIT INT TERM
+	cd /
 	if [ -z "${KEEP_RUNNING:-}" ]; then
 		if [ -n "${PGDATA_DIR:-}" ] && [ -e "$PGDATA_DIR/postmaster.pid" ]; then
 			dv_as_user "$BINDIR/pg_ctl" -D "$PGDATA_DIR" -m immediate stop >/dev/null 2>&1
