@@ -51,6 +51,7 @@ dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 	step->busy_ids = id_table(step, "dvmig busy ids", sizeof(pg_uuid_t));
 	step->known_ids = id_table(step, "dvmig known ids", sizeof(DvKnown));
 	step->taken_ids = id_table(step, "dvmig taken ids", sizeof(pg_uuid_t) + sizeof(int));
+	step->refused = id_table(step, "dvmig refused flags", sizeof(pg_uuid_t));
 	step->answered = hash_create("dvmig answered versions", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 

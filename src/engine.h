@@ -116,6 +116,7 @@ typedef struct DvAnswered
 	bool		has_id;
 	bool		locked;			/* by a user: try again; else refused for good */
 	pg_uuid_t	id;
+	pg_uuid_t	handle;			/* of its row */
 } DvAnswered;
 
 typedef struct DvCounters
@@ -202,7 +203,7 @@ typedef struct DvStep
 	int			max_outcomes;
 	MemoryContext outcome_context;	/* verdicts of outcomes, and recording */
 	DvRecordSql *record_sql;
-	int64		refused_flags;	/* flags that a trigger or policy refused */
+	HTAB	   *refused;		/* handles of rows whose flag was refused or reset */
 } DvStep;
 
 /* source.c */

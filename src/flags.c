@@ -19,6 +19,9 @@
 #include "flags.h"
 #include "spi.h"
 
+/* Waits in a row after which a user is taken to lock the whole table. */
+#define WAITS_MAX	5
+
 /* One flag to set. */
 typedef struct Flag
 {
@@ -26,6 +29,7 @@ typedef struct Flag
 	char		flag;
 	bool		has_id;
 	pg_uuid_t	id;
+	pg_uuid_t	handle;
 	bool		set;			/* RETURNING named it, with the flag it was given */
 	bool		reset;			/* set, but a trigger gave it another value */
 	bool		there;			/* the version is still there, unflagged */
@@ -151,6 +155,7 @@ flag_of(const DvOutcome *o, Flag *flag)
 	flag->flag = o->flag;
 	flag->has_id = o->success && o->row->wire.id[0] != '\0';
 	flag->id = o->row->uuid;
+	flag->handle = o->row->handle;
 }
 
 void
@@ -176,9 +181,10 @@ remember(DvStep *step, const Flag *flag, bool locked)
 	entry->flag = flag->flag;
 	entry->has_id = flag->has_id;
 	entry->id = flag->id;
+	entry->handle = flag->handle;
 	entry->locked = locked;
 	if (!locked)
-		step->refused_flags++;
+		hash_search(step->refused, &flag->handle, HASH_ENTER, NULL);
 }
 
 void
@@ -191,8 +197,10 @@ dv_flags_committed(DvStep *step)
 		const Flag *flag = &last_flags[i];
 
 		if (flag->reset)
-			step->refused_flags++;
-		else if (!flag->set && flag->there)
+			hash_search(step->refused, &flag->handle, HASH_ENTER, NULL);
+		else if (flag->set)
+			hash_search(step->refused, &flag->handle, HASH_REMOVE, NULL);
+		else if (flag->there)
 			remember(step, flag, last_skipped);
 	}
 	last_count = 0;
@@ -200,7 +208,7 @@ dv_flags_committed(DvStep *step)
 
 /*
  * Set one flag in a transaction of its own; where it cannot be, the version is
- * remembered. False where a user locks the whole table: no use in going on.
+ * remembered. False where something was locked for too long.
  */
 static bool
 set_one(DvStep *step, Flag *flag)
@@ -220,8 +228,8 @@ set_one(DvStep *step, Flag *flag)
 	{
 		ErrorData  *error = dv_spi_abort(context);
 
-		locked = dv_spi_is_contention(error);
-		remember(step, flag, locked);
+		locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+		remember(step, flag, dv_spi_is_contention(error));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -232,7 +240,7 @@ set_one(DvStep *step, Flag *flag)
 void
 dv_flags_set_singly(DvStep *step)
 {
-	bool		free = true;
+	int			waits = 0;
 	int			i;
 
 	for (i = 0; i < step->noutcomes; i++)
@@ -241,10 +249,10 @@ dv_flags_set_singly(DvStep *step)
 
 		dv_worker_tick(step);
 		flag_of(&step->outcomes[i], &flag);
-		if (free)
-			free = set_one(step, &flag);
-		else
+		if (waits >= WAITS_MAX)
 			remember(step, &flag, true);
+		else
+			waits = set_one(step, &flag) ? 0 : waits + 1;
 	}
 }
 
@@ -261,6 +269,7 @@ dv_outcome_retry_flags(DvStep *step)
 	DvAnswered *entry;
 	List	   *locked = NIL;
 	ListCell   *cell;
+	int			waits = 0;
 
 	hash_seq_init(&scan, step->answered);
 	while ((entry = hash_seq_search(&scan)) != NULL)
@@ -272,6 +281,7 @@ dv_outcome_retry_flags(DvStep *step)
 			flag->flag = entry->flag;
 			flag->has_id = entry->has_id;
 			flag->id = entry->id;
+			flag->handle = entry->handle;
 			locked = lappend(locked, flag);
 		}
 	foreach(cell, locked)
@@ -281,8 +291,22 @@ dv_outcome_retry_flags(DvStep *step)
 		dv_worker_tick(step);
 		/* entered again by set_one() where it is still locked */
 		hash_search(step->answered, &flag->version, HASH_REMOVE, NULL);
-		if (!set_one(step, flag))
+		waits = set_one(step, flag) ? 0 : waits + 1;
+		if (waits >= WAITS_MAX)
 			break;
 	}
 	list_free_deep(locked);
+}
+
+long
+dv_flags_left(DvStep *step)
+{
+	HASH_SEQ_STATUS scan;
+	DvAnswered *entry;
+
+	hash_seq_init(&scan, step->answered);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->locked)
+			hash_search(step->refused, &entry->handle, HASH_ENTER, NULL);
+	return hash_get_num_entries(step->refused);
 }

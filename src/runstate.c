@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "call.h"
+#include "flags.h"
 #include "metadata.h"
 #include "runstate.h"
 #include "spi.h"
@@ -359,8 +360,9 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 {
 	DvRunContext *rc = step->rc;
 	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
+	long		left = dv_flags_left(step);
 	const char *message = error ? dv_spi_told(error) :
-		step->refused_flags > 0 ? psprintf(INT64_FORMAT " rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", step->refused_flags) : NULL;
+		left > 0 ? psprintf("%ld rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", left) : NULL;
 	Oid			types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[5] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
 	CStringGetTextDatum(state), message ? CStringGetTextDatum(message) : (Datum) 0};

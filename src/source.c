@@ -157,7 +157,7 @@ dv_source_answered_too_often(DvStep *step, const DvRow *row)
 		taken->count++;
 		return false;
 	}
-	step->refused_flags++;
+	hash_search(step->refused, &row->handle, HASH_ENTER, NULL);
 	return true;
 }
 
