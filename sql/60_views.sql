@@ -38,7 +38,12 @@ BEGIN
 		counts := dvmig._count_flags(owner, $1, t.filter_sql);
 	EXCEPTION WHEN OTHERS THEN
 		-- one bad filter must not hide every other table, nor its error quote a row
-		counts := dvmig._count_flags(owner, $1, NULL) || jsonb_build_object('left_out', NULL, 'problem', SQLSTATE);
+		counts := jsonb_build_object('problem', SQLSTATE);
+		BEGIN
+			counts := dvmig._count_flags(owner, $1, NULL) || jsonb_build_object('left_out', NULL) || counts;
+		EXCEPTION WHEN OTHERS THEN
+			NULL;		-- a flag of another type, a privilege taken back
+		END;
 	END;
 	-- Parked: a parent is neither loaded nor being loaded before its children.
 	IF (counts ->> 'unprocessed')::bigint > 0 AND NOT counts ? 'problem' THEN
@@ -91,7 +96,8 @@ BEGIN
 		live := coalesce(last_state IN ('starting', 'running', 'stopping'), false);
 		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE unprocessed - coalesce(parked, 0) END;
 		next_step := CASE
-			WHEN c ? 'problem' THEN format('the filter throws an error (SQLSTATE %s): correct it, or the rows it fails on', c ->> 'problem')
+			WHEN c ? 'problem' THEN format('%s an error (SQLSTATE %s): dvmig.check() tells more',
+				CASE WHEN staged IS NULL THEN 'counting the rows throws' ELSE 'the filter throws' END, c ->> 'problem')
 			WHEN live THEN format('run %s is at work: see dvmig.progress', last_run)
 			WHEN last_state = 'held' THEN format('look at %s, then SELECT dvmig.resume(%s)', t.error_table, last_run)
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)

@@ -78,7 +78,8 @@ offline_close(Offline *o)
 {
 	SPI_cursor_close(o->portal);
 	SetUserIdAndSecContext(o->user, o->security);
-	AtEOXact_GUC(true, o->guc_level);
+	/* Rolled back: what an expression has SET must not reach statements of ours. */
+	AtEOXact_GUC(false, o->guc_level);
 }
 
 /* Rows of one table or partition, by where they are. */
