@@ -116,7 +116,7 @@ BEGIN
 			CONTINUE WHEN NOT FOUND;	-- dropped meanwhile
 			counts := NULL;
 			-- keys are row content: for those who may read the rows
-			may_see := has_table_privilege(caller, w.staging, 'SELECT');
+			may_see := dvmig._may_read(caller, w.staging);
 			shown := CASE WHEN may_see THEN samples ELSE 0 END;
 			BEGIN
 				IF late THEN

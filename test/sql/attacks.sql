@@ -20,6 +20,7 @@ INSERT INTO dvmig.metadata_column (server, table_name, column_name, column_type)
 	('regress_attack', 'account', 'accountid', 'Uniqueidentifier'), ('regress_attack', 'account', 'name', 'String'),
 	('regress_attack', 'account', 'description', 'Memo'), ('regress_attack', 'account', 'industrycode', 'Picklist'),
 	('regress_attack', 'account', 'parentaccountid', 'Lookup');
+UPDATE dvmig.metadata_column SET max_length = 160 WHERE server = 'regress_attack' AND column_name = 'name';
 INSERT INTO dvmig.metadata_lookup VALUES ('regress_attack', 'account', 'parentaccountid', 'account', 'parentaccountid');
 SELECT current_database() AS db \gset
 SELECT dvmig.grant_owner(r) IS NOT NULL FROM unnest('{regress_mallory,regress_alice}'::text[]) r;
@@ -165,6 +166,10 @@ SELECT count(*) FROM dvmig.top_errors;
 SELECT dvmig.retry('evil.t', filter => 'true');
 SELECT dvmig.preview('evil.t');
 SELECT failed FROM dvmig.status;
+SET SESSION AUTHORIZATION regress_mallory;
+UPDATE evil.t SET processing_flag = 'U', name = repeat('x', 500);
+SET SESSION AUTHORIZATION regress_operator;
+SELECT DISTINCT sample_keys FROM dvmig.check('bait') WHERE staging = 'evil.t';
 RESET SESSION AUTHORIZATION;
 SELECT DISTINCT * FROM evil.loot;
 ALTER TABLE evil.t DISABLE ROW LEVEL SECURITY;
