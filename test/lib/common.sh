@@ -85,6 +85,7 @@ dv_begin()
 	chmod 755 "$WORK"
 	PIDS=()
 	RUN_USER=
+	AS_USER=(env)
 	trap dv_end EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
@@ -99,6 +100,10 @@ dv_pick_user()
 			RUN_USER=postgres
 		fi
 		chown "$RUN_USER:" "$WORK"
+		# Each of these becomes the next, so that a background job's pid is the
+		# pid of the program itself (a function would leave a shell in between).
+		AS_USER=(setpriv --reuid "$RUN_USER" --regid "$(id -gn "$RUN_USER")" --init-groups
+			env HOME="$WORK" USER="$RUN_USER")
 	fi
 	# Where we were called the unprivileged user may not be allowed to look.
 	cd "$WORK" || exit 1
@@ -125,16 +130,10 @@ dv_end()
 	exit "$status"
 }
 
-# dv_as_user command ...: run as the unprivileged user, in the same process so
-# that the pid of a background job is the program's own.
+# dv_as_user command ...: run as the unprivileged user.
 dv_as_user()
 {
-	if [ -n "$RUN_USER" ]; then
-		setpriv --reuid "$RUN_USER" --regid "$(id -gn "$RUN_USER")" --init-groups \
-			env HOME="$WORK" USER="$RUN_USER" "$@"
-	else
-		"$@"
-	fi
+	"${AS_USER[@]}" "$@"
 }
 
 # dv_mirror dir ...: rebuild a directory below the mirror as real directories
@@ -291,7 +290,7 @@ dv_start_sim()
 	local port_file=$WORK/dvsim.port i
 
 	rm -f "$port_file"
-	dv_as_user "$DVSIM" --metadata "$TREE/test/dataverse/metadata" --port 0 \
+	"${AS_USER[@]}" "$DVSIM" --metadata "$TREE/test/dataverse/metadata" --port 0 \
 		--port-file "$port_file" "$@" >"$WORK/dvsim.log" 2>&1 &
 	PIDS+=($!)
 	for ((i = 0; i < 200; i++)); do
