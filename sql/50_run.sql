@@ -138,7 +138,9 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_owner_can_run(oid) IS 'refuse a run whose worker could not start as the owner of the migration';
 
-CREATE FUNCTION dvmig._start(caller oid, migration text, tables text[], resend bool, ignore_gate bool, max_rows int) RETURNS bigint
+-- _start_run: start a run with the options as run_history keeps them, so that a
+-- run can be begun again with those of an earlier one.
+CREATE FUNCTION dvmig._start_run(caller oid, migration text, options jsonb, confirm text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -146,6 +148,7 @@ DECLARE
 	m dvmig.migration;
 	new_run bigint;
 	busy record;
+	tables text[] := (SELECT array_agg(t) FROM jsonb_array_elements_text(options -> 'tables') t);
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
 	-- Two who start at once do so one after the other, and the second is refused.
@@ -168,23 +171,32 @@ BEGIN
 	END IF;
 	PERFORM dvmig._check_owner_can_run(m.owner);
 	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options)
-	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller),
-		jsonb_strip_nulls(jsonb_build_object('tables', tables, 'resend', resend, 'ignore_gate', ignore_gate, 'max_rows', max_rows)))
+	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller), options)
 	RETURNING run INTO new_run;
 	PERFORM dvmig._plan_run(new_run, m.migration_id, tables);
-	IF NOT resend THEN
+	IF NOT coalesce((options ->> 'resend')::bool, false) THEN
 		PERFORM dvmig._check_resend(new_run);
 	END IF;
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
-	VALUES (pg_get_userbyid(caller), m.name, 'start', new_run::text,
-		(SELECT h.options FROM dvmig.run_history h WHERE h.run = new_run));
+	VALUES (pg_get_userbyid(caller), m.name, 'start', new_run::text, options);
 	-- planning may have taken long; the worker's time to begin counts from here
 	UPDATE dvmig.run_history h SET started_at = clock_timestamp() WHERE h.run = new_run;
 	PERFORM dvmig._launch(new_run, m.owner);
 	RETURN new_run;
 END
 $$;
-COMMENT ON FUNCTION dvmig._start(oid, text, text[], bool, bool, int) IS 'start a run: see dvmig.start()';
+COMMENT ON FUNCTION dvmig._start_run(oid, text, jsonb, text) IS 'start a run with options as run_history keeps them';
+
+CREATE FUNCTION dvmig._start(caller oid, migration text, tables text[], resend bool, ignore_gate bool, max_rows int,
+	lanes int, passes text[], filter text, until text, max_errors bigint, max_error_rate numeric, confirm text) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT dvmig._start_run(caller, migration, jsonb_strip_nulls(jsonb_build_object('tables', tables, 'resend', resend,
+		'ignore_gate', ignore_gate, 'max_rows', max_rows, 'lanes', lanes, 'passes', passes, 'filter', filter, 'until', until,
+		'max_errors', max_errors, 'max_error_rate', max_error_rate)), confirm)
+$$;
+COMMENT ON FUNCTION dvmig._start(oid, text, text[], bool, bool, int, int, text[], text, text, bigint, numeric, text) IS 'start a run: see dvmig.start()';
 
 -- _plan_run: one row per table and pass, in the order they will be walked.
 CREATE FUNCTION dvmig._plan_run(run bigint, migration_id int, tables text[]) RETURNS void
@@ -270,15 +282,19 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_count_changed';
 COMMENT ON FUNCTION dvmig._count_changed(regclass, text[], oid) IS 'rows already loaded that a run would write again, by content';
 
 CREATE FUNCTION dvmig.start(migration text, tables text[] DEFAULT NULL, resend bool DEFAULT false,
-	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL) RETURNS bigint
+	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL, lanes int DEFAULT NULL, passes text[] DEFAULT NULL,
+	filter text DEFAULT NULL, until text DEFAULT NULL, max_errors bigint DEFAULT NULL, max_error_rate numeric DEFAULT NULL,
+	confirm text DEFAULT NULL) RETURNS bigint
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.start(text, text[], bool, bool, int) IS
+COMMENT ON FUNCTION dvmig.start(text, text[], bool, bool, int, int, text[], text, text, bigint, numeric, text) IS
 	'start a run in the background and return its number; it begins when the calling transaction commits. tables: only these; resend: loaded rows that changed may be written again in any number; ignore_gate: do not hold dependants of tables that failed too often; max_rows: at most so many rows of each table';
 
 CREATE PROCEDURE dvmig.run(migration text, tables text[] DEFAULT NULL, resend bool DEFAULT false,
-	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL)
+	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL, lanes int DEFAULT NULL, passes text[] DEFAULT NULL,
+	filter text DEFAULT NULL, until text DEFAULT NULL, max_errors bigint DEFAULT NULL, max_error_rate numeric DEFAULT NULL,
+	confirm text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_run';
-COMMENT ON PROCEDURE dvmig.run(text, text[], bool, bool, int) IS
+COMMENT ON PROCEDURE dvmig.run(text, text[], bool, bool, int, int, text[], text, text, bigint, numeric, text) IS
 	'run a migration and wait for its end, telling progress; an error at the end if the run failed; cancelling it stops the run cleanly';
 
 -- ------------------------------------------------------- stopping and waiting
@@ -390,10 +406,8 @@ DECLARE
 	h dvmig.run_history;
 BEGIN
 	h := dvmig._run_of(caller, run, 'operator');
-	RETURN dvmig._start(caller, h.migration,
-		(SELECT array_agg(t) FROM jsonb_array_elements_text(nullif(h.options -> 'tables', 'null')) t),
-		coalesce((h.options ->> 'resend')::bool, false),
-		past_gate OR coalesce((h.options ->> 'ignore_gate')::bool, false), (h.options ->> 'max_rows')::int);
+	RETURN dvmig._start_run(caller, h.migration,
+		h.options || CASE WHEN past_gate THEN '{"ignore_gate": true}' ELSE '{}' END::jsonb);
 END
 $$;
 COMMENT ON FUNCTION dvmig._resume_run(oid, bigint, bool) IS 'go on after a held or interrupted run, past the gate or not';

@@ -248,9 +248,11 @@ Datum
 dv_run(PG_FUNCTION_ARGS)
 {
 	CallContext *call = fcinfo->context && IsA(fcinfo->context, CallContext) ? (CallContext *) fcinfo->context : NULL;
-	Oid			types[5] = {TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, INT4OID};
-	Datum		values[5];
-	char		nulls[6] = "     ";
+	/* of dvmig.start() */
+	Oid			types[] = {TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, INT4OID, INT4OID, TEXTARRAYOID,
+	TEXTOID, TEXTOID, INT8OID, NUMERICOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types) + 1] = "";
 	Look		look;
 	int64		run;
 	int			i;
@@ -261,12 +263,13 @@ dv_run(PG_FUNCTION_ARGS)
 				 errmsg("dvmig.run cannot be called inside a transaction block or a function"),
 				 errhint("Call it by itself, or use dvmig.start(), which returns at once.")));
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < (int) lengthof(types); i++)
 	{
 		values[i] = fcinfo->args[i].value;
 		nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
 	}
-	dv_spi_run("SELECT dvmig.start($1, $2, $3, $4, $5)", 5, types, values, nulls, SPI_OK_SELECT);
+	dv_spi_run("SELECT dvmig.start($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+			   lengthof(types), types, values, nulls, SPI_OK_SELECT);
 	run = look_number(1);
 	look.context = AllocSetContextCreate(CurrentMemoryContext, "dvmig wait", ALLOCSET_SMALL_SIZES);
 	SPI_commit();

@@ -252,7 +252,7 @@ SELECT dvmig._first_keys(point(1, 2), 'l', 3);
 SELECT dvmig._first_keys(g, NULL, -3) FROM generate_series(1, 3) g;
 SELECT dvmig._run_as(10, 'SELECT 1'), dvmig._query_as(10, 'SELECT 1');
 SELECT dvmig._launch(1, 10);
-SELECT dvmig._start(10, 'bait', NULL, false, false, NULL);
+SELECT dvmig._start_run(10, 'bait', '{}');
 SET dvmig.allowed_hosts = '';
 RESET SESSION AUTHORIZATION;
 
