@@ -169,6 +169,23 @@ CREATE TABLE dvmig.choice_map (
 );
 COMMENT ON TABLE dvmig.choice_map IS 'source text to choice value (the method''s OptionSetMapping); the owner of the migration edits it directly';
 
+-- Settings that can be changed after the definition. Each is a column of that
+-- name in migration or migration_table; whoever adds one adds its line
+-- here from the file it belongs to, and nothing else.
+CREATE TABLE dvmig.setting (
+	applies_to text NOT NULL CHECK (applies_to IN ('migration', 'table')),
+	name       text NOT NULL,
+	allowed    text[],                -- words that are allowed; null: any value of the column's type
+	lowest     numeric,
+	highest    numeric,
+	access     text NOT NULL DEFAULT 'owner' CHECK (access IN ('owner', 'operator')),
+	during_run bool NOT NULL DEFAULT false,
+	adjust     text,                  -- internal function called after a change, as (caller oid, migration_id int, staging regclass, before text)
+	about      text NOT NULL,
+	PRIMARY KEY (applies_to, name)
+);
+COMMENT ON TABLE dvmig.setting IS 'what dvmig.set_migration() and dvmig.set_table() can change';
+
 -- ---------------------------------------------------------------- runs
 
 CREATE TABLE dvmig.run_history (
