@@ -209,6 +209,9 @@ sim_limits_reset(void)
 		int			running = accounts[i].running;
 
 		memset(accounts[i].slice, 0, sizeof accounts[i].slice);
+		/* Soon after the machine has started, slice 0 is within the window. */
+		memset(accounts[i].count, 0, sizeof accounts[i].count);
+		memset(accounts[i].time, 0, sizeof accounts[i].time);
 		accounts[i].pushes = 0;
 		accounts[i].running = running;
 	}
