@@ -69,7 +69,8 @@ BEGIN
 	INSERT INTO dvmig.organisation AS o (server, organisation_id, pinned_by)
 	VALUES (_repin.server, new_id, pg_get_userbyid(caller))
 	ON CONFLICT ON CONSTRAINT organisation_pkey DO UPDATE
-	SET organisation_id = excluded.organisation_id, unique_name = NULL, pinned_at = now(), pinned_by = excluded.pinned_by;
+	SET organisation_id = excluded.organisation_id, unique_name = NULL, pinned_at = now(), pinned_by = excluded.pinned_by,
+		confirmed_at = NULL, confirmed_by = NULL;
 	IF old_id IS DISTINCT FROM new_id THEN
 		DELETE FROM dvmig.reference r WHERE r.server = _repin.server;
 		IF EXISTS (SELECT FROM dvmig.metadata_table t WHERE t.server = _repin.server) THEN
@@ -95,7 +96,7 @@ COMMENT ON FUNCTION dvmig.repin(text) IS
 CREATE FUNCTION dvmig._whoami(caller oid, server text, OUT server_name name, OUT environment text, OUT url text,
 	OUT token_expires timestamptz, OUT organisation_id uuid, OUT application_user_id uuid, OUT business_unit_id uuid,
 	OUT application_users int, OUT latency_ms numeric, OUT advised_parallelism int, OUT pinned_at timestamptz,
-	OUT pinned_by name)
+	OUT pinned_by name, OUT organisation_name text)
 LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'dv_whoami';
 COMMENT ON FUNCTION dvmig._whoami(oid, text) IS 'see dvmig.whoami';
@@ -103,7 +104,7 @@ COMMENT ON FUNCTION dvmig._whoami(oid, text) IS 'see dvmig.whoami';
 CREATE FUNCTION dvmig.whoami(server text)
 RETURNS TABLE (server_name name, environment text, url text, token_expires timestamptz, organisation_id uuid,
 	application_user_id uuid, business_unit_id uuid, application_users int, latency_ms numeric,
-	advised_parallelism int, pinned_at timestamptz, pinned_by name)
+	advised_parallelism int, pinned_at timestamptz, pinned_by name, organisation_name text)
 LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.whoami(text) IS

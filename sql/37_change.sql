@@ -182,7 +182,7 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._rename_outcome(oid, regclass, name) IS 'name an outcome table after the server its verdicts are of';
 
-CREATE FUNCTION dvmig._retarget(caller oid, migration text, server text) RETURNS text
+CREATE FUNCTION dvmig._retarget(caller oid, migration text, server text, confirm text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -198,6 +198,11 @@ BEGIN
 		RETURN format('migration %s goes to server %s already', m.name, srv);
 	END IF;
 	PERFORM dvmig._refuse_during_run(m.migration_id);
+	-- into production, or away from what is loaded there
+	PERFORM dvmig._confirm_server(CASE WHEN NOT dvmig._is_production(srv) AND dvmig._is_production(m.server) THEN m.server ELSE srv END,
+		CASE WHEN dvmig._is_production(srv) THEN 'pointing a migration at a production organisation'
+			ELSE 'pointing a migration away from a production organisation' END, confirm,
+		format('SELECT dvmig.retarget(%s, %s, %%s)', replace(quote_literal(m.name), '%', '%%'), replace(quote_literal(srv), '%', '%%')));
 	PERFORM dvmig._forget_dropped(caller, m);
 	FOR t IN SELECT mt.* FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id ORDER BY mt.position LOOP
 		PERFORM dvmig._recheck_maps(caller, t, srv);
@@ -218,9 +223,9 @@ BEGIN
 	RETURN array_to_string(format('migration %s goes to server %s instead of %s', m.name, srv, m.server) || told, chr(10));
 END
 $$;
-COMMENT ON FUNCTION dvmig._retarget(oid, text, text) IS 'internal part of dvmig.retarget()';
+COMMENT ON FUNCTION dvmig._retarget(oid, text, text, text) IS 'internal part of dvmig.retarget()';
 
-CREATE FUNCTION dvmig.retarget(migration text, server text) RETURNS text
+CREATE FUNCTION dvmig.retarget(migration text, server text, confirm text DEFAULT NULL) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.retarget(text, text) IS
+COMMENT ON FUNCTION dvmig.retarget(text, text, text) IS
 	'point a migration at another server: rows become unprocessed again, the outcome tables are renamed after the old server and fresh ones made';

@@ -82,7 +82,7 @@ BEGIN
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights
 	PERFORM dvmig._grant_functions(grantee, '{_choice,_utf16_length,_first_keys}');
-	EXECUTE format('GRANT SELECT ON dvmig.reference TO %s', grantee);
+	EXECUTE format('GRANT SELECT ON dvmig.reference, dvmig._run_row TO %s', grantee);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dvmig.choice_map TO %s', grantee);
 	PERFORM dvmig._log(caller, NULL, 'grant_owner', role);
 	RETURN format('role %s can own migrations; on each server it needs GRANT USAGE ON FOREIGN SERVER and a user mapping', grantee);

@@ -61,10 +61,14 @@ BEGIN
 	UPDATE dvmig.run_history h
 	SET state = CASE WHEN has_failed THEN 'failed' WHEN was_stopped THEN 'stopped'
 			WHEN held IS NOT NULL THEN 'held' ELSE 'completed' END,
-		message = coalesce($4, CASE WHEN NOT was_stopped THEN held || '; dvmig.resume(' || $1 || ') goes past the gate' END,
+		message = coalesce($4,
+			CASE WHEN was_stopped AND NOT h.stop_requested AND h.until_at <= clock_timestamp()
+				THEN format('stopped when its time was over: until => %s', h.options ->> 'until') END,
+			CASE WHEN NOT was_stopped THEN held || '; dvmig.resume(' || $1 || ') goes past the gate' END,
 			(SELECT string_agg(t.staging || ': ' || t.message, '; ') FROM dvmig.run_table t WHERE t.run = $1 AND t.message IS NOT NULL)),
 		ended_at = clock_timestamp(), updated_at = clock_timestamp(), in_flight = 0, pid = NULL
 	WHERE h.run = $1;
+	DELETE FROM dvmig._run_row w USING dvmig.run_history h WHERE w.run = $1 AND h.run = $1 AND h.state = 'completed';
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	SELECT session_user, h.migration, 'run ended', h.run::text,
 		jsonb_build_object('state', h.state, 'succeeded', h.succeeded, 'failed', h.failed)
@@ -148,7 +152,8 @@ DECLARE
 	m dvmig.migration;
 	new_run bigint;
 	busy record;
-	tables text[] := (SELECT array_agg(t) FROM jsonb_array_elements_text(options -> 'tables') t);
+	-- as the caller's search_path finds them, and so they are kept
+	tables text[] := (SELECT array_agg(coalesce(dvmig._caller_regclass(caller, t)::text, t)) FROM jsonb_array_elements_text(options -> 'tables') t);
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
 	-- Two who start at once do so one after the other, and the second is refused.
@@ -170,15 +175,23 @@ BEGIN
 			HINT = 'Add one with dvmig.add_table().';
 	END IF;
 	PERFORM dvmig._check_owner_can_run(m.owner);
-	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options)
-	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller), options)
+	-- a filter may quote rows: it is not kept where others look
+	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options, until_at)
+	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller),
+		options - '{filter,resumes}'::text[] || jsonb_strip_nulls(jsonb_build_object('tables', tables)) || CASE WHEN options ? 'filter' THEN '{"filtered": true}' ELSE '{}' END::jsonb,
+		dvmig._until(options ->> 'until'))
 	RETURNING run INTO new_run;
 	PERFORM dvmig._plan_run(new_run, m.migration_id, tables);
+	PERFORM dvmig._keep_run_rows(new_run, (options ->> 'resumes')::bigint);
+	IF options ? 'filter' THEN
+		PERFORM dvmig._take_run_rows(caller, new_run, options ->> 'filter');
+	END IF;
 	IF NOT coalesce((options ->> 'resend')::bool, false) THEN
 		PERFORM dvmig._check_resend(new_run);
 	END IF;
+	PERFORM dvmig._confirm_start(caller, new_run, confirm);
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
-	VALUES (pg_get_userbyid(caller), m.name, 'start', new_run::text, options);
+	SELECT pg_get_userbyid(caller), m.name, 'start', new_run::text, h.options FROM dvmig.run_history h WHERE h.run = new_run;
 	-- planning may have taken long; the worker's time to begin counts from here
 	UPDATE dvmig.run_history h SET started_at = clock_timestamp() WHERE h.run = new_run;
 	PERFORM dvmig._launch(new_run, m.owner);
@@ -229,28 +242,27 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._plan_run(bigint, int, text[]) IS 'the steps of a run, in order: creates and updates by wave, deferred lookups, deletes in reverse';
 
--- _check_resend: truncate and reload is the commonest nightly job; what is
--- unchanged is not sent, but a mapping or source that changed everything must
--- not silently write all of it again.
-CREATE FUNCTION dvmig._check_resend(run bigint) RETURNS void
+-- _count_resend: loaded rows that a run would write again, and where; counted
+-- exactly only where there may be more than dvmig.max_resend.
+CREATE FUNCTION dvmig._count_resend(run bigint, OUT total bigint, OUT places text[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	t record;
 	n bigint;
-	total bigint := 0;
-	places text[] := '{}';
 	max_resend int := current_setting('dvmig.max_resend')::int;
 BEGIN
-	FOR t IN SELECT r.staging, r.deferred, mt.success_table, mt.source_key, m.owner
+	total := 0;
+	places := '{}';
+	FOR t IN SELECT r.staging, r.deferred, mt.success_table, mt.source_key, m.owner, dvmig._run_filter($1, mt.staging) AS filter
 		FROM dvmig.run_table r JOIN dvmig.migration_table mt ON mt.staging::text = r.staging
 		JOIN dvmig.migration m USING (migration_id)
 		WHERE r.run = $1 AND r.pass = 'write' LOOP
 		-- cheap first: how many rows are loaded already and unprocessed
 		n := dvmig._query_as(t.owner, format(
-			'SELECT count(*) FROM (SELECT FROM %s s JOIN %s x USING (%s) WHERE s.processing_flag = ''U'' AND s.action_flag = ''I'' AND x.operation <> ''D'' LIMIT %s) q',
-			t.staging, t.success_table, (SELECT string_agg(quote_ident(k), ', ') FROM unnest(t.source_key) k), max_resend + 1))::bigint;
+			'SELECT count(*) FROM (SELECT FROM %s s JOIN %s x USING (%s) WHERE s.processing_flag = ''U'' AND s.action_flag = ''I'' AND x.operation <> ''D''%s LIMIT %s) q',
+			t.staging, t.success_table, (SELECT string_agg(quote_ident(k), ', ') FROM unnest(t.source_key) k), ' AND ' || t.filter, max_resend + 1))::bigint;
 		IF n > max_resend OR total + n > max_resend THEN
 			BEGIN
 				n := dvmig._count_changed(t.staging::regclass, t.deferred, t.owner);
@@ -265,6 +277,23 @@ BEGIN
 			places := places || format('%s rows of %s', n, t.staging);
 		END IF;
 	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._count_resend(bigint) IS 'loaded rows that a run would write again, and in which tables';
+
+-- _check_resend: truncate and reload is the commonest nightly job; what is
+-- unchanged is not sent, but a mapping or source that changed everything must
+-- not silently write all of it again.
+CREATE FUNCTION dvmig._check_resend(run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	total bigint;
+	places text[];
+	max_resend int := current_setting('dvmig.max_resend')::int;
+BEGIN
+	SELECT c.total, c.places INTO total, places FROM dvmig._count_resend(run) c;
 	IF total > max_resend THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('%s rows that are already loaded would be written again', total),
@@ -287,7 +316,7 @@ CREATE FUNCTION dvmig.start(migration text, tables text[] DEFAULT NULL, resend b
 	confirm text DEFAULT NULL) RETURNS bigint
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.start(text, text[], bool, bool, int, int, text[], text, text, bigint, numeric, text) IS
-	'start a run in the background and return its number; it begins when the calling transaction commits. tables: only these; resend: loaded rows that changed may be written again in any number; ignore_gate: do not hold dependants of tables that failed too often; max_rows: at most so many rows of each table';
+	'start a run in the background and return its number; it begins when the calling transaction commits. tables: only these; resend: loaded rows that changed may be written again in any number; ignore_gate: do not hold dependants of tables that failed too often; max_rows: at most so many rows of each table; filter: SQL condition over the staging row (s), decided at once with the rights of who calls; until: a time of day or timestamp at which the run stops cleanly; confirm: name of the organisation, where production asks for it';
 
 CREATE PROCEDURE dvmig.run(migration text, tables text[] DEFAULT NULL, resend bool DEFAULT false,
 	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL, lanes int DEFAULT NULL, passes text[] DEFAULT NULL,
@@ -406,8 +435,12 @@ DECLARE
 	h dvmig.run_history;
 BEGIN
 	h := dvmig._run_of(caller, run, 'operator');
-	RETURN dvmig._start_run(caller, h.migration,
-		h.options || CASE WHEN past_gate THEN '{"ignore_gate": true}' ELSE '{}' END::jsonb);
+	IF h.until_at <= clock_timestamp() THEN
+		RAISE NOTICE 'run % was to stop at %, which is over: the new run has no such end', run, h.until_at;
+	END IF;
+	RETURN dvmig._start_run(caller, h.migration, h.options - 'until'
+		|| jsonb_strip_nulls(jsonb_build_object('resumes', run, 'until', CASE WHEN h.until_at > clock_timestamp() THEN h.until_at END))
+		|| CASE WHEN past_gate THEN '{"ignore_gate": true}' ELSE '{}' END::jsonb);
 END
 $$;
 COMMENT ON FUNCTION dvmig._resume_run(oid, bigint, bool) IS 'go on after a held or interrupted run, past the gate or not';
@@ -434,6 +467,8 @@ BEGIN
 	PERFORM dvmig._settle_dead_runs();
 	FOR h IN SELECT r.run FROM dvmig.run_history r
 		WHERE r.state = 'interrupted' AND dvmig._may(caller, r.migration_id, 'operator')
+		  -- outside of the hours it was given, the next window's start takes over
+		  AND (r.until_at IS NULL OR r.until_at > clock_timestamp())
 		  AND NOT EXISTS (SELECT FROM dvmig.run_history l WHERE l.migration_id = r.migration_id AND l.run > r.run)
 		ORDER BY r.run LOOP
 		RETURN NEXT dvmig._resume_run(caller, h.run, false);

@@ -18,13 +18,14 @@
 
 #include "connection.h"
 #include "problem.h"
+#include "reply_json.h"
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(dv_whoami);
 PG_FUNCTION_INFO_V1(dv_present_organisation);
 
 /* Columns of dvmig._whoami(). */
-#define WHOAMI_COLUMNS	12
+#define WHOAMI_COLUMNS	13
 
 static Datum
 uuid_datum(const char *text)
@@ -46,6 +47,54 @@ pin(const char *server, const char *organisation_id, Oid caller)
 	SPI_finish();
 }
 
+/* Longest organization.name. */
+#define MAX_ORGANISATION_NAME	160
+
+/* Takes the one record of the answer: its name, where it is plain text. */
+static bool
+take_name(void *arg, const char *id, const char *const *values)
+{
+	const char *c;
+
+	(void) id;
+	for (c = values[0]; c != NULL && *c > ' ' && *c < 0x7f; c++)
+		;
+	if (c != NULL && *c == '\0')
+		strlcpy(arg, values[0], MAX_ORGANISATION_NAME + 1);
+	return true;
+}
+
+/*
+ * The organisation's unique name, by which people know it; once, at first use.
+ * Nothing hangs on it: a service that does not tell is taken by its id.
+ */
+static void
+learn_name(DvSession *session, const char *server)
+{
+	static const char *const columns[] = {"name"};
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		values[2] = {CStringGetTextDatum(server), (Datum) 0};
+	char		name[MAX_ORGANISATION_NAME + 1] = "";
+	char	   *next = NULL;
+	DvHttpReply *reply;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (dv_spi_run("SELECT FROM dvmig.organisation WHERE server = $1 AND unique_name IS NULL",
+				   1, types, values, NULL, SPI_OK_SELECT) == 1)
+	{
+		reply = dv_session_call(session, "GET", "/organizations?$select=name&$top=1", NULL, 0, NULL);
+		if (reply->transport == DV_HTTP_ANSWERED && reply->status == 200)
+			(void) dv_json_page(reply->body.data, reply->body.len, "organizationid", columns, 1, take_name, name, &next);
+		free(next);
+		dv_http_reply_free(reply);
+		values[1] = CStringGetTextDatum(name);
+		if (name[0] != '\0')
+			dv_spi_run("UPDATE dvmig.organisation SET unique_name = $2 WHERE server = $1", 2, types, values, NULL, SPI_OK_UPDATE);
+	}
+	SPI_finish();
+}
+
 DvSession *
 dv_connection_open(const char *server, Oid caller, DvWhoAmI *who)
 {
@@ -55,11 +104,14 @@ dv_connection_open(const char *server, Oid caller, DvWhoAmI *who)
 	if (!dv_session_whoami(session, who, &problem))
 		dv_problem_throw(&problem);
 	if (!dv_session_is_pinned(session))
+	{
 		pin(server, who->organisation_id, caller);
+		learn_name(session, server);
+	}
 	return session;
 }
 
-/* When and by whom the server was pinned; values[0..1] and nulls[0..1]. */
+/* When and by whom the server was pinned, and the organisation's name; values[0..2] and nulls[0..2]. */
 static void
 read_pin(const char *server, Datum *values, bool *nulls)
 {
@@ -67,19 +119,22 @@ read_pin(const char *server, Datum *values, bool *nulls)
 	Oid			types[1] = {TEXTOID};
 	Datum		arguments[1] = {CStringGetTextDatum(server)};
 
-	nulls[0] = nulls[1] = true;
+	nulls[0] = nulls[1] = nulls[2] = true;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (dv_spi_run("SELECT pinned_at, pinned_by FROM dvmig.organisation WHERE server = $1",
+	if (dv_spi_run("SELECT pinned_at, pinned_by, unique_name FROM dvmig.organisation WHERE server = $1",
 				   1, types, arguments, NULL, SPI_OK_SELECT) == 1)
 	{
 		values[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &nulls[0]);
 		values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &nulls[1]);
+		values[2] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &nulls[2]);
 		if (!nulls[1])
 		{
 			MemoryContext old = MemoryContextSwitchTo(caller);
 
 			values[1] = datumCopy(values[1], false, NAMEDATALEN);
+			if (!nulls[2])
+				values[2] = datumCopy(values[2], false, -1);
 			MemoryContextSwitchTo(old);
 		}
 	}
@@ -118,6 +173,7 @@ dv_whoami(PG_FUNCTION_ARGS)
 	/* The first call made the connection; the second one shows the latency of work. */
 	if (!dv_session_whoami(session, &again, &problem))
 		dv_problem_throw(&problem);
+	learn_name(session, server->name);
 
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(server->name));
 	values[1] = CStringGetTextDatum(server->environment);

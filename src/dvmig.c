@@ -16,6 +16,7 @@ PG_MODULE_MAGIC;
 extern PGDLLEXPORT void _PG_init(void);
 
 char	   *dv_allowed_hosts = NULL;
+int			dv_max_deletes = 1000;
 int			dv_max_outage_s = 3600;
 int			dv_max_resend = 1000;
 int			dv_request_timeout_ms = 300 * 1000;
@@ -30,6 +31,10 @@ _PG_init(void)
 							   "Hosts this cluster may send data to, separated by commas.",
 							   "Empty allows every host that a server names. Patterns may begin with \"*.\".",
 							   &dv_allowed_hosts, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dvmig.max_deletes",
+							"Records a run may delete in a production organisation unasked.",
+							"Above it dvmig.start() wants to be told the organisation's name: confirm => '...'.",
+							&dv_max_deletes, 1000, 0, INT_MAX, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dvmig.max_outage",
 							"Longest time a run waits for a service that does not answer.",
 							"After it the run ends as failed; its rows stay unprocessed.",

@@ -151,6 +151,7 @@ typedef struct DvRunContext
 	TimestampTz last_write;		/* when a write was last answered */
 	char		waiting[256];	/* why it waits, while there is an outage */
 	int			max_rows;		/* per table; 0 = no limit */
+	bool		filtered;		/* only the rows that start() chose */
 } DvRunContext;
 
 typedef struct DvStep

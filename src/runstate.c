@@ -21,6 +21,9 @@
 #include "runstate.h"
 #include "spi.h"
 
+/* Asked to stop by dvmig.stop(), or from the beginning for a certain time. */
+#define STOP_IS_DUE	"(stop_requested OR coalesce(until_at <= clock_timestamp(), false))"
+
 /*
  * Begin a transaction as the extension's owner. It runs no user's code, so that
  * the time-outs that the owner of the migration sets himself are not for it.
@@ -58,13 +61,14 @@ dv_runstate_load(DvRunContext *rc, DvRunPlan *plan)
 	int			i;
 
 	there = dv_spi_run("UPDATE dvmig.run_history SET state = 'running', pid = $2 WHERE run = $1 AND state = 'starting'"
-					   " RETURNING server, migration, coalesce((options ->> 'max_rows')::int, 0)",
+					   " RETURNING server, migration, coalesce((options ->> 'max_rows')::int, 0), options ? 'filtered'",
 					   2, types, values, NULL, SPI_OK_UPDATE_RETURNING) == 1;
 	if (there)
 	{
 		plan->server = keep(rc->context, 0, 1);
 		plan->migration = keep(rc->context, 0, 2);
 		rc->max_rows = atoi(dv_spi_text(0, 3));
+		rc->filtered = dv_spi_text(0, 4)[0] == 't';
 		plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
 										 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
 										 1, types, values, NULL, SPI_OK_SELECT);
@@ -199,6 +203,25 @@ count_rows(DvStep *step, const DvStepPlan *plan)
 	commit(before, true);
 }
 
+/*
+ * The rows of a run with a filter were decided when it was started. What is owed
+ * to a record that exists is given to it whatever the filter says.
+ */
+static char *
+inner_sql_of_run(const DvRunContext *rc, const DvProjection *p, const char *inner_sql)
+{
+	Oid			types[2] = {INT8OID, OIDOID};
+	Datum		values[2] = {Int64GetDatum(rc->run), ObjectIdGetDatum(p->staging)};
+	char	   *filter;
+
+	if (!rc->filtered || (strcmp(p->pass, "write") != 0 && strcmp(p->pass, "delete") != 0))
+		return unconstify(char *, inner_sql);
+	if (dv_spi_run("SELECT dvmig._run_filter($1, $2::regclass)", 2, types, values, NULL, SPI_OK_SELECT) != 1 ||
+		(filter = dv_spi_text(0, 1)) == NULL)
+		elog(ERROR, "run " INT64_FORMAT " has no filter", rc->run);
+	return psprintf("%s AND %s", inner_sql, filter);
+}
+
 /* The columns that the table has now; false where they are those known, or it is gone. */
 bool
 dv_runstate_follow_columns(DvStep *step)
@@ -214,7 +237,7 @@ dv_runstate_follow_columns(DvStep *step)
 		DvSwitch	before = begin("dvmig: looking at the table's columns");
 
 		if (dv_spi_run("SELECT inner_sql FROM dvmig._projection($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT) == 1)
-			inner = keep(step->context, 0, 1);
+			inner = MemoryContextStrdup(step->context, inner_sql_of_run(step->rc, p, dv_spi_text(0, 1)));
 		commit(before, true);
 	}
 	PG_CATCH();
@@ -266,7 +289,7 @@ mark_clean(DvStep *step, const DvStepPlan *plan)
 	const DvRunContext *rc = step->rc;
 	Oid			types[4] = {INT8OID, OIDOID, TEXTOID, BOOLOID};
 	Datum		values[4] = {Int64GetDatum(rc->run), ObjectIdGetDatum(plan->staging),
-	CStringGetTextDatum(plan->name), BoolGetDatum(!rc->stopping && rc->max_rows == 0)};
+	CStringGetTextDatum(plan->name), BoolGetDatum(!rc->stopping && rc->max_rows == 0 && !rc->filtered)};
 
 	dv_spi_run("UPDATE dvmig.migration_table t SET clean_end = true WHERE t.staging::oid = $2"
 			   " AND NOT EXISTS (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state = 'failed')"
@@ -286,6 +309,8 @@ dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 	step->projection = dv_projection_load(plan->staging, plan->pass, plan->deferred,
 										  dv_session_api_path(rc->session),
 										  dv_session_api_url(rc->session), step->context);
+	step->projection->inner_sql = MemoryContextStrdup(step->context,
+													  inner_sql_of_run(rc, step->projection, step->projection->inner_sql));
 	dv_spi_run("UPDATE dvmig.run_table SET state = 'running', started_at = clock_timestamp()"
 			   " WHERE run = $1 AND staging = $2 AND pass = $3", 3, types, values, NULL, SPI_OK_UPDATE);
 	mark_unclean(step, plan);
@@ -407,7 +432,7 @@ mirror(DvStep *step)
 	dv_spi_wait_briefly();
 	store_figures(step, &plan);
 	store_run_figures(step->rc, step);
-	stop = dv_spi_run("SELECT stop_requested FROM dvmig.run_history WHERE run = $1 AND NOT stop_requested",
+	stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND NOT " STOP_IS_DUE,
 					  1, types, values, NULL, SPI_OK_SELECT) == 0;
 	commit(before, true);
 	return stop;
@@ -443,7 +468,7 @@ dv_runstate_stop_requested(DvRunContext *rc)
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(rc->run)};
 	DvSwitch	before = begin("dvmig: looking for a stop");
-	bool		stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND stop_requested",
+	bool		stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND " STOP_IS_DUE,
 								  1, types, values, NULL, SPI_OK_SELECT) > 0;
 
 	commit(before, true);

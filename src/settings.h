@@ -5,6 +5,7 @@
 #define DV_SETTINGS_H
 
 extern char *dv_allowed_hosts;	/* comma-separated, "" = all */
+extern int	dv_max_deletes;		/* records */
 extern int	dv_max_outage_s;
 extern int	dv_max_resend;		/* rows */
 extern int	dv_request_timeout_ms;

@@ -32,6 +32,7 @@ static const char usage[] =
 "  --client ID:SECRET[:systemuserid|:none]\n"
 "  --users N            ordinary users to make (default 10)\n"
 "  --organization GUID  the organisation's id (also --organisation)\n"
+"  --organization-name N  its unique name (default dvsim)\n"
 "  --seed FILE          records to load, one JSON object a line\n"
 "  --sink               accept bulk creates without keeping rows\n"
 "  --threads N          N event threads instead of one thread a connection\n"
@@ -71,7 +72,7 @@ set_switch(const char *text)
 		sim_die("unknown switch or value: %s", text);
 }
 
-enum {O_METADATA = 1, O_PORT, O_PORT_FILE, O_CERT, O_KEY, O_PROFILE, O_SET, O_TENANT, O_CLIENT, O_USERS, O_ORG, O_SEED, O_SINK,
+enum {O_METADATA = 1, O_PORT, O_PORT_FILE, O_CERT, O_KEY, O_PROFILE, O_SET, O_TENANT, O_CLIENT, O_USERS, O_ORG, O_ORG_NAME, O_SEED, O_SINK,
 O_THREADS, O_LOG, O_HELP};
 
 static const struct option options[] =
@@ -82,6 +83,7 @@ static const struct option options[] =
 	{"set", required_argument, NULL, O_SET}, {"tenant", required_argument, NULL, O_TENANT},
 	{"client", required_argument, NULL, O_CLIENT}, {"users", required_argument, NULL, O_USERS},
 	{"organization", required_argument, NULL, O_ORG}, {"organisation", required_argument, NULL, O_ORG},
+	{"organization-name", required_argument, NULL, O_ORG_NAME},
 	{"seed", required_argument, NULL, O_SEED}, {"sink", no_argument, NULL, O_SINK},
 	{"threads", required_argument, NULL, O_THREADS}, {"log", required_argument, NULL, O_LOG},
 	{"help", no_argument, NULL, O_HELP}, {NULL, 0, NULL, 0}
@@ -126,6 +128,9 @@ take_option(int o, Settings *s)
 		case O_ORG:
 			if (!sim_guid_parse(optarg, strlen(optarg), &sim_world.organization))
 				sim_die("--organization needs a GUID");
+			break;
+		case O_ORG_NAME:
+			sim_world.organization_name = optarg;
 			break;
 		case O_SEED:
 			sim_world.seed_file = optarg;

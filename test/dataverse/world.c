@@ -172,7 +172,7 @@ make_base(SimTxn *x)
 	text(&m, "exchangerate", "1.1000000000");
 	make(&m, counted(0x00000004, 2));
 	m.t = sim_model.organizations;
-	text(&m, "name", "dvsim");
+	text(&m, "name", sim_world.organization_name ? sim_world.organization_name : "dvsim");
 	integer(&m, "maxuploadfilesize", 131072000);
 	guid(&m, "basecurrencyid", sim_world.base_currency, sim_model.currencies);
 	make(&m, sim_world.organization);

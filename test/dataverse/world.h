@@ -9,6 +9,7 @@
 typedef struct SimWorld
 {
 	SimGuid		organization;
+	const char *organization_name;
 	SimGuid		root_unit;
 	SimGuid		default_team;
 	SimGuid		system_user;	/* who runs automation */

@@ -88,9 +88,9 @@ sub server
 
 	$self->sql(sprintf(
 		q{CREATE SERVER %s FOREIGN DATA WRAPPER dataverse
-			OPTIONS (url '%s', authority '%2$s', tenant '%s', environment 'test'%s);
+			OPTIONS (url '%s', authority '%2$s', tenant '%s', environment '%s'%s);
 		CREATE USER MAPPING FOR CURRENT_USER SERVER %1$s OPTIONS (client_id '%s', client_secret '%s')},
-		$name, $url, $o{tenant} // DvMig::Sim::TENANT, $ca,
+		$name, $url, $o{tenant} // DvMig::Sim::TENANT, $o{environment} // 'test', $ca,
 		$o{client} // DvMig::Sim::CLIENT, $o{secret} // DvMig::Sim::SECRET));
 	return;
 }
@@ -100,7 +100,7 @@ sub migration
 {
 	my ($self, $name, %o) = @_;
 
-	$self->server('sim') unless $self->{has_server}++;
+	$self->server('sim', %o) unless $self->{has_server}++;
 	$self->sql("SELECT * FROM dvmig.refresh_metadata('sim', '{$o{tables}}')") if $o{tables};
 	$self->sql("SELECT dvmig.create_migration('$name', 'sim')");
 	return;

@@ -119,7 +119,7 @@ for my $path ('README.md', map { s{.*/}{doc/}r } glob("$root/doc/*.md"))
 
 # ------------------------------------------------------------------- sessions
 
-my $second = DvMig::Sim->start(args => [ '--organization' => '0d5e7a00-0000-4000-8000-000000000002' ]);
+my $second = DvMig::Sim->start(args => [ '--organization' => '0d5e7a00-0000-4000-8000-000000000002', '--organization-name' => 'contoso' ]);
 
 # as_here(sql): the addresses and credentials of our simulators.
 sub as_here
