@@ -9,7 +9,7 @@ RESET client_min_messages;
 CREATE SERVER regress_def FOREIGN DATA WRAPPER dataverse
 	OPTIONS (url 'https://def.example', tenant 'def.example', environment 'test');
 CREATE SERVER regress_def_prod FOREIGN DATA WRAPPER dataverse
-	OPTIONS (url 'https://prod.example', tenant 'def.example', environment 'production');
+	OPTIONS (url 'https://prod.example', tenant 'def.example', environment 'preproduction');
 INSERT INTO dvmig.metadata_table (server, table_name, entity_set, primary_id, table_type) VALUES
 	('regress_def', 'account', 'accounts', 'accountid', 'Standard'),
 	('regress_def', 'contact', 'contacts', 'contactid', 'Standard'),
