@@ -5,6 +5,11 @@
 -- in key order first and joins parents, references and earlier outcomes to
 -- that batch only: no plan can then cost more than the batch.
 --
+-- The pass "verify" reads what has been processed, to compare it with what
+-- Dataverse holds. Its op is the flag (P, S, E) or D, owes tells that the record
+-- was updated last, passed that a failed row has a record, verify that a record
+-- was found and kept; a last column tells when the outcome was recorded.
+--
 -- Columns of every projection, in order:
 --   1 ctid  2 xmin  3 tableoid   the row version a verdict will belong to
 --   4 op                         I, U or D
@@ -178,12 +183,13 @@ BEGIN
 	SELECT concat_ws(', ',
 			string_agg(m.fault_sql, ', ' ORDER BY m.ordinal) FILTER (WHERE m.fault_sql IS NOT NULL),
 			string_agg(m.parked_sql, ', ' ORDER BY m.ordinal)
-				FILTER (WHERE m.parked_sql IS NOT NULL AND (pass = 'deferred' OR NOT m.target_column = ANY (deferred)))),
+				FILTER (WHERE m.parked_sql IS NOT NULL AND pass <> 'verify' AND (pass = 'deferred' OR NOT m.target_column = ANY (deferred)))),
 		string_agg(format('(%s)%s', m.filled_sql, CASE WHEN EXISTS (SELECT FROM dvmig.column_map c
 				WHERE c.staging = $1 AND c.target_column = m.target_column AND c.variant = m.variant AND c.send = 'insert')
 				THEN ' AND s.action_flag = ''I'' AND x.pass IS DISTINCT FROM ''deferred''' ELSE '' END), ' OR ')
 			FILTER (WHERE m.target_column = ANY (deferred)),
-		string_agg(m.value_sql, ', ' ORDER BY m.ordinal),
+		string_agg(CASE WHEN pass = 'verify' THEN format('CASE WHEN s.processing_flag <> ''E'' AND s.action_flag <> ''D'' THEN %s END', m.value_sql)
+			ELSE m.value_sql END, ', ' ORDER BY m.ordinal),
 		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 	INTO faults, owes, vals, map_joins
 	FROM dvmig._map_sql($1) m
@@ -191,16 +197,17 @@ BEGIN
 
 	-- a record that was kept is not ours to write over by reloading its row: looked at again like a new one
 	op := CASE pass WHEN 'delete' THEN '''D''' WHEN 'deferred' THEN '''U'''
+		WHEN 'verify' THEN 'CASE WHEN s.processing_flag = ''E'' THEN ''E'' WHEN s.action_flag = ''D'' THEN ''D'' ELSE s.processing_flag::text END'
 		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' AND NOT ' || kept || ' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
 	-- a record that was deleted is nobody's any more: the row may create it anew
 	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
-		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, x.pass IS NOT DISTINCT FROM ''deferred'', '
-		's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' || kept || ', CASE WHEN s.action_flag <> ''D'' THEN coalesce(%s, NULL::text) END, %s',
+		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, ' || CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL' ELSE 'x.pass IS NOT DISTINCT FROM ''deferred''' END || ', '
+		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op,
-		id_sql, created, CASE WHEN pass = 'write' THEN coalesce(owes, 'false') ELSE 'false' END,
-		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals));
+		id_sql, created, CASE pass WHEN 'write' THEN coalesce(owes, 'false') WHEN 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE 'false' END,
+		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 
 	known_sql := format('SELECT s.%I, s.%I, s.%I, (%s)::"char", coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id), %s, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, created, keys);
@@ -211,6 +218,7 @@ BEGIN
 		CASE pass
 			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
 			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
+			WHEN 'verify' THEN 's.processing_flag IN (''S'', ''P'', ''E'')'
 			ELSE 's.processing_flag = ''S'' AND s.action_flag <> ''D''' END)
 	INTO inner_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;

@@ -70,7 +70,7 @@ BEGIN
 	WHERE h.run = $1;
 	DELETE FROM dvmig._run_row w USING dvmig.run_history h WHERE w.run = $1 AND h.run = $1 AND h.state = 'completed';
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
-	SELECT session_user, h.migration, 'run ended', h.run::text,
+	SELECT session_user, h.migration, h.kind || ' ended', h.run::text,
 		jsonb_build_object('state', h.state, 'succeeded', h.succeeded, 'failed', h.failed)
 	FROM dvmig.run_history h WHERE h.run = $1;
 END
@@ -151,7 +151,6 @@ AS $$
 DECLARE
 	m dvmig.migration;
 	new_run bigint;
-	busy record;
 	-- as the caller's search_path finds them, and so they are kept
 	tables text[] := (SELECT array_agg(coalesce(dvmig._caller_regclass(caller, t)::text, t)) FROM jsonb_array_elements_text(options -> 'tables') t);
 BEGIN
@@ -159,16 +158,7 @@ BEGIN
 	-- Two who start at once do so one after the other, and the second is refused.
 	PERFORM FROM dvmig.migration g WHERE g.migration_id = m.migration_id FOR NO KEY UPDATE;
 	PERFORM dvmig._settle_dead_runs();
-	SELECT h.run, t.staging INTO busy
-	FROM dvmig.run_history h JOIN dvmig.run_table t USING (run)
-	WHERE h.state IN ('starting', 'running', 'stopping')
-	  AND t.staging IN (SELECT mt.staging::text FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id)
-	LIMIT 1;
-	IF FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'object_in_use',
-			MESSAGE = format('staging table %s is being migrated by run %s', busy.staging, busy.run),
-			HINT = format('Wait for it with dvmig.wait(%s), or end it with dvmig.stop(%1$s).', busy.run);
-	END IF;
+	PERFORM dvmig._refuse_busy(ARRAY(SELECT mt.staging FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id));
 	IF NOT EXISTS (SELECT FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('migration "%s" has no staging tables', m.name),
@@ -435,6 +425,11 @@ DECLARE
 	h dvmig.run_history;
 BEGIN
 	h := dvmig._run_of(caller, run, 'operator');
+	IF h.kind <> 'run' THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('run %s is no run of a migration but of kind "%s"', run, h.kind),
+			HINT = format('Call dvmig.%s() again: it goes on where it ended.', CASE h.kind WHEN 'rebuild' THEN 'rebuild_outcomes' ELSE h.kind END);
+	END IF;
 	IF h.until_at <= clock_timestamp() THEN
 		RAISE NOTICE 'run % was to stop at %, which is over: the new run has no such end', run, h.until_at;
 	END IF;
@@ -466,10 +461,10 @@ DECLARE
 BEGIN
 	PERFORM dvmig._settle_dead_runs();
 	FOR h IN SELECT r.run FROM dvmig.run_history r
-		WHERE r.state = 'interrupted' AND dvmig._may(caller, r.migration_id, 'operator')
+		WHERE r.state = 'interrupted' AND r.kind = 'run' AND dvmig._may(caller, r.migration_id, 'operator')
 		  -- outside of the hours it was given, the next window's start takes over
 		  AND (r.until_at IS NULL OR r.until_at > clock_timestamp())
-		  AND NOT EXISTS (SELECT FROM dvmig.run_history l WHERE l.migration_id = r.migration_id AND l.run > r.run)
+		  AND NOT EXISTS (SELECT FROM dvmig.run_history l WHERE l.migration_id = r.migration_id AND l.kind = 'run' AND l.run > r.run)
 		ORDER BY r.run LOOP
 		RETURN NEXT dvmig._resume_run(caller, h.run, false);
 	END LOOP;

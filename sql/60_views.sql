@@ -91,7 +91,8 @@ BEGIN
 		succeeded := c ->> 'succeeded'; failed := c ->> 'failed'; left_out := c ->> 'left_out'; owed := c ->> 'owed';
 		invariant_holds := staged = unprocessed + succeeded + failed + left_out;
 		SELECT h.run, h.state INTO last_run, last_state
-		FROM dvmig.run_table r JOIN dvmig.run_history h USING (run) WHERE r.staging = t.tab::text
+		FROM dvmig.run_table r JOIN dvmig.run_history h USING (run)
+		WHERE r.staging = t.tab::text AND (h.kind = 'run' OR h.state IN ('starting', 'running', 'stopping'))
 		ORDER BY h.run DESC LIMIT 1;
 		live := coalesce(last_state IN ('starting', 'running', 'stopping'), false);
 		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE unprocessed - coalesce(parked, 0) END;

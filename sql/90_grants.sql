@@ -101,6 +101,7 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.adopted', 'WHERE dvmig._in_dum
 SELECT pg_catalog.pg_extension_config_dump('dvmig.choice_map', 'WHERE dvmig._in_dump(migration_id)');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_history', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_table', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.verification', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.event', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_migration_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_table_position_seq', '');

@@ -59,6 +59,31 @@ watch_prepare(void)
 	launched = GetTopTransactionId();
 }
 
+BackgroundWorkerHandle *
+dv_worker_register(const DvWorkerArgs *args)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	strlcpy(worker.bgw_library_name, "dvmig", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "dv_worker_main", sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, BGW_MAXLEN, "dvmig run " INT64_FORMAT, args->run);
+	strlcpy(worker.bgw_type, "dvmig worker", sizeof(worker.bgw_type));
+	StaticAssertStmt(sizeof(*args) <= BGW_EXTRALEN, "arguments fit");
+	memcpy(worker.bgw_extra, args, sizeof(*args));
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker could be registered for the run"),
+				 errhint("Increase max_worker_processes, or wait until other workers have ended.")));
+	return handle;
+}
+
 /*
  * dv_launch(run bigint, owner oid) registers the run's worker at once, so that
  * exhausted worker slots are an ordinary error of the caller.
@@ -66,7 +91,6 @@ watch_prepare(void)
 Datum
 dv_launch(PG_FUNCTION_ARGS)
 {
-	BackgroundWorker worker;
 	DvWorkerArgs args;
 	MemoryContext old;
 
@@ -75,28 +99,14 @@ dv_launch(PG_FUNCTION_ARGS)
 	args.run = PG_GETARG_INT64(0);
 	args.owner = PG_GETARG_OID(1);
 	args.starter = GetTopTransactionId();
+	args.job = DSM_HANDLE_INVALID;
 	watch_prepare();
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "dvmig", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "dv_worker_main", sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_name, BGW_MAXLEN, "dvmig run " INT64_FORMAT, args.run);
-	strlcpy(worker.bgw_type, "dvmig worker", sizeof(worker.bgw_type));
-	StaticAssertStmt(sizeof(args) <= BGW_EXTRALEN, "arguments fit");
-	memcpy(worker.bgw_extra, &args, sizeof(args));
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (last_worker != NULL)
 		pfree(last_worker);
 	last_worker = NULL;
-	if (!RegisterDynamicBackgroundWorker(&worker, &last_worker))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no background worker could be registered for the run"),
-				 errhint("Increase max_worker_processes, or wait until other workers have ended.")));
+	last_worker = dv_worker_register(&args);
 	MemoryContextSwitchTo(old);
 	PG_RETURN_INT32(0);
 }

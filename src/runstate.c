@@ -61,7 +61,7 @@ dv_runstate_load(DvRunContext *rc, DvRunPlan *plan)
 	int			i;
 
 	there = dv_spi_run("UPDATE dvmig.run_history SET state = 'running', pid = $2 WHERE run = $1 AND state = 'starting'"
-					   " RETURNING server, migration, coalesce((options ->> 'max_rows')::int, 0), options ? 'filtered'",
+					   " RETURNING server, migration, coalesce((options ->> 'max_rows')::int, 0), options ? 'filtered', kind",
 					   2, types, values, NULL, SPI_OK_UPDATE_RETURNING) == 1;
 	if (there)
 	{
@@ -69,6 +69,7 @@ dv_runstate_load(DvRunContext *rc, DvRunPlan *plan)
 		plan->migration = keep(rc->context, 0, 2);
 		rc->max_rows = atoi(dv_spi_text(0, 3));
 		rc->filtered = dv_spi_text(0, 4)[0] == 't';
+		plan->kind = keep(rc->context, 0, 5);
 		plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
 										 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
 										 1, types, values, NULL, SPI_OK_SELECT);
@@ -419,38 +420,42 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	}
 }
 
-/* One try to mirror; throws 55P03 where a user holds a lock on our rows. */
+/* One try to mirror, "step" is the one at work or NULL; throws 55P03 where a user holds a lock on our rows. */
 static bool
-mirror(DvStep *step)
+mirror(DvRunContext *rc, DvStep *step)
 {
 	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(step->rc->run)};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
 	DvSwitch	before = begin("dvmig: mirroring progress");
 	bool		stop;
-	DvStepPlan	plan = {.name = step->projection->table_name,.pass = step->projection->pass};
 
 	dv_spi_wait_briefly();
-	store_figures(step, &plan);
-	store_run_figures(step->rc, step);
+	if (step != NULL)
+	{
+		DvStepPlan	plan = {.name = step->projection->table_name,.pass = step->projection->pass};
+
+		store_figures(step, &plan);
+	}
+	store_run_figures(rc, step);
 	stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND NOT " STOP_IS_DUE,
 					  1, types, values, NULL, SPI_OK_SELECT) == 0;
 	commit(before, true);
 	return stop;
 }
 
-bool
-dv_runstate_mirror(DvStep *step)
+static bool
+mirror_or_wait(DvRunContext *rc, DvStep *step)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool stop = false;
 
 	PG_TRY();
 	{
-		stop = mirror(step);
+		stop = mirror(rc, step);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = dv_spi_abort(step->rc->context);
+		ErrorData  *error = dv_spi_abort(rc->context);
 
 		/* Requests are on their way: the figures can wait, they cannot. */
 		if (!dv_spi_is_contention(error) && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
@@ -460,6 +465,18 @@ dv_runstate_mirror(DvStep *step)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	return stop;
+}
+
+bool
+dv_runstate_mirror(DvStep *step)
+{
+	return mirror_or_wait(step->rc, step);
+}
+
+bool
+dv_runstate_mirror_run(DvRunContext *rc)
+{
+	return mirror_or_wait(rc, NULL);
 }
 
 bool

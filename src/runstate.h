@@ -10,6 +10,7 @@ typedef struct DvRunPlan
 {
 	char	   *server;
 	char	   *migration;
+	char	   *kind;			/* run, or a job: verify, undo, resend, rebuild */
 	int			ntables;
 	Oid		   *tables;
 	char	  **names;
@@ -50,6 +51,9 @@ extern bool dv_runstate_follow_columns(DvStep *step);
 
 /* Mirror live figures; true when the run is asked to stop. */
 extern bool dv_runstate_mirror(DvStep *step);
+
+/* The same for a run without a step at work. */
+extern bool dv_runstate_mirror_run(DvRunContext *rc);
 
 /* Is the run asked to stop? For when there is no step to mirror. */
 extern bool dv_runstate_stop_requested(DvRunContext *rc);

@@ -34,6 +34,7 @@
 
 #include "compat.h"
 #include "engine.h"
+#include "job.h"
 #include "runstate.h"
 #include "settings.h"
 #include "spi.h"
@@ -169,6 +170,23 @@ look_after_server(TimestampTz now)
 }
 
 void
+dv_worker_look(DvRunContext *rc)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	look_after_server(now);
+	if (stop_signalled)
+		rc->stopping = true;
+	if (now >= next_mirror)
+	{
+		rc->stopping |= dv_runstate_mirror_run(rc);
+		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
+	}
+	if (rc->stopping && rc->stop_by == 0)
+		rc->stop_by = TimestampTzPlusMilliseconds(now, dv_stop_timeout_ms);
+}
+
+void
 dv_worker_tick(DvStep *step)
 {
 	DvRunContext *rc = step->rc;
@@ -296,7 +314,10 @@ run(DvRunContext *rc)
 	{
 		dv_runstate_read_references(rc, &plan);
 		waiting_run = NULL;
-		run_steps(rc);
+		if (strcmp(plan.kind, "run") == 0)
+			run_steps(rc);
+		else
+			dv_job_run(rc, &plan);
 	}
 	dv_runstate_finish(rc);
 }
@@ -355,6 +376,8 @@ dv_worker_main(Datum arg)
 	(void) LockAcquire(&tag, ExclusiveLock, true, false);
 	wait_for_starter(args.starter);
 	pin_settings(&args);
+	if (args.job != DSM_HANDLE_INVALID && !dv_job_begin(args.run, args.job))
+		return;
 
 	context = AllocSetContextCreate(TopMemoryContext, "dvmig run", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);

@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "postmaster/bgworker.h"
+#include "storage/dsm.h"
 #include "storage/lock.h"
 
 /* What start() tells the worker, in bgw_extra. */
@@ -15,7 +17,11 @@ typedef struct DvWorkerArgs
 	Oid			owner;			/* of the migration: the session user */
 	int64		run;
 	TransactionId starter;		/* to be waited for */
+	dsm_handle	job;			/* what to do, if it is no run: see job.h */
 } DvWorkerArgs;
+
+/* run.c: register a worker at once; its handle lives in the current context. */
+extern BackgroundWorkerHandle *dv_worker_register(const DvWorkerArgs *args);
 
 /*
  * Locks of runs and tables. They are advisory locks in the lock manager's eyes

@@ -1,0 +1,260 @@
+/*
+ * asker.c - the requests of a job: several in flight, at the service's pace
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "asker.h"
+#include "settings.h"
+
+/* Longest wait in one turn, so that stop requests and timers are seen. */
+#define TURN_MS			100
+
+/* Answers of the server's trouble (5xx) in a row, before the job judges them. */
+#define TROUBLES_MAX	6
+
+void
+dv_asker_init(DvAsker *asker, DvRunContext *rc, DvAskAnswer answer, void *arg)
+{
+	memset(asker, 0, sizeof(DvAsker));
+	asker->rc = rc;
+	asker->answer = answer;
+	asker->arg = arg;
+	asker->context = CurrentMemoryContext;
+	dlist_init(&asker->queue);
+}
+
+DvAsk *
+dv_asker_new(DvAsker *asker, const char *method, void *arg)
+{
+	DvAsk	   *ask = MemoryContextAllocZero(asker->context, sizeof(DvAsk));
+
+	ask->method = method;
+	ask->arg = arg;
+	dv_buf_init(&ask->path, 0);
+	dv_buf_init(&ask->body, 0);
+	return ask;
+}
+
+static void
+free_ask(DvAsk *ask)
+{
+	dv_buf_free(&ask->path);
+	dv_buf_free(&ask->body);
+	pfree(ask);
+}
+
+void
+dv_asker_queue(DvAsker *asker, DvAsk *ask)
+{
+	if (ask->path.failed || ask->body.failed)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	dlist_push_tail(&asker->queue, &ask->node);
+}
+
+static TimestampTz
+backoff(int attempt)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									   dv_pace_backoff_ms(Max(attempt, 1), pg_prng_uint32(&pg_global_prng_state)));
+}
+
+void
+dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once)
+{
+	asker->again = true;
+	ask->not_before = at_once ? 0 : backoff(++ask->attempts);
+	dv_asker_queue(asker, ask);
+}
+
+const char *
+dv_asker_batch(DvAsk *ask)
+{
+	char	   *boundary = psprintf("batch_%016llx%016llx",
+									(unsigned long long) pg_prng_uint64(&pg_global_prng_state),
+									(unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+
+	dv_buf_puts(&ask->path, "/$batch");
+	snprintf(ask->content_type, sizeof(ask->content_type), "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
+	ask->prefer = "Prefer: odata.continue-on-error";
+	return boundary;
+}
+
+bool
+dv_asker_has_room(DvAsker *asker)
+{
+	DvRunContext *rc = asker->rc;
+
+	return !rc->stopping && dlist_is_empty(&asker->queue) &&
+		dv_pace_may_send(&rc->pace, asker->in_flight, GetCurrentTimestamp());
+}
+
+void
+dv_asker_fail(DvAsker *asker, const char *message)
+{
+	DvRunContext *rc = asker->rc;
+
+	if (!rc->failed)
+		rc->message = MemoryContextStrdup(rc->context, message);
+	rc->failed = true;
+	rc->stopping = true;
+}
+
+void
+dv_asker_fail_answer(DvAsker *asker, const DvHttpReply *reply)
+{
+	DvProblem	problem;
+
+	memset(&problem, 0, sizeof(problem));
+	dv_session_explain(asker->rc->session, reply, &problem);
+	dv_asker_fail(asker, psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail));
+}
+
+static void
+outage(DvAsker *asker, const char *why)
+{
+	DvRunContext *rc = asker->rc;
+
+	dv_pace_trouble(&rc->pace, GetCurrentTimestamp());
+	strlcpy(rc->waiting, why, sizeof(rc->waiting));
+	if (rc->outage_since == 0)
+		rc->outage_since = GetCurrentTimestamp();
+	if (TimestampDifferenceExceeds(rc->outage_since, GetCurrentTimestamp(), dv_max_outage_s * 1000))
+		dv_asker_fail(asker, psprintf("the service did not answer for longer than dvmig.max_outage: %s", why));
+}
+
+/* A whole answer, though one of trouble in a part: the job reads the parts. */
+static bool
+has_parts(const DvHttpReply *reply)
+{
+	return pg_strncasecmp(reply->content_type, "multipart/", 10) == 0;
+}
+
+static void
+judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	DvRunContext *rc = asker->rc;
+	bool		answered = reply->transport == DV_HTTP_ANSWERED && !reply->no_token;
+
+	asker->again = false;
+	if (!answered || reply->status == 401)
+	{
+		DvProblem	problem;
+
+		memset(&problem, 0, sizeof(problem));
+		dv_session_explain(rc->session, reply, &problem);
+		if (!problem.transient && (reply->no_token || reply->status == 401))
+			dv_asker_fail_answer(asker, reply);
+		else
+		{
+			outage(asker, problem.message[0] ? problem.message : "no answer");
+			dv_asker_again(asker, ask, false);
+		}
+	}
+	else if (reply->status == 429)
+	{
+		rc->outage_since = 0;
+		rc->total.throttled++;
+		rc->total.throttled_ms += Max(reply->retry_after_ms, 0);
+		dv_pace_throttled(&rc->pace, reply->retry_after_ms, ask->attempts, GetCurrentTimestamp());
+		dv_asker_again(asker, ask, false);
+	}
+	else if (reply->status >= 500 && !has_parts(reply) && (ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503))
+	{
+		outage(asker, "the service had trouble of its own");
+		dv_asker_again(asker, ask, false);
+	}
+	else
+	{
+		rc->outage_since = 0;
+		rc->waiting[0] = '\0';
+		dv_pace_good(&rc->pace, reply->dop_hint);
+		asker->answer(asker, ask, reply);
+	}
+	if (!asker->again)
+		free_ask(ask);
+}
+
+static void
+send_ask(DvAsker *asker, DvAsk *ask)
+{
+	const char *headers[3] = {NULL, NULL, NULL};
+	int			n = 0;
+
+	dlist_delete(&ask->node);
+	if (ask->content_type[0] != '\0')
+		headers[n++] = ask->content_type;
+	if (ask->prefer != NULL)
+		headers[n++] = ask->prefer;
+	asker->in_flight++;
+	asker->rc->total.requests++;
+	asker->rc->total.bytes_sent += ask->body.len;
+	dv_session_send(asker->rc->session, ask->method, ask->path.data,
+					ask->body.len > 0 ? ask->body.data : NULL, ask->body.len, headers, ask);
+}
+
+void
+dv_asker_send(DvAsker *asker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &asker->queue)
+	{
+		DvAsk	   *ask = dlist_container(DvAsk, node, iter.cur);
+
+		if (!dv_pace_may_send(&asker->rc->pace, asker->in_flight, now))
+			break;
+		if (ask->not_before <= now)
+			send_ask(asker, ask);
+	}
+}
+
+/* Nothing more is sent; answers are waited for so long and no longer. */
+static void
+wind_up(DvAsker *asker)
+{
+	while (!dlist_is_empty(&asker->queue))
+		free_ask(dlist_container(DvAsk, node, dlist_pop_head_node(&asker->queue)));
+	if (asker->in_flight > 0 && dv_engine_stop_overdue(asker->rc))
+	{
+		dv_session_abandon(asker->rc->session);
+		asker->in_flight = 0;
+	}
+}
+
+void
+dv_asker_pause(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
+}
+
+bool
+dv_asker_turn(DvAsker *asker)
+{
+	DvHttpReply *reply;
+	void	   *ask;
+
+	CHECK_FOR_INTERRUPTS();
+	dv_worker_look(asker->rc);
+	if (asker->rc->stopping)
+		wind_up(asker);
+	else
+		dv_asker_send(asker);
+	if (asker->in_flight == 0 && dlist_is_empty(&asker->queue))
+		return false;
+	reply = dv_session_poll(asker->rc->session, TURN_MS, &ask);
+	if (reply != NULL)
+	{
+		asker->in_flight--;
+		judge(asker, ask, reply);
+		dv_http_reply_free(reply);
+	}
+	return true;
+}

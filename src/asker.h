@@ -1,0 +1,77 @@
+/*
+ * asker.h - the requests of a job: several in flight, at the service's pace
+ *
+ * For requests that may be repeated whatever became of them: reads, deletes by
+ * id, updates that set what they set. What passes (throttling, outages, a
+ * server's trouble) is waited for and asked again here; every other answer is
+ * handed to the job.
+ */
+#ifndef DV_ASKER_H
+#define DV_ASKER_H
+
+#include "engine.h"
+
+typedef struct DvAsk
+{
+	dlist_node	node;
+	const char *method;			/* GET, POST, PATCH, DELETE */
+	DvBuf		path;
+	DvBuf		body;
+	char		content_type[128];
+	const char *prefer;			/* "Prefer: ..." or NULL */
+	void	   *arg;			/* the job's */
+	int			attempts;		/* answers that were to be asked for again */
+	TimestampTz not_before;
+} DvAsk;
+
+typedef struct DvAsker DvAsker;
+
+/* Judge an answer. The ask is freed afterwards, unless dv_asker_again() was called. */
+typedef void (*DvAskAnswer) (DvAsker *asker, DvAsk *ask, const DvHttpReply *reply);
+
+struct DvAsker
+{
+	DvRunContext *rc;
+	void	   *arg;			/* the job's */
+	DvAskAnswer answer;
+	MemoryContext context;
+	dlist_head	queue;
+	int			in_flight;
+	bool		again;			/* the ask being judged goes out again */
+};
+
+extern void dv_asker_init(DvAsker *asker, DvRunContext *rc, DvAskAnswer answer, void *arg);
+
+/* A request to be filled in and queued. */
+extern DvAsk *dv_asker_new(DvAsker *asker, const char *method, void *arg);
+extern void dv_asker_queue(DvAsker *asker, DvAsk *ask);
+
+/* From the answer function: the same request once more, after a pause that grows; its path may be another by then. */
+extern void dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once);
+
+/* Make the body of a $batch: its boundary, content type and preference. */
+extern const char *dv_asker_batch(DvAsk *ask);
+
+/* May the job queue another request, so that it would be sent at once? */
+extern bool dv_asker_has_room(DvAsker *asker);
+
+/* Send what is queued and due. */
+extern void dv_asker_send(DvAsker *asker);
+
+/* Nothing to ask for now: wait a moment. */
+extern void dv_asker_pause(void);
+
+/*
+ * Send what is due and take one answer, waiting briefly. False when nothing is
+ * on its way and nothing queued. A job that is asked to stop sends nothing
+ * more, and what is on its way is waited for until dvmig.stop_timeout.
+ */
+extern bool dv_asker_turn(DvAsker *asker);
+
+/* End the job: it failed. */
+extern void dv_asker_fail(DvAsker *asker, const char *message);
+
+/* The same for an answer that was not expected. */
+extern void dv_asker_fail_answer(DvAsker *asker, const DvHttpReply *reply);
+
+#endif							/* DV_ASKER_H */

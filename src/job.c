@@ -1,0 +1,257 @@
+/*
+ * job.c - work on records that are loaded: handing it over, waiting for it
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "call.h"
+#include "job.h"
+#include "spi.h"
+#include "verify.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(dv_launch_job);
+PG_FUNCTION_INFO_V1(dv_query_latest);
+
+/* How far the worker has got with the segment. */
+#define JOB_AWAITED	0
+#define JOB_BEGUN	1
+#define JOB_REFUSED	2
+
+/* What caller and worker share until the job has begun. */
+typedef struct JobSegment
+{
+	pg_atomic_uint32 state;
+	int			sqlerrcode;		/* of a refusal */
+	char		message[512];
+	char		detail[512];
+	char		hint[512];
+	int			len;
+	char		spec[FLEXIBLE_ARRAY_MEMBER];	/* argument of dvmig._begin_job() */
+} JobSegment;
+
+/* ---------------------------------------------------------------- in the worker */
+
+static void
+tell_refusal(JobSegment *segment, const ErrorData *error)
+{
+	segment->sqlerrcode = error->sqlerrcode;
+	/* no user's code has run: what was thrown is our own */
+	strlcpy(segment->message, error->message, sizeof(segment->message));
+	strlcpy(segment->detail, error->detail ? error->detail : "", sizeof(segment->detail));
+	strlcpy(segment->hint, error->hint ? error->hint : "", sizeof(segment->hint));
+	pg_write_barrier();
+	pg_atomic_write_u32(&segment->state, JOB_REFUSED);
+}
+
+/* The rows of the job, in a transaction of our own. */
+static void
+make_rows(int64 run, const char *spec, int len)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2];
+	DvSwitch	before;
+
+	dv_spi_begin("dvmig: beginning");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	values[0] = Int64GetDatum(run);
+	values[1] = PointerGetDatum(cstring_to_text_with_len(spec, len));
+	dv_spi_run("SELECT dvmig._begin_job($1, $2::jsonb)", 2, types, values, NULL, SPI_OK_SELECT);
+	dv_call_restore(before);
+	dv_spi_commit(false);
+}
+
+bool
+dv_job_begin(int64 run, dsm_handle handle)
+{
+	MemoryContext context = CurrentMemoryContext;
+	dsm_segment *mapped = dsm_attach(handle);
+	JobSegment *segment;
+	volatile bool begun = false;
+
+	if (mapped == NULL)
+		return false;			/* whoever wanted it is gone */
+	segment = dsm_segment_address(mapped);
+	PG_TRY();
+	{
+		make_rows(run, segment->spec, segment->len);
+		pg_atomic_write_u32(&segment->state, JOB_BEGUN);
+		begun = true;
+	}
+	PG_CATCH();
+	{
+		tell_refusal(segment, dv_spi_abort(context));
+	}
+	PG_END_TRY();
+	dsm_detach(mapped);
+	return begun;
+}
+
+void
+dv_job_run(DvRunContext *rc, const DvRunPlan *plan)
+{
+	if (strcmp(plan->kind, "verify") == 0)
+		dv_verify_run(rc);
+	else
+		elog(ERROR, "run " INT64_FORMAT " is of unknown kind \"%s\"", rc->run, plan->kind);
+}
+
+/* ---------------------------------------------------------------- in the caller */
+
+static dsm_segment *
+make_segment(text *spec)
+{
+	int			len = (int) VARSIZE_ANY_EXHDR(spec);
+	dsm_segment *mapped = dsm_create(offsetof(JobSegment, spec) + len, 0);
+	JobSegment *segment = dsm_segment_address(mapped);
+
+	memset(segment, 0, offsetof(JobSegment, spec));
+	pg_atomic_init_u32(&segment->state, JOB_AWAITED);
+	segment->len = len;
+	memcpy(segment->spec, VARDATA_ANY(spec), len);
+	return mapped;
+}
+
+static void
+pause_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Until the worker has taken the job; an error where it refused. */
+static void
+wait_for_begin(BackgroundWorkerHandle *handle, JobSegment *segment)
+{
+	uint32		state;
+	long		ms = 5;
+	pid_t		pid;
+
+	while ((state = pg_atomic_read_u32(&segment->state)) == JOB_AWAITED)
+	{
+		if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED && pg_atomic_read_u32(&segment->state) == JOB_AWAITED)
+			ereport(ERROR,
+					(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+					 errmsg("the background worker ended before it began"),
+					 errhint("The server log tells why; the owner of the migration must be able to connect to this database.")));
+		pause_ms(ms);
+		ms = Min(ms * 2, 100);
+	}
+	pg_read_barrier();
+	if (state == JOB_REFUSED)
+		ereport(ERROR,
+				(errcode(segment->sqlerrcode),
+				 errmsg("%s", segment->message),
+				 segment->detail[0] ? errdetail("%s", segment->detail) : 0,
+				 segment->hint[0] ? errhint("%s", segment->hint) : 0));
+}
+
+static void
+wait_for_end(BackgroundWorkerHandle *handle)
+{
+	pid_t		pid;
+
+	/* The postmaster sets our latch when the worker has ended. */
+	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		pause_ms(1000);
+}
+
+/* The caller's statement is cancelled or its session ends: a clean end for the worker too. */
+static void
+end_worker(int code, Datum arg)
+{
+	BackgroundWorkerHandle *handle = (BackgroundWorkerHandle *) DatumGetPointer(arg);
+	pid_t		pid;
+
+	(void) code;
+	switch (GetBackgroundWorkerPid(handle, &pid))
+	{
+		case BGWH_STARTED:
+			kill(pid, SIGUSR2);
+			break;
+		case BGWH_NOT_YET_STARTED:
+			TerminateBackgroundWorker(handle);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * dv_launch_job(run bigint, owner oid, spec text, wait bool) starts the worker
+ * of a job and waits until it has begun or, with "wait", ended. A cancelled
+ * wait asks it for a clean end.
+ */
+Datum
+dv_launch_job(PG_FUNCTION_ARGS)
+{
+	dsm_segment *mapped = make_segment(PG_GETARG_TEXT_PP(2));
+	DvWorkerArgs args;
+	BackgroundWorkerHandle *handle;
+
+	memset(&args, 0, sizeof(args));
+	args.database = MyDatabaseId;
+	args.run = PG_GETARG_INT64(0);
+	args.owner = PG_GETARG_OID(1);
+	args.starter = InvalidTransactionId;
+	args.job = dsm_segment_handle(mapped);
+	handle = dv_worker_register(&args);
+	PG_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
+	{
+		wait_for_begin(handle, dsm_segment_address(mapped));
+		if (PG_GETARG_BOOL(3))
+			wait_for_end(handle);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
+	dsm_detach(mapped);
+	PG_RETURN_VOID();
+}
+
+/*
+ * dv_query_latest(query text) returns the first column of the query's rows as
+ * text, as they are now: in a transaction that keeps its first snapshot too,
+ * what a worker has written meanwhile is there.
+ */
+Datum
+dv_query_latest(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *sql = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	uint64		i;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "only a query can be run here");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		char	   *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		bool		isnull = text == NULL;
+		Datum		value = isnull ? (Datum) 0 : CStringGetTextDatum(text);
+
+		tuplestore_putvalues(info->setResult, info->setDesc, &value, &isnull);
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	return (Datum) 0;
+}

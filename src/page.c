@@ -1,0 +1,304 @@
+/*
+ * page.c - the records of a query's answer, member by member, without copying
+ *
+ * A page is walked over once as a whole before anything of it is believed.
+ */
+#include <string.h>
+
+#include "page.h"
+
+/* A record with an expanded lookup is four levels deep. */
+#define DEPTH_MAX	16
+
+static const char *
+blanks(const char *p, const char *end)
+{
+	while (p < end && (*p == ' ' || *p == '\t' || *p == '\r' || *p == '\n'))
+		p++;
+	return p;
+}
+
+/* Behind a string that begins at p; NULL where it does not end. */
+static const char *
+skip_string(const char *p, const char *end)
+{
+	for (p++; p < end; p++)
+	{
+		if (*p == '"')
+			return p + 1;
+		if ((unsigned char) *p < 0x20)
+			return NULL;
+		if (*p == '\\')
+			p++;
+	}
+	return NULL;
+}
+
+/* Behind a number, true, false or null. */
+static const char *
+skip_word(const char *p, const char *end)
+{
+	const char *from = p;
+
+	while (p < end && ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || *p == '-' || *p == '+' || *p == '.' || *p == 'E'))
+		p++;
+	return p > from ? p : NULL;
+}
+
+static const char *skip_value(const char *p, const char *end, int depth);
+
+/* Behind an object or array that begins at p. */
+static const char *
+skip_nested(const char *p, const char *end, int depth)
+{
+	bool		object = *p == '{';
+	char		close = object ? '}' : ']';
+
+	p = blanks(p + 1, end);
+	if (p < end && *p == close)
+		return p + 1;
+	while (p != NULL && p < end)
+	{
+		if (object)
+		{
+			if (*p != '"' || (p = skip_string(p, end)) == NULL)
+				return NULL;
+			p = blanks(p, end);
+			if (p >= end || *p != ':')
+				return NULL;
+			p = blanks(p + 1, end);
+		}
+		p = skip_value(p, end, depth - 1);
+		if (p == NULL)
+			return NULL;
+		p = blanks(p, end);
+		if (p < end && *p == close)
+			return p + 1;
+		if (p >= end || *p != ',')
+			return NULL;
+		p = blanks(p + 1, end);
+	}
+	return NULL;
+}
+
+static const char *
+skip_value(const char *p, const char *end, int depth)
+{
+	if (p >= end || depth <= 0)
+		return NULL;
+	if (*p == '"')
+		return skip_string(p, end);
+	if (*p == '{' || *p == '[')
+		return skip_nested(p, end, depth);
+	return skip_word(p, end);
+}
+
+bool
+dv_page_member(DvSlice record, const char **at, DvSlice *name, DvSlice *value)
+{
+	const char *end = record.p + record.len;
+	const char *p = blanks(*at, end);
+	const char *behind;
+
+	if (p >= end || (*p != '{' && *p != ','))
+		return false;
+	p = blanks(p + 1, end);
+	if (p >= end || *p != '"' || (behind = skip_string(p, end)) == NULL)
+		return false;
+	name->p = p + 1;
+	name->len = (size_t) (behind - p) - 2;
+	p = blanks(behind, end);
+	if (p >= end || *p != ':')
+		return false;
+	p = blanks(p + 1, end);
+	behind = skip_value(p, end, DEPTH_MAX);
+	if (behind == NULL)
+		return false;
+	value->p = p;
+	value->len = (size_t) (behind - p);
+	*at = behind;
+	return true;
+}
+
+static bool
+named(DvSlice name, const char *wanted)
+{
+	return name.len == strlen(wanted) && memcmp(name.p, wanted, name.len) == 0;
+}
+
+bool
+dv_page_open(DvPage *page, const char *body, size_t len)
+{
+	const char *end = body + len;
+	const char *at;
+	DvSlice		root;
+	DvSlice		name;
+	DvSlice		value;
+
+	memset(page, 0, sizeof(DvPage));
+	if (body == NULL)
+		return false;
+	/* A byte order mark is no part of JSON, but some proxies write one. */
+	if (len >= 3 && memcmp(body, "\xEF\xBB\xBF", 3) == 0)
+		body += 3;
+	root.p = blanks(body, end);
+	if (root.p >= end || *root.p != '{' || (at = skip_value(root.p, end, DEPTH_MAX)) == NULL || blanks(at, end) != end)
+		return false;
+	root.len = (size_t) (at - root.p);
+	at = root.p;
+	while (dv_page_member(root, &at, &name, &value))
+	{
+		if (named(name, "error"))
+			return false;
+		if (named(name, "value") && *value.p == '[')
+		{
+			page->next = value.p + 1;
+			page->end = value.p + value.len - 1;
+		}
+		if (named(name, "@odata.nextLink") && *value.p == '"')
+		{
+			page->next_link.p = value.p + 1;
+			page->next_link.len = value.len - 2;
+		}
+		if (named(name, "@odata.count"))
+			page->count = value;
+	}
+	return page->next != NULL;
+}
+
+bool
+dv_page_record(DvPage *page, DvSlice *record)
+{
+	const char *p = blanks(page->next, page->end);
+	const char *behind;
+
+	if (p < page->end && *p == ',')
+		p = blanks(p + 1, page->end);
+	if (p >= page->end || *p != '{' || (behind = skip_value(p, page->end, DEPTH_MAX)) == NULL)
+		return false;
+	record->p = p;
+	record->len = (size_t) (behind - p);
+	page->next = behind;
+	return true;
+}
+
+bool
+dv_page_is_null(DvSlice value)
+{
+	return value.p == NULL || (value.len == 4 && memcmp(value.p, "null", 4) == 0) ||
+		(value.len == 2 && memcmp(value.p, "\"\"", 2) == 0);
+}
+
+/* ---------------------------------------------------------------- text */
+
+typedef struct Out
+{
+	char	   *p;
+	size_t		size;
+	size_t		len;			/* needed */
+} Out;
+
+static void
+put(Out *out, char c)
+{
+	if (out->len + 1 < out->size)
+		out->p[out->len] = c;
+	out->len++;
+}
+
+static void
+put_utf8(Out *out, unsigned long c)
+{
+	if (c < 0x80)
+		put(out, (char) c);
+	else if (c < 0x800)
+	{
+		put(out, (char) (0xC0 | (c >> 6)));
+		put(out, (char) (0x80 | (c & 0x3F)));
+	}
+	else if (c < 0x10000)
+	{
+		put(out, (char) (0xE0 | (c >> 12)));
+		put(out, (char) (0x80 | ((c >> 6) & 0x3F)));
+		put(out, (char) (0x80 | (c & 0x3F)));
+	}
+	else
+	{
+		put(out, (char) (0xF0 | (c >> 18)));
+		put(out, (char) (0x80 | ((c >> 12) & 0x3F)));
+		put(out, (char) (0x80 | ((c >> 6) & 0x3F)));
+		put(out, (char) (0x80 | (c & 0x3F)));
+	}
+}
+
+/* Four hexadecimal digits at p, or -1. */
+static long
+hex4(const char *p, const char *end)
+{
+	long		value = 0;
+	int			i;
+
+	if (end - p < 4)
+		return -1;
+	for (i = 0; i < 4; i++)
+	{
+		char		c = p[i];
+		int			digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
+			c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+
+		if (digit < 0)
+			return -1;
+		value = value * 16 + digit;
+	}
+	return value;
+}
+
+/* A \u escape whose digits begin at p; returns behind it, its second half included. */
+static const char *
+put_unicode(Out *out, const char *p, const char *end)
+{
+	long		high = hex4(p, end);
+	long		low;
+
+	if (high < 0)
+		return p;
+	p += 4;
+	if (high >= 0xD800 && high < 0xDC00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u' &&
+		(low = hex4(p + 2, end)) >= 0xDC00 && low < 0xE000)
+	{
+		put_utf8(out, 0x10000 + (((unsigned long) high - 0xD800) << 10) + ((unsigned long) low - 0xDC00));
+		return p + 6;
+	}
+	put_utf8(out, high >= 0xD800 && high < 0xE000 ? 0xFFFD : (unsigned long) high);
+	return p;
+}
+
+size_t
+dv_page_text(DvSlice value, char *out, size_t size)
+{
+	Out			o = {out, size, 0};
+	const char *p = value.p;
+	const char *end = value.p + value.len;
+
+	if (value.len >= 2 && *p == '"')
+	{
+		for (p++, end--; p < end; p++)
+		{
+			if (*p != '\\')
+			{
+				put(&o, *p);
+				continue;
+			}
+			p++;
+			if (p < end && *p == 'u')
+				p = put_unicode(&o, p + 1, end) - 1;
+			else if (p < end)
+				put(&o, *p == 'n' ? '\n' : *p == 'r' ? '\r' : *p == 't' ? '\t' : *p == 'b' ? '\b' : *p == 'f' ? '\f' : *p);
+		}
+	}
+	else
+		for (; p < end; p++)
+			put(&o, *p);
+	out[o.len < size ? o.len : size - 1] = '\0';
+	return o.len;
+}

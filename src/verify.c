@@ -1,0 +1,248 @@
+/*
+ * verify.c - what Dataverse holds, compared with what the staging rows map to
+ *
+ * A verification walks a staging table by its source key, as a run does, and
+ * asks for the records of its rows by their ids, many in one query and several
+ * queries at a time. Nothing is written in Dataverse.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "encode.h"
+#include "spi.h"
+#include "verify.h"
+
+/*
+ * Characters of a URL: a GET may have 32,768, of which host and path take some.
+ * An id with its quotes and comma takes 43.
+ */
+#define URL_MAX			32000
+#define ID_CHARS		43
+
+/* Records of one query at most: its answer stays far below a page of 5,000. */
+#define ROWS_MAX		500
+#define ROWS_MIN		1
+
+/* Answers in a row that were not understood, of one query. */
+#define BAD_ANSWERS_MAX	5
+
+/* Lookups tell the table they point at by an annotation. */
+#define PREFER	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
+
+/* Part of a chunk that is asked for. */
+typedef struct VerifyAsk
+{
+	DvVerifyChunk *chunk;
+	int			from;
+	int			n;
+	int			bad_answers;
+} VerifyAsk;
+
+static void
+build_path(DvVerify *v, DvBuf *path, const DvVerifyRow *rows, int n)
+{
+	const DvWireTable *table = &v->projection->wire;
+	char		id[37];
+	int			i;
+
+	dv_buf_reset(path);
+	dv_buf_puts(path, "/");
+	dv_buf_puts(path, table->entity_set);
+	dv_buf_puts(path, "?$select=");
+	dv_buf_puts(path, v->select);
+	dv_buf_puts(path, "&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
+	dv_buf_puts(path, table->primary_id);
+	dv_buf_puts(path, "'&@p2=%5B");
+	for (i = 0; i < n; i++)
+	{
+		dv_source_format_id(&rows[i].id, id);
+		dv_buf_puts(path, i > 0 ? ",%22" : "%22");
+		dv_buf_puts(path, id);
+		dv_buf_puts(path, "%22");
+	}
+	dv_buf_puts(path, "%5D");
+}
+
+static void
+ask_for(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
+{
+	VerifyAsk  *part = MemoryContextAllocZero(v->asker.context, sizeof(VerifyAsk));
+	DvAsk	   *ask = dv_asker_new(&v->asker, "GET", part);
+
+	part->chunk = chunk;
+	part->from = from;
+	part->n = n;
+	build_path(v, &ask->path, chunk->rows + from, n);
+	ask->prefer = PREFER;
+	chunk->asks++;
+	dv_asker_queue(&v->asker, ask);
+}
+
+static void
+release_part(VerifyAsk *part)
+{
+	DvVerifyChunk *chunk = part->chunk;
+
+	pfree(part);
+	if (--chunk->asks == 0)
+		MemoryContextDelete(chunk->context);
+}
+
+/* Too long a URL, too large an answer, too slow a query: in halves. */
+static void
+halve(DvVerify *v, VerifyAsk *part)
+{
+	v->rows_per_read = Max(ROWS_MIN, Min(v->rows_per_read, part->n / 2));
+	ask_for(v, part->chunk, part->from, part->n / 2);
+	ask_for(v, part->chunk, part->from + part->n / 2, part->n - part->n / 2);
+	release_part(part);
+}
+
+/* The next page lies behind the address of the API; elsewhere nobody is asked. */
+static bool
+follow_link(DvVerify *v, DvAsk *ask, DvSlice link)
+{
+	const char *base = dv_session_api_url(v->rc->session);
+	char	   *text = palloc(link.len + 3);
+	DvSlice		quoted = {link.p - 1, link.len + 2};
+
+	dv_page_text(quoted, text, link.len + 3);
+	if (pg_strncasecmp(text, base, strlen(base)) != 0)
+		return false;
+	dv_buf_reset(&ask->path);
+	dv_buf_puts(&ask->path, text + strlen(base));
+	return true;
+}
+
+/* Not an answer to a query: what went wrong with it. */
+static void
+handle_refusal(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *reply)
+{
+	bool		too_much = reply->status == 400 || reply->status == 413 || reply->status == 414 || reply->status >= 500;
+
+	if (too_much && part->n > ROWS_MIN && part->n > 20)
+		halve(v, part);
+	else if (reply->status == 200 && ++part->bad_answers < BAD_ANSWERS_MAX)
+		dv_asker_again(&v->asker, ask, false);
+	else if (reply->status == 200)
+		dv_asker_fail(&v->asker, psprintf("the answer to a query of %s was not understood", v->projection->wire.entity_set));
+	else
+		dv_asker_fail_answer(&v->asker, reply);
+}
+
+static void
+handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	DvVerify   *v = asker->arg;
+	VerifyAsk  *part = ask->arg;
+	DvPage		page;
+
+	if (reply->status != 200 || !dv_page_open(&page, reply->body.data, reply->body.len) ||
+		!dv_verify_judge_page(v, part->chunk, part->from, part->n, &page))
+	{
+		handle_refusal(v, ask, part, reply);
+		return;
+	}
+	if (page.next_link.p != NULL)
+	{
+		if (follow_link(v, ask, page.next_link))
+			dv_asker_again(asker, ask, true);
+		else
+			dv_asker_fail(asker, "the next page of an answer lies at another address than the service");
+		return;
+	}
+	dv_verify_judge_unseen(v, part->chunk, part->from, part->n);
+	v->rc->total.rows_read += part->n;
+	release_part(part);
+}
+
+/* Keep as many queries in flight as the service's pace allows. */
+static void
+fill(DvVerify *v)
+{
+	while (!(v->rows_done && v->gone_done) && v->read_after <= GetCurrentTimestamp() && dv_asker_has_room(&v->asker))
+	{
+		DvVerifyChunk *chunk = dv_verify_read(v);
+
+		if (chunk == NULL)
+			continue;
+		dv_verify_judge_without_id(v, chunk);
+		if (chunk->nids > 0)
+			ask_for(v, chunk, 0, chunk->nids);
+		else
+			MemoryContextDelete(chunk->context);
+		dv_worker_look(v->rc);
+		dv_asker_send(&v->asker);
+	}
+}
+
+static void
+verify_table(DvVerify *v)
+{
+	MemoryContext scratch = AllocSetContextCreate(v->context, "dvmig verify loop", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+
+	while (!v->rc->stopping)
+	{
+		bool		waits;
+
+		MemoryContextReset(scratch);
+		fill(v);
+		waits = dv_asker_turn(&v->asker);
+		dv_verify_flush(v);
+		if (!waits && v->rows_done && v->gone_done)
+			break;
+		if (!waits && v->read_after > GetCurrentTimestamp())
+			dv_asker_pause();
+	}
+	dv_session_abandon(v->rc->session);	/* where it was stopped */
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}
+
+/* As many ids as a URL holds beside the columns. */
+static int
+rows_per_read(const DvVerify *v)
+{
+	size_t		fixed = strlen(dv_session_api_url(v->rc->session)) + strlen(v->select) + 300;
+
+	return fixed >= URL_MAX ? ROWS_MIN : Max(ROWS_MIN, Min(ROWS_MAX, (int) ((URL_MAX - fixed) / ID_CHARS)));
+}
+
+static void
+run_table(DvRunContext *rc, const DvStepPlan *plan)
+{
+	MemoryContext context = AllocSetContextCreate(rc->context, "dvmig verify", ALLOCSET_DEFAULT_SIZES);
+	DvVerify   *v = MemoryContextAllocZero(context, sizeof(DvVerify));
+
+	v->rc = rc;
+	v->plan = *plan;
+	v->context = context;
+	v->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
+	v->difference_context = AllocSetContextCreate(context, "dvmig differences", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	dv_verify_begin_table(v);
+	dv_verify_load(v);
+	dv_asker_init(&v->asker, rc, handle_answer, v);
+	v->rows_per_read = rows_per_read(v);
+	verify_table(v);
+	dv_verify_flush(v);
+	if (!rc->stopping)
+		dv_verify_end_table(v);
+	MemoryContextSwitchTo(rc->context);
+	MemoryContextDelete(context);
+}
+
+void
+dv_verify_run(DvRunContext *rc)
+{
+	DvStepPlan	plan;
+
+	while (!rc->stopping && dv_runstate_next_step(rc, &plan))
+		run_table(rc, &plan);
+}

@@ -1,0 +1,177 @@
+/*
+ * verify.h - what the rooms of a verification share
+ *
+ * verify.c walks a staging table and asks for the records of its rows,
+ * verify_read.c reads rows and what they map to, verify_judge.c compares them
+ * with the records, verify_store.c keeps what was found.
+ */
+#ifndef DV_VERIFY_H
+#define DV_VERIFY_H
+
+#include "utils/numeric.h"
+
+#include "asker.h"
+#include "compare.h"
+#include "projection.h"
+#include "runstate.h"
+
+/* Digits after the point of numbers that are summed as whole numbers. */
+#define DV_SUM_SCALES	11
+
+typedef struct DvSum
+{
+	int64		count;
+	int64		parts[DV_SUM_SCALES];	/* by digits after the point */
+	Numeric		rest;			/* what did not fit there; NULL = 0 */
+} DvSum;
+
+/* Tables that a lookup can be mapped to. */
+#define DV_VERIFY_PARTS	32
+
+/* A column of the target table and how it is compared. */
+typedef struct DvVerifyColumn
+{
+	const char *name;			/* target column */
+	const char *read_name;		/* member of the answer; NULL: not compared */
+	size_t		read_len;
+	DvCompareKind kind;
+	int			precision;
+	int			send;			/* DV_SEND_* */
+	bool		deferred;
+	bool		summed;
+	int			nparts;			/* a lookup to several tables has several maps */
+	const char *referenced[DV_VERIFY_PARTS];	/* table pointed at, by map */
+	DvSum		source;
+	DvSum		target;
+
+	/* what the service puts where nothing was sent, learnt from the first rows */
+	bool		default_known;
+	bool		default_varies; /* such as automatic numbers */
+	char		default_value[64];	/* as written; "" is null */
+} DvVerifyColumn;
+
+/* A row and what it maps to. */
+typedef struct DvVerifyRow
+{
+	pg_uuid_t	id;
+	bool		has_id;
+	char		state;			/* P, S, E, D; G: gone from the staging table */
+	bool		created;		/* by a run of ours */
+	bool		updated;		/* last by an update, so that nulls were sent */
+	bool		has_record;		/* E: its record is known to exist */
+	bool		kept;			/* found, and not written by us */
+	TimestampTz recorded_at;	/* 0 = not known */
+	char	   *key;			/* as text, for people */
+	const char *fault;			/* why it maps to nothing, or NULL */
+	bool		seen;
+	DvSlice    *expected;		/* by column; p NULL: null */
+	signed char *part;			/* by column: which map has a value */
+	DvSlice    *found;			/* by column, while its page is judged */
+	DvSlice    *found_table;	/* by column: lookuplogicalname */
+	DvSlice    *context;		/* by context member */
+} DvVerifyRow;
+
+/* Rows read in one transaction. */
+typedef struct DvVerifyChunk
+{
+	MemoryContext context;
+	DvVerifyRow *rows;			/* those with an id first, in its order */
+	int			n;
+	int			nids;
+	int			asks;			/* requests about it that are not answered */
+} DvVerifyChunk;
+
+/* Members that tell who wrote, made and owns a record. */
+typedef enum DvVerifyContext
+{
+	DV_VERIFY_MODIFIED_ON,
+	DV_VERIFY_MODIFIED_BY,
+	DV_VERIFY_CREATED_BY,
+	DV_VERIFY_OWNER,
+	DV_VERIFY_CONTEXTS
+} DvVerifyContext;
+
+typedef struct DvDifference
+{
+	char	   *key;
+	pg_uuid_t	id;
+	bool		has_id;
+	const char *column;			/* or NULL */
+	char	   *expected;
+	char	   *found;
+	const char *kind;
+} DvDifference;
+
+typedef struct DvVerify
+{
+	DvRunContext *rc;
+	DvStepPlan	plan;
+	MemoryContext context;
+	DvProjection *projection;
+	TupleDesc	desc;			/* the columns below are prepared for it */
+	DvPayloadColumn *payload;
+	int			ncolumns;
+	DvVerifyColumn *columns;
+	int		   *part_column;	/* by map: its column, and which of the column's maps it is */
+	signed char *part_index;
+	bool		reads[DV_VERIFY_CONTEXTS];
+	char	   *select;			/* of a query, percent-encoded where needed */
+	char	   *sample_sql;		/* condition on s, or NULL */
+	DvAsker		asker;
+	int			rows_per_read;
+
+	/* where the walk is */
+	bool		rows_done;		/* of the staging table */
+	bool		gone_done;		/* of outcomes whose row is gone */
+	const char *gone_table;		/* outcome table being walked */
+	MemoryContext key_context;
+	Datum	   *last_keys;
+	int			read_limit;		/* while a row that throws is looked for; 0 = none */
+	TimestampTz read_after;
+	TimestampTz locked_since;	/* 0 = not */
+
+	/* figures */
+	int64		compared;
+	int64		equal;
+	int64		missing;
+	int64		different;
+	int64		extra;
+	int64		changed;
+	int64		owners_changed;
+	int64		listed;			/* differences kept */
+
+	DvDifference *differences;
+	int			ndifferences;
+	int			max_differences;
+	MemoryContext difference_context;
+} DvVerify;
+
+/* verify.c: the job. */
+extern void dv_verify_run(DvRunContext *rc);
+
+/* verify_read.c */
+extern void dv_verify_load(DvVerify *v);
+
+/* The next rows, or NULL where there are none now (see rows_done, gone_done, read_after). */
+extern DvVerifyChunk *dv_verify_read(DvVerify *v);
+
+/* verify_judge.c: a page of records of rows [from, from + n) of a chunk; false where it was not understood. */
+extern bool dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage *page);
+
+/* Rows whose record no page had. */
+extern void dv_verify_judge_unseen(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+
+/* Rows that cannot be asked for. */
+extern void dv_verify_judge_without_id(DvVerify *v, DvVerifyChunk *chunk);
+
+/* verify_store.c */
+extern void dv_verify_note(DvVerify *v, const DvVerifyRow *row, const char *column,
+						   DvSlice expected, DvSlice found, const char *kind);
+extern void dv_verify_sum(DvVerify *v, DvSum *sum, DvSlice value);
+
+/* Store what has been noted, in a short transaction. */
+extern void dv_verify_flush(DvVerify *v);
+extern void dv_verify_begin_table(DvVerify *v);
+extern void dv_verify_end_table(DvVerify *v);
+
+#endif							/* DV_VERIFY_H */

@@ -1,0 +1,284 @@
+# What verification finds: nothing after a clean load of every type of column,
+# and each of a thousand differences planted at random
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use HTTP::Tiny;
+use JSON::PP;
+use Test::More;
+
+use DvMig;
+
+use constant ROWS => 2000;
+
+my $stranger = 'dddddddd-0000-4000-8000-00000000000d';
+
+# plant([set, id, changes, as] ...): changes past the API, on one connection.
+sub plant
+{
+	my ($sim, @changes) = @_;
+	my $http = HTTP::Tiny->new(keep_alive => 1);
+	my $json = JSON::PP->new->utf8->canonical->allow_nonref;
+
+	for my $c (@changes)
+	{
+		my ($set, $id, $fields, $as) = @$c;
+		my $body = sprintf '{"set":"%s","id":"%s","as":"%s",%s}', $set, $id, $as // DvMig::Sim::USER,
+		  $fields ? '"changes":' . $json->encode($fields) : '"delete":true';
+		my $answer = $http->post($sim->url . '/_sim/import', { content => $body });
+		die "import: $answer->{status} $answer->{content} $body" unless $answer->{success};
+	}
+	return;
+}
+
+# A staging table with a column of every kind, and what they are mapped to.
+sub define
+{
+	my ($t) = @_;
+
+	$t->sql(sprintf q{
+		CREATE SCHEMA staging;
+		CREATE TABLE staging.firms (id int PRIMARY KEY, name text);
+		INSERT INTO staging.firms SELECT n, 'Firm ' || n FROM generate_series(1, 50) n;
+		CREATE TABLE staging.people (id int PRIMARY KEY, family text);
+		INSERT INTO staging.people SELECT n, 'Person ' || n FROM generate_series(1, 50) n;
+		CREATE TABLE staging.invoices (no text PRIMARY KEY, reference text, terms text, days int, entry bigint, rate numeric(7,4),
+			weight double precision, amount numeric, paid numeric(12,2), disputed bool, kind text, channels int[], day date,
+			posted timestamptz, due timestamp, source uuid, scan bytea, firm int, billed_firm int, billed_person int, corrects text);
+		INSERT INTO staging.invoices
+		SELECT format('I-%%s', lpad(n::text, 6, '0')), 'R' || n, CASE n %% 5 WHEN 0 THEN '' WHEN 1 THEN NULL ELSE format(E'line "%%s"\n\tä€😀 \\ /', n) END,
+			CASE WHEN n %% 7 > 0 THEN n %% 365 END, 9007199254740993 + n, (n %% 1000) / 10.0, n / 8.0, (n - 1000) * 1.5,
+			CASE WHEN n %% 3 > 0 THEN n END, CASE n %% 4 WHEN 0 THEN NULL ELSE n %% 2 = 0 END,
+			CASE n %% 4 WHEN 0 THEN 'invoice' WHEN 1 THEN 'Credit Note' WHEN 2 THEN '100000002' END,
+			CASE n %% 3 WHEN 0 THEN '{9,1,3}'::int[] WHEN 1 THEN '{2}' END, '2020-01-01'::date + n,
+			'2020-02-29 23:59:59.75+05:30'::timestamptz + n * interval '1 hour', CASE WHEN n %% 2 = 0 THEN '2021-06-01 08:00'::timestamp + n * interval '1 minute' END,
+			md5(n::text)::uuid, CASE WHEN n %% 50 = 0 THEN decode('89504e470d0a1a0a', 'hex') END,
+			n %% 50 + 1, CASE WHEN n %% 3 = 0 THEN n %% 50 + 1 END, CASE WHEN n %% 3 = 1 THEN n %% 50 + 1 END,
+			CASE WHEN n > 100 THEN format('I-%%s', lpad((n - 100)::text, 6, '0')) END
+		FROM generate_series(1, %d) n}, ROWS);
+	$t->migration('m', tables => 'account,contact,new_invoice');
+	$t->sql(q{
+		SELECT dvmig.add_table('m', 'staging.firms', 'account');
+		SELECT dvmig.map_column('staging.firms', 'name', 'name');
+		SELECT dvmig.add_table('m', 'staging.people', 'contact');
+		SELECT dvmig.map_column('staging.people', 'lastname', 'family');
+		SELECT dvmig.add_table('m', 'staging.invoices', 'new_invoice');
+		SELECT dvmig.map_column('staging.invoices', 'new_invoicenumber', 'no');
+		SELECT dvmig.map_column('staging.invoices', 'new_reference', 'reference');
+		SELECT dvmig.map_column('staging.invoices', 'new_terms', 'terms');
+		SELECT dvmig.map_column('staging.invoices', 'new_paymentdays', 'days');
+		SELECT dvmig.map_column('staging.invoices', 'new_ledgerentry', 'entry');
+		SELECT dvmig.map_column('staging.invoices', 'new_taxrate', 'rate');
+		SELECT dvmig.map_column('staging.invoices', 'new_weight', 'weight');
+		SELECT dvmig.map_column('staging.invoices', 'new_amount', 'amount');
+		SELECT dvmig.map_column('staging.invoices', 'new_paid', 'paid');
+		SELECT dvmig.map_column('staging.invoices', 'new_disputed', 'disputed');
+		SELECT dvmig.map_choice('staging.invoices', 'new_kind', 'kind');
+		SELECT dvmig.map_column('staging.invoices', 'new_channels', 'channels');
+		SELECT dvmig.map_column('staging.invoices', 'new_invoicedate', 'day');
+		SELECT dvmig.map_column('staging.invoices', 'new_postedon', 'posted');
+		SELECT dvmig.map_column('staging.invoices', 'new_dueat', 'due');
+		SELECT dvmig.map_column('staging.invoices', 'new_sourceguid', 'source');
+		SELECT dvmig.map_column('staging.invoices', 'new_scan', 'scan');
+		SELECT dvmig.map_lookup('staging.invoices', 'new_customerid', 'firm', 'staging.firms');
+		SELECT dvmig.map_lookup('staging.invoices', 'new_billedtoid', 'billed_firm', 'staging.firms');
+		SELECT dvmig.map_lookup('staging.invoices', 'new_billedtoid', 'billed_person', 'staging.people');
+		SELECT dvmig.map_lookup('staging.invoices', 'new_correctsid', 'corrects', 'staging.invoices')});
+	return;
+}
+
+my @figures = qw(compared equal missing different changed_since extra owners_changed);
+
+sub figures
+{
+	my ($row) = @_;
+	return join ' ', map { "$_=$row->{$_}" } @figures;
+}
+
+# ------------------------------------------------------------ a clean load is clean
+
+my %clusters;
+
+for my $profile (qw(strict lenient odd))
+{
+	my $t = DvMig->new(profile => $profile, name => "verify_$profile");
+
+	define($t);
+	is($t->run('m')->{state}, 'completed', "$profile: the load completes");
+	my $found = $t->rows(q{SELECT * FROM dvmig.verify('m')});
+	is(join(', ', map { "$_->{staging}: $_->{result}" } @$found),
+		'staging.firms: equal, staging.people: equal, staging.invoices: equal', "$profile: a clean load has no differences")
+	  or diag($t->sql('SELECT column_name, kind, count(*), min(expected), min(found) FROM dvmig.difference GROUP BY 1, 2'));
+	is(figures($found->[2]), 'compared=' . ROWS . ' equal=' . ROWS . ' missing=0 different=0 changed_since=0 extra=0 owners_changed=0',
+		"$profile: all rows were compared");
+	is($t->sql(q{SELECT count(*) FROM dvmig.verification_sum WHERE source_count <> target_count OR source_sum <> target_sum}), 0,
+		"$profile: sums agree");
+	is($t->sql(q{SELECT source_sum = (SELECT sum(amount) FROM staging.invoices) AND source_count = 2000 FROM dvmig.verification_sum WHERE column_name = 'new_amount'}),
+		't', "$profile: and are those of the staging table");
+	if ($profile eq 'strict')
+	{
+		$clusters{main} = $t;
+		next;
+	}
+	$t->sim->stop;
+	$t->node->stop;
+}
+my $t = $clusters{main};
+my $sim = $t->sim;
+my $run = $t->rows('SELECT * FROM dvmig.run_history ORDER BY run DESC LIMIT 1')->[0];
+is("$run->{kind} $run->{state} $run->{rows_sent}", 'verify completed 0', 'a verification is a run of its own kind, and sends no row');
+is($t->sql(q{SELECT last_state FROM dvmig.status WHERE staging = 'staging.invoices'}), 'completed', 'the last run of a table is a run');
+is($t->sql('SELECT count(*) FROM dvmig.verification'), 3, 'what it found is kept');
+
+# --------------------------------------------- a thousand differences, planted at random
+
+my %ways = (
+	new_reference => sub { 'X' . int rand 1e6 }, new_terms => sub { 'other ' . rand }, new_paymentdays => sub { int rand 365 },
+	new_ledgerentry => sub { int rand 1e9 }, new_taxrate => sub { sprintf('%.4f', rand 100) + 0 }, new_weight => sub { int(rand 1e6) / 64 },
+	new_amount => sub { sprintf('%.2f', rand 1e6) + 0 }, new_paid => sub { sprintf('%.2f', rand 1e6) + 0 },
+	new_disputed => sub { rand() < 0.5 ? JSON::PP::true : JSON::PP::false }, new_kind => sub { 100000000 + int rand 3 },
+	new_channels => sub { ("1", "1,2", "2,3", "9", "1,2,3,9")[ rand 5 ] }, new_invoicedate => sub { sprintf '19%02d-0%d-11', rand 100, 1 + rand 9 },
+	new_postedon => sub { sprintf '19%02d-0%d-11T10:20:30Z', rand 100, 1 + rand 9 },
+	new_dueat => sub { sprintf '19%02d-0%d-11T10:20:30Z', rand 100, 1 + rand 9 },
+	new_sourceguid => sub { sprintf 'aaaaaaaa-0000-4000-8000-%012d', rand 1e9 });
+my %held = map { $_->{new_invoiceid} => $_ } @{ $sim->export('new_invoices') };
+my @ids = sort keys %held;
+my (@changes, %planted);
+my $seed = srand;
+
+while (keys %planted < 1000)
+{
+	my $id = $ids[ rand @ids ];
+	my $column = (sort keys %ways)[ rand keys %ways ];
+	my $value = rand() < 0.2 ? undef : $ways{$column}->();
+	my $old = $held{$id}{$column};
+
+	next if $planted{"$id $column"} || DvMig::same($old, $value) || (($old // '') eq ($value // ''));
+	$planted{"$id $column"} = 1;
+	push @changes, [ 'new_invoices', $id, { $column => $value } ];
+}
+plant($sim, @changes);
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')});
+my %found = map { ("$_->{dataverse_id} $_->{column_name}" => $_->{kind}) } @{ $t->rows('SELECT * FROM dvmig.difference') };
+is(join("\n", grep { !$found{$_} } sort keys %planted), '', "each planted difference is found (seed $seed)");
+is(join("\n", grep { !$planted{$_} } sort keys %found), '', 'and no other');
+is(join(',', keys %{ { map { $_ => 1 } values %found } }), 'different', 'all are of kind "different"');
+
+my $v = $t->rows(q{SELECT * FROM dvmig.verification ORDER BY run DESC LIMIT 1})->[0];
+my %records = map { (split / /)[0] => 1 } keys %planted;
+is(figures($v), sprintf('compared=%d equal=%d missing=0 different=%d changed_since=0 extra=0 owners_changed=0',
+		ROWS, ROWS - keys %records, scalar keys %records), 'the figures say so');
+is($v->{result}, 'different', 'and the result');
+is($t->sql(q{SELECT d.expected || '|' || d.found FROM dvmig.difference d JOIN staging.invoices s ON s.no = d.source_key
+		WHERE d.column_name = 'new_reference' AND d.expected <> s.reference}), '', 'expected is what the row maps to');
+is($t->sql(q{SELECT target_sum <> source_sum FROM dvmig.verification_sum WHERE column_name = 'new_amount'}), 't', 'sums differ too');
+
+# as they were again
+plant($sim, map { my ($column) = keys %{ $_->[2] }; [ 'new_invoices', $_->[1], { $column => $held{ $_->[1] }{$column} } ] } @changes);
+is($t->sql(q{SELECT result FROM dvmig.verify('m', 'staging.invoices')}), 'equal', 'put back, there is no difference any more');
+is($t->sql('SELECT count(*) FROM dvmig.difference'), 0, 'and none is listed');
+
+# --------------------------------------------------- missing, extra, changed, owners, lookups
+
+sub id_of { return $t->sql("SELECT dataverse_id FROM staging.invoices WHERE no = 'I-$_[0]'"); }
+my $firm7 = $t->sql('SELECT dataverse_id FROM staging.firms WHERE id = 7');
+my $person7 = $t->sql('SELECT dataverse_id FROM staging.people WHERE id = 7');
+
+plant($sim,
+	[ 'new_invoices', id_of('001901'), undef ],
+	[ 'new_invoices', id_of('001902'), { new_reference => 'by a user' }, $stranger ],
+	[ 'new_invoices', id_of('001903'), { 'new_CustomerId@odata.bind' => "accounts($firm7)" } ],
+	[ 'new_invoices', id_of('001904'), { 'new_BilledToId_contact@odata.bind' => "contacts($person7)" } ],
+	[ 'new_invoices', id_of('001905'), { 'ownerid@odata.bind' => 'systemusers(' . $sim->add_user('other@example.org') . ')' } ],
+	# touched by a user, but as it should be
+	[ 'new_invoices', id_of('001906'), { new_reference => 'R1906' }, $stranger ]);
+$t->sql(q{
+	UPDATE staging.invoices SET action_flag = 'D' WHERE no = 'I-001907';
+	INSERT INTO staging.invoices (no, firm) VALUES ('I-999999', 1);
+	UPDATE staging.invoices SET processing_flag = 'E' WHERE no = 'I-001908';
+	DELETE FROM staging.invoices_success WHERE no = 'I-001908';
+	UPDATE staging.invoices SET dataverse_id = NULL WHERE no = 'I-001908';
+	DELETE FROM staging.invoices WHERE no = 'I-001909'});
+$v = $t->rows(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')})->[0];
+is(figures($v), sprintf('compared=%d equal=%d missing=1 different=3 changed_since=1 extra=3 owners_changed=1', ROWS - 3, ROWS - 8),
+	'missing, extra, changed since and owners are told apart');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, column_name, kind), ', ' ORDER BY source_key) FROM dvmig.difference}),
+	join(', ', 'I-001901 missing', 'I-001902 new_reference changed', 'I-001903 new_customerid different', 'I-001904 new_billedtoid different',
+		'I-001905 ownerid different', 'I-001907 extra', 'I-001908 extra', 'I-001909 extra'), 'each with its key, column and kind');
+is($t->sql(q{SELECT found FROM dvmig.difference WHERE source_key = 'I-001902'}), 'by a user', 'with what was found');
+is($t->sql(q{SELECT found FROM dvmig.difference WHERE source_key = 'I-001903'}), $firm7, 'and of lookups the id');
+
+# ------------------------------------------------------------------ a part of the rows
+
+$v = $t->rows(q{SELECT * FROM dvmig.verify('m', 'staging.firms', sample => 10)})->[0];
+is("$v->{compared} $v->{equal}", '10 10', 'a sample of so many rows');
+$v = $t->rows(q{SELECT * FROM dvmig.verify('m', 'staging.invoices', sample => 0.25)})->[0];
+cmp_ok(abs($v->{compared} - ROWS / 4), '<', ROWS / 10, 'a share of them');
+$v = $t->rows(q{SELECT * FROM dvmig.verify('m', 'staging.firms', 1000)})->[0];
+is($v->{compared}, 50, 'a sample larger than the table is the table');
+
+# -------------------------------------------- in a caller's transaction, in the background
+
+is($t->sql(q{
+	BEGIN ISOLATION LEVEL REPEATABLE READ;
+	SELECT count(*) > 0 FROM staging.firms;
+	SELECT result FROM dvmig.verify('m', 'staging.firms');
+	ROLLBACK}), "t\nequal", 'in a repeatable read transaction the result is there');
+is($t->sql(q{SELECT count(*) FROM dvmig.verification WHERE staging = 'staging.firms'}), 4, 'and stays after a rollback');
+my $n = $t->sql(q{SELECT dvmig.start_verify('m', 'staging.people')});
+is($t->finish($n)->{state}, 'completed', 'in the background');
+is($t->sql("SELECT result FROM dvmig.verification WHERE run = $n"), 'equal', 'with its result in the table');
+
+# ------------------------------------------------------------------------- privileges
+
+$t->sql(q{
+	CREATE ROLE watcher; CREATE ROLE nosy; CREATE ROLE op;
+	SELECT dvmig.grant_viewer('watcher', 'm'); SELECT dvmig.grant_operator('op', 'm');
+	GRANT USAGE ON SCHEMA staging TO watcher, nosy, op; GRANT SELECT ON staging.invoices TO nosy});
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')});
+is($t->sql(q{SET ROLE watcher; SELECT count(*) FROM dvmig.difference; SELECT count(*) > 0 FROM dvmig.verification; SELECT count(*) FROM dvmig.verification_sum}),
+	"0\nt\n0", 'who may watch but not read the table sees figures, and no content');
+$t->sql('GRANT SELECT ON staging.invoices TO watcher');
+is($t->sql(q{SET ROLE watcher; SELECT count(*) FROM dvmig.difference}), 8, 'who may read it sees the differences');
+like($t->error(q{SET ROLE watcher; SELECT * FROM dvmig.difference_row}), qr/42501/, 'but not past the view');
+like($t->error(q{SET ROLE watcher; SELECT * FROM dvmig.verify('m')}), qr/42501/, 'a viewer does not begin a verification');
+like($t->error(q{SET ROLE nosy; SELECT * FROM dvmig.difference}), qr/42501/, 'others see nothing');
+is($t->sql(q{SET ROLE op; SELECT result FROM dvmig.verify('m', 'staging.firms')}), 'equal', 'an operator does');
+
+# -------------------------------------------------------------------------- bad input
+
+like($t->error(q{SELECT * FROM dvmig.verify('x')}), qr/42704.*migration "x" does not exist/s, 'no such migration');
+like($t->error(q{SELECT * FROM dvmig.verify('m', 'staging.nothing')}), qr/42704.*not a staging table of migration "m"/s, 'no such table');
+like($t->error(q{SELECT * FROM dvmig.verify('m', sample => 0)}), qr/22023.*sample must be above zero/s, 'no sample');
+like($t->error(q{SELECT * FROM dvmig.verify('m', sample => 'NaN')}), qr/22023/, 'nor one that is no number');
+like($t->error(q{BEGIN; SELECT dvmig.create_migration('new', 'sim'); SELECT * FROM dvmig.verify('new')}), qr/55000.*has no staging tables/s, 'nothing to verify');
+like($t->error(q{BEGIN; CREATE TABLE staging.late (id int PRIMARY KEY); SELECT dvmig.add_table('m', 'staging.late', 'account'); SELECT * FROM dvmig.verify('m')}),
+	qr/55000.*Commit the definition first/s, 'what is not committed cannot be verified');
+
+# ------------------------------------------------------- cancelled, stopped, throttled, cut
+
+$sim->fault({ match => { path_contains => 'new_invoices?', count => 0 }, do => 'hold' });
+$n = $t->sql(q{SELECT dvmig.start_verify('m', 'staging.invoices')});
+like($t->error(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')}), qr/55006.*is being verified by run $n/s, 'one at a time on a table');
+like($t->error(q{SELECT dvmig.start('m')}), qr/55006/, 'and no run meanwhile');
+$t->sql("SELECT dvmig.stop($n)");
+is($t->finish($n)->{state}, 'stopped', 'a verification can be stopped');
+$sim->sim('DELETE', 'fault');
+is($t->sql("SELECT count(*) FROM dvmig.verification WHERE run = $n"), 0, 'and tells nothing then');
+$sim->fault({ match => { path_contains => 'new_invoices?', count => 0 }, do => 'hold' });
+like($t->error(q{SET statement_timeout = '1500ms'; SELECT * FROM dvmig.verify('m', 'staging.invoices')}), qr/57014/, 'a cancelled caller');
+$sim->sim('DELETE', 'fault');
+ok($t->wait_for(q{SELECT state = 'stopped' FROM dvmig.run_history ORDER BY run DESC LIMIT 1}), 'ends its worker too');
+
+$sim->fault({ match => { path_contains => 'new_invoices?', count => 2 }, do => 'throttle', retry_after => 1 });
+$sim->fault({ match => { path_contains => 'new_invoices?', nth => 2 }, do => 'cut' });
+$sim->fault({ match => { path_contains => 'new_invoices?', nth => 3 }, do => 'garbage', bytes => 1000 });
+$sim->fault({ match => { path_contains => 'new_invoices?', nth => 4 }, do => 'reset_after' });
+$v = $t->rows(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')})->[0];
+is(figures($v), sprintf('compared=%d equal=%d missing=1 different=3 changed_since=1 extra=3 owners_changed=1', ROWS - 3, ROWS - 8),
+	'answers that fail are asked for again, and count once');
+
+done_testing();
