@@ -39,7 +39,7 @@ static unsigned long clearings;
 static const char *const kind_names[] =
 {
 	"none", "status", "reset_before", "reset_after", "commit_later", "cut", "garbage", "slow", "dribble", "deadlock", "throttle",
-	"drop_ids", "shuffle_ids", "html", "hold", NULL
+	"drop_ids", "shuffle_ids", "html", "hold", "body", NULL
 };
 
 static bool
@@ -136,6 +136,12 @@ read_member(Rule *u, SimStr name, const SimScalar *v)
 		copy_text(u->fault.code, sizeof u->fault.code, v->text);
 	else if (sim_str_is(name, "message"))
 		copy_text(u->fault.message, sizeof u->fault.message, v->text);
+	else if (sim_str_is(name, "text"))
+		copy_text(u->fault.text, sizeof u->fault.text, v->text);
+	else if (sim_str_is(name, "times"))
+		u->fault.times = (long) number;
+	else if (sim_str_is(name, "content_type"))
+		copy_text(u->fault.content_type, sizeof u->fault.content_type, v->text);
 	else if (sim_str_is(name, "retry_after"))
 		u->fault.retry_after = (int) number;
 	else if (sim_str_is(name, "bytes"))
@@ -184,7 +190,7 @@ bool
 sim_fault_add(char *json, size_t len, SimErr *e)
 {
 	SimJson		j;
-	Rule		u = {.nth = 1, .count = 1, .rate = 1, .fault.retry_after = -1, .fault.bytes = -1};
+	Rule		u = {.nth = 1, .count = 1, .rate = 1, .fault.retry_after = -1, .fault.bytes = -1, .fault.times = 1};
 	bool		room;
 
 	sim_json_begin(&j, json, len);
@@ -256,6 +262,16 @@ garbage(const SimFault *f, SimResp *resp)
 		sim_buf_char(&resp->body, (char) sim_random(256));
 }
 
+/* A body of the tester's own; the fault outlives the answer. */
+static void
+own_body(const SimFault *f, SimResp *resp)
+{
+	resp->status = f->status > 0 ? f->status : 200;
+	resp->content_type = f->content_type[0] != '\0' ? f->content_type : NULL;
+	for (long i = 0; i < f->times; i++)
+		sim_buf_puts(&resp->body, f->text);
+}
+
 static void
 deadlock(SimResp *resp)
 {
@@ -283,6 +299,9 @@ sim_fault_answer(const SimReq *r, const SimFault *f, SimResp *resp)
 			return;
 		case SIM_FAULT_GARBAGE:
 			garbage(f, resp);
+			return;
+		case SIM_FAULT_BODY:
+			own_body(f, resp);
 			return;
 		case SIM_FAULT_DEADLOCK:
 			deadlock(resp);

@@ -10,7 +10,7 @@ typedef enum SimFaultKind
 {
 	SIM_FAULT_NONE, SIM_FAULT_STATUS, SIM_FAULT_RESET_BEFORE, SIM_FAULT_RESET_AFTER, SIM_FAULT_COMMIT_LATER, SIM_FAULT_CUT,
 	SIM_FAULT_GARBAGE, SIM_FAULT_SLOW, SIM_FAULT_DRIBBLE, SIM_FAULT_DEADLOCK, SIM_FAULT_THROTTLE, SIM_FAULT_DROP_IDS,
-	SIM_FAULT_SHUFFLE_IDS, SIM_FAULT_HTML, SIM_FAULT_HOLD
+	SIM_FAULT_SHUFFLE_IDS, SIM_FAULT_HTML, SIM_FAULT_HOLD, SIM_FAULT_BODY
 } SimFaultKind;
 
 /* What is to happen, copied out of its rule. */
@@ -20,6 +20,9 @@ typedef struct SimFault
 	int			status;
 	char		code[16];
 	char		message[200];
+	char		text[512];		/* body: this ... */
+	long		times;			/* ... so often */
+	char		content_type[80];
 	int			retry_after;	/* s; -1: no header */
 	long		bytes;
 	double		seconds;

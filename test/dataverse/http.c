@@ -265,7 +265,7 @@ static bool
 replaces_answer(const SimFault *f)
 {
 	return f->kind == SIM_FAULT_STATUS || f->kind == SIM_FAULT_GARBAGE || f->kind == SIM_FAULT_DEADLOCK ||
-		f->kind == SIM_FAULT_THROTTLE || f->kind == SIM_FAULT_HTML;
+		f->kind == SIM_FAULT_THROTTLE || f->kind == SIM_FAULT_HTML || f->kind == SIM_FAULT_BODY;
 }
 
 /* Serve the request as the fault says; the answer is in resp. */

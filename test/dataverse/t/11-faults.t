@@ -65,6 +65,11 @@ for my $after (JSON::PP::false, JSON::PP::true)
 	$r = create(guid());
 	is("$r->{status} " . length $r->{body}, '200 500', 'garbage');
 	ok(!eval {$r->json; 1}, 'is not JSON');
+	fault($sim, do => 'body', text => '[1,', times => 3, content_type => 'text/odd', after => JSON::PP::true);
+	$id = guid();
+	$r = create($id);
+	is("$r->{status} $r->{body} " . $r->header('content-type'), '200 [1,[1,[1, text/odd', 'a body of one\'s own');
+	ok(there($id), 'after the commit');
 	fault($sim, do => 'status', status => 401);
 	is(create(guid())->{status}, 401, 'a token that no longer counts');
 }
