@@ -106,7 +106,7 @@ put_condition(StringInfo out, const DvPayloadColumn *column, const char *json, i
 }
 
 bool
-dv_altkey_take(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc, StringInfo scratch,
+dv_altkey_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls, StringInfo scratch,
 			   DvPayloadFault *fault)
 {
 	StringInfoData filter;
@@ -121,7 +121,7 @@ dv_altkey_take(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc, String
 		int			skip = column->prefix_len - 1;	/* its comma is not written */
 
 		resetStringInfo(scratch);
-		if (!dv_payload_append(scratch, column, 1, tuple, desc, DV_SEND_INSERT, false, fault))
+		if (!dv_payload_append(scratch, column, 1, values, nulls, DV_SEND_INSERT, false, fault))
 			return false;
 		if (scratch->len == 0)
 		{

@@ -133,17 +133,17 @@ refuse(DvStep *step, DvRow *row, const DvPayloadFault *fault)
 
 /* Append the members that go both ways, as a create or an update has them. */
 static bool
-append_both(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc, int op)
+append_both(DvStep *step, DvRow *row, StringInfo out, const Datum *values, const bool *nulls, int op)
 {
 	DvPayloadFault fault;
 
-	return dv_payload_append(out, step->both, step->nboth, tuple, desc, op, false, &fault) ||
+	return dv_payload_append(out, step->both, step->nboth, values, nulls, op, false, &fault) ||
 		refuse(step, row, &fault);
 }
 
 /* Append the members that go with this operation only. */
 static bool
-append_others(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDesc desc)
+append_others(DvStep *step, DvRow *row, StringInfo out, const Datum *values, const bool *nulls)
 {
 	DvPayloadFault fault;
 	bool		update = row->wire.op == 'U';
@@ -156,7 +156,7 @@ append_others(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDe
 		return true;
 	if (comma)
 		appendStringInfoChar(out, ',');
-	if (!dv_payload_append(out, columns, n, tuple, desc, update ? DV_SEND_UPDATE : DV_SEND_INSERT, false, &fault))
+	if (!dv_payload_append(out, columns, n, values, nulls, update ? DV_SEND_UPDATE : DV_SEND_INSERT, false, &fault))
 		return refuse(step, row, &fault);
 	if (comma && out->len == before + 1)
 		out->data[--out->len] = '\0';
@@ -170,7 +170,7 @@ append_others(DvStep *step, DvRow *row, StringInfo out, HeapTuple tuple, TupleDe
  */
 static bool
 hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scratch,
-			 HeapTuple tuple, TupleDesc desc)
+			 const Datum *values, const bool *nulls)
 {
 	DvPayloadFault fault;
 
@@ -187,7 +187,7 @@ hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scr
 		appendBinaryStringInfo(scratch, both, len);
 	}
 	appendStringInfoChar(scratch, '|');
-	if (!dv_payload_append(scratch, step->both, step->nboth, tuple, desc, DV_SEND_INSERT, true, &fault))
+	if (!dv_payload_append(scratch, step->both, step->nboth, values, nulls, DV_SEND_INSERT, true, &fault))
 		return refuse(step, row, &fault);
 	dv_payload_hash(scratch->data, scratch->len, row->hash);
 	return true;
@@ -208,17 +208,17 @@ is_unchanged(const DvRow *row, const Datum *values, const bool *nulls)
  * written, or need not be because its content is what was last sent.
  */
 static bool
-encode_members(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
-			   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
+encode_members(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
+			   StringInfo content, StringInfo scratch)
 {
 	bool		hashed = strcmp(step->projection->pass, "write") == 0;
 
 	if (row->wire.op == 'I')
 	{
 		/* A create's members are what the hash is made of: written once. */
-		if (!append_both(step, row, content, tuple, desc, DV_SEND_INSERT) ||
+		if (!append_both(step, row, content, values, nulls, DV_SEND_INSERT) ||
 			(hashed && !hash_content(step, row, content->data + row->content_offset,
-									 content->len - row->content_offset, scratch, tuple, desc)))
+									 content->len - row->content_offset, scratch, values, nulls)))
 			return false;
 	}
 	else
@@ -226,8 +226,8 @@ encode_members(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 		if (hashed)
 		{
 			resetStringInfo(scratch);
-			if (!append_both(step, row, scratch, tuple, desc, DV_SEND_INSERT) ||
-				!hash_content(step, row, scratch->data, scratch->len, scratch, tuple, desc))
+			if (!append_both(step, row, scratch, values, nulls, DV_SEND_INSERT) ||
+				!hash_content(step, row, scratch->data, scratch->len, scratch, values, nulls))
 				return false;
 			if (row->has_hash && is_unchanged(row, values, nulls))
 			{
@@ -237,10 +237,10 @@ encode_members(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 				return false;
 			}
 		}
-		if (!append_both(step, row, content, tuple, desc, DV_SEND_UPDATE))
+		if (!append_both(step, row, content, values, nulls, DV_SEND_UPDATE))
 			return false;
 	}
-	return append_others(step, row, content, tuple, desc);
+	return append_others(step, row, content, values, nulls);
 }
 
 /*
@@ -272,8 +272,8 @@ is_busy(DvStep *step, DvRow *row)
  * already, waits for a parent, or is not for now.
  */
 bool
-dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
-		   const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
+dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
+			  StringInfo content, StringInfo scratch)
 {
 	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
 	DvPayloadFault key_fault;
@@ -285,7 +285,7 @@ dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 		return false;
 	}
 	if (row->wire.id[0] == '\0' && step->nkey_columns > 0 && fault == NULL)
-		keyed = dv_altkey_take(step, row, tuple, desc, scratch, &key_fault);
+		keyed = dv_altkey_take(step, row, values, nulls, scratch, &key_fault);
 	if (is_busy(step, row) || dv_source_answered_too_often(step, row))
 		return false;
 	row->batch->open_rows++;
@@ -306,7 +306,7 @@ dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
 	row->content_offset = content->len;
 	if (row->wire.op == 'D')
 		return true;
-	if (!encode_members(step, row, tuple, desc, values, nulls, content, scratch))
+	if (!encode_members(step, row, values, nulls, content, scratch))
 		return false;
 	row->wire.content_len = content->len - row->content_offset;
 	return true;
@@ -327,8 +327,8 @@ dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scra
 	resetStringInfo(scratch);
 	/* what was kept is looked at, not written */
 	changed = row.wire.op == 'U' && nulls[DV_PROJ_FAULT - 1] &&
-		append_both(step, &row, scratch, tuple, desc, DV_SEND_INSERT) &&
-		hash_content(step, &row, scratch->data, scratch->len, scratch, tuple, desc) &&
+		append_both(step, &row, scratch, values, nulls, DV_SEND_INSERT) &&
+		hash_content(step, &row, scratch->data, scratch->len, scratch, values, nulls) &&
 		!is_unchanged(&row, values, nulls);
 	step->noutcomes = 0;
 	MemoryContextReset(step->outcome_context);
@@ -365,8 +365,8 @@ dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body
 			appendStringInfo(body, "\"%s\":\"%s\",", table->primary_id,
 							 DatumGetCString(DirectFunctionCall1(uuid_out, values[DV_PROJ_ID - 1])));
 		row.content_offset = body->len;
-		if (append_both(step, &row, body, tuple, desc, *op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT) &&
-			append_others(step, &row, body, tuple, desc))
+		if (append_both(step, &row, body, values, nulls, *op == 'U' ? DV_SEND_UPDATE : DV_SEND_INSERT) &&
+			append_others(step, &row, body, values, nulls))
 		{
 			if (body->data[body->len - 1] == ',')
 				body->data[--body->len] = '\0';

@@ -12,10 +12,9 @@ extern void dv_encode_descriptor(DvStep *step, TupleDesc desc);
 /*
  * Encode one row into "content". True if it is to be sent; false where it has
  * a verdict already (among the step's outcomes), waits for a parent, or is not
- * for now. values and nulls are the tuple's, deformed.
+ * for now. values and nulls are the row's.
  */
-extern bool dv_encode_row(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
-						  const Datum *values, const bool *nulls,
+extern bool dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 						  StringInfo content, StringInfo scratch);
 
 /* Would a run write this row, which is loaded already, again? */
@@ -35,7 +34,7 @@ extern DvVerdict *dv_encode_verdict(const char *error_class, const char *code,
  * altkey.c: take a row that has no id by its alternate key (wire.key and
  * handle). False with *fault filled in where the key is not complete.
  */
-extern bool dv_altkey_take(DvStep *step, DvRow *row, HeapTuple tuple, TupleDesc desc,
+extern bool dv_altkey_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 						   StringInfo scratch, DvPayloadFault *fault);
 
 /* source.c: text of an id, 36 characters and NUL. */
@@ -46,5 +45,8 @@ extern bool dv_source_is_row_fault(int sqlerrcode);
 
 /* source.c: was this row answered so often that its flag does not hold? */
 extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);
+
+/* source.c: take back what that counted. */
+extern void dv_source_unanswer(DvStep *step, const DvRow *row);
 
 #endif							/* DV_ENCODE_H */

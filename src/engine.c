@@ -45,6 +45,7 @@ dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 	step->rc = rc;
 	step->context = context;
 	step->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
+	step->next_key_context = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
 	step->outcome_context = AllocSetContextCreate(context, "dvmig outcomes", ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&step->queue);
 	dv_pace_table_init(&step->pace);

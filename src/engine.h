@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "lib/ilist.h"
 #include "storage/itemptr.h"
@@ -32,6 +34,7 @@ typedef struct DvBatch
 {
 	MemoryContext context;
 	int			open_rows;		/* rows without a verdict */
+	struct DvRow *rows;			/* all of them, in order; NULL for a row alone */
 } DvBatch;
 
 /*
@@ -172,6 +175,9 @@ typedef struct DvStep
 	bool		started;
 	MemoryContext key_context;	/* of last_keys */
 	Datum	   *last_keys;
+	MemoryContext next_key_context; /* of next_keys */
+	Datum	   *next_keys;		/* of the last row of the read at work */
+	struct DvReadPlans *read_plans; /* private to batch.c */
 	int			lap;
 	TimestampTz read_after;		/* a user locked the table: not before this */
 	int			read_limit;		/* cap on the next read while looking for a bad row; 0 = none */
@@ -186,8 +192,7 @@ typedef struct DvStep
 	DvPayloadColumn *key_columns;	/* ids => platform: of the alternate key */
 	int			nkey_columns;
 	ErrorData  *error;			/* ends the step once replies are in */
-	DvRow	  **reading;		/* rows of the read at work */
-	int			nreading;
+	DvBatch    *reading;		/* of the read at work */
 
 	/* sending */
 	dlist_head	queue;

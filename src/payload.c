@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -186,14 +185,11 @@ append_member(StringInfo out, const DvPayloadColumn *column, Datum value, bool c
 
 bool
 dv_payload_append(StringInfo out, const DvPayloadColumn *columns, int n,
-				  HeapTuple tuple, TupleDesc desc, int op, bool deferred,
+				  const Datum *values, const bool *nulls, int op, bool deferred,
 				  DvPayloadFault *fault)
 {
-	Datum		values[MaxTupleAttributeNumber];
-	bool		nulls[MaxTupleAttributeNumber];
 	int			start = out->len;
 
-	heap_deform_tuple(tuple, desc, values, nulls);
 	for (int i = 0; i < n; i++)
 	{
 		const DvPayloadColumn *c = &columns[i];

@@ -9,8 +9,6 @@
 
 #include "postgres.h"
 
-#include "access/htup.h"
-#include "access/tupdesc.h"
 #include "lib/stringinfo.h"
 
 /* What a Dataverse column wants to see. */
@@ -68,7 +66,8 @@ extern bool dv_payload_target(const char *column_type, const char *date_behavior
 extern void dv_payload_prepare(DvPayloadColumn *columns, int n);
 
 /*
- * Append the members of one row, without braces and without a leading comma,
+ * Append the members of one row of the projection, given as its values and
+ * nulls, without braces and without a leading comma,
  * to "out". "op" is DV_SEND_INSERT or DV_SEND_UPDATE and selects columns by
  * their direction; "deferred" selects the deferred columns instead of the
  * others. Nulls are left out of a create and written as null in an update
@@ -78,7 +77,7 @@ extern void dv_payload_prepare(DvPayloadColumn *columns, int n);
  * whole number, text with NUL ...); "out" is then as it was.
  */
 extern bool dv_payload_append(StringInfo out, const DvPayloadColumn *columns, int n,
-							  HeapTuple tuple, TupleDesc desc, int op, bool deferred,
+							  const Datum *values, const bool *nulls, int op, bool deferred,
 							  DvPayloadFault *fault);
 
 /* 128-bit content hash of bytes, stable for ever (stored beside outcomes). */

@@ -80,12 +80,15 @@ op_of(const char *op)
 static Datum
 append_row(const DvPayloadColumn *columns, int n, HeapTuple tuple, TupleDesc desc, int op, bool deferred)
 {
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
 	StringInfoData out;
 	DvPayloadFault fault;
 	char	   *json;
 
+	heap_deform_tuple(tuple, desc, values, nulls);
 	initStringInfo(&out);
-	if (!dv_payload_append(&out, columns, n, tuple, desc, op, deferred, &fault))
+	if (!dv_payload_append(&out, columns, n, values, nulls, op, deferred, &fault))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("column \"%s\" cannot be sent: %s", fault.column, fault.message)));

@@ -238,7 +238,10 @@ dv_projection_query(const DvProjection *p, bool after, int limit, bool maps)
 			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
 		appendStringInfoChar(&sql, ')');
 	}
-	appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
+	if (limit > 0)
+		appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
+	else
+		appendStringInfo(&sql, " ORDER BY %s LIMIT $%d) s ", p->order_sql, after ? p->nkeys + 1 : 1);
 	appendStringInfoString(&sql, maps ? p->joins_sql : p->outcomes_sql);
 	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
 	return sql.data;

@@ -89,7 +89,8 @@ extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum def
 										MemoryContext context);
 
 /*
- * The SELECT for one batch: after "after" keys were read, at most "limit" rows.
+ * The SELECT for one batch: after "after" keys were read, at most "limit" rows,
+ * or where that is 0 as many as the parameter behind the keys says.
  * Without "maps" only what is known of the rows: DV_KNOWN_... columns.
  */
 extern char *dv_projection_query(const DvProjection *p, bool after, int limit, bool maps);

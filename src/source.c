@@ -8,20 +8,15 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "batch.h"
 #include "encode.h"
 #include "runstate.h"
 #include "spi.h"
-
-/* JSON of one read at most: bounds memory whatever the rows hold. */
-#define READ_BYTES_MAX		(16 * 1024 * 1024)
 
 /* Pause before the table is read again that a user locks, in milliseconds. */
 #define LOCK_PAUSE_MS		100
@@ -63,49 +58,12 @@ dv_source_format_id(const pg_uuid_t *uuid, char *out)
 	*out = '\0';
 }
 
-/* Copies of the key values from "first" in values[], in "context". */
-static Datum *
-copy_keys(const DvProjection *p, const Datum *values, MemoryContext context)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
-	int			i;
-
-	for (i = 0; i < p->nkeys; i++)
-		keys[i] = datumCopy(values[i], p->keys[i].byval, p->keys[i].len);
-	MemoryContextSwitchTo(old);
-	return keys;
-}
-
 /* Where the next read goes on. */
 static void
 remember_keys(DvStep *step, const Datum *values)
 {
 	MemoryContextReset(step->key_context);
-	step->last_keys = copy_keys(step->projection, values, step->key_context);
-}
-
-/* The file of a table that this transaction has read, and so has locked. */
-static Oid
-filenode_of(Oid table)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
-	Oid			filenode;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", table);
-	filenode = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
-	ReleaseSysCache(tuple);
-	return filenode;
-}
-
-static void
-read_version(DvRow *row, const Datum *values)
-{
-	row->version.ctid = *(ItemPointer) DatumGetPointer(values[DV_PROJ_CTID - 1]);
-	row->version.xmin = DatumGetTransactionId(values[DV_PROJ_XMIN - 1]);
-	row->version.tableoid = DatumGetObjectId(values[DV_PROJ_TABLEOID - 1]);
-	row->version.filenode = filenode_of(row->version.tableoid);
+	step->last_keys = dv_batch_copy_keys(step->projection, values, step->key_context);
 }
 
 /*
@@ -161,92 +119,14 @@ dv_source_answered_too_often(DvStep *step, const DvRow *row)
 	return true;
 }
 
-/* Fill in the row; false where it is not for this batch. */
-static bool
-take_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
+/* The answer it was counted for will not be: the read broke off. */
+void
+dv_source_unanswer(DvStep *step, const DvRow *row)
 {
-	read_version(row, values);
-	if (dv_outcome_answered(step, &row->version))
-		return false;
-	row->wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
-	if (!nulls[DV_PROJ_ID - 1])
-	{
-		row->uuid = *DatumGetUUIDP(values[DV_PROJ_ID - 1]);
-		dv_source_format_id(&row->uuid, row->wire.id);
-		row->handle = row->uuid;
-	}
-	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
-	row->owes = DatumGetBool(values[DV_PROJ_OWES - 1]);
-	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
-		(step->forgotten && row->wire.op != 'D');
-	return true;
-}
+	TakenId    *taken = step->lap < 2 ? NULL : hash_search(step->taken_ids, &row->handle, HASH_FIND, NULL);
 
-/* Turn the rows of the SPI result into a batch; returns those to be sent. */
-static DvRow **
-encode_result(DvStep *step, int *n, bool *whole)
-{
-	TupleDesc	desc = SPI_tuptable->tupdesc;
-	uint64		rows = SPI_processed;
-	MemoryContext context = AllocSetContextCreate(step->context, "dvmig batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	DvBatch    *batch = MemoryContextAllocZero(context, sizeof(DvBatch));
-	DvRow	  **taken = MemoryContextAlloc(context, sizeof(DvRow *) * (rows + 1));
-	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
-	StringInfoData content;
-	StringInfoData scratch;
-	MemoryContext old;
-	uint64		i;
-	int			k;
-
-	batch->context = context;
-	step->reading = taken;
-	step->nreading = 0;
-	dv_encode_descriptor(step, desc);
-	initStringInfo(&scratch);
-	old = MemoryContextSwitchTo(context);
-	initStringInfo(&content);
-	MemoryContextSwitchTo(old);
-
-	*n = 0;
-	*whole = true;
-	for (i = 0; i < rows; i++)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		DvRow	   *row = MemoryContextAllocZero(context, sizeof(DvRow));
-
-		heap_deform_tuple(tuple, desc, values, nulls);
-		row->batch = batch;
-		if (take_row(step, row, values, nulls))
-		{
-			row->keys = copy_keys(step->projection, values + DV_PROJ_KEYS - 1, context);
-			if (dv_encode_row(step, row, tuple, desc, values, nulls, &content, &scratch))
-			{
-				taken[(*n)++] = row;
-				step->nreading = *n;
-				hash_search(step->busy_ids, &row->handle, HASH_ENTER, NULL);
-				row->busy = true;
-			}
-		}
-		if (content.len > READ_BYTES_MAX || i + 1 == rows)
-		{
-			*whole = i + 1 == rows;
-			remember_keys(step, values + DV_PROJ_KEYS - 1);
-			break;
-		}
-	}
-	for (k = 0; k < *n; k++)
-		taken[k]->wire.content = content.data + taken[k]->content_offset;
-	if (*n > 0)
-		step->row_bytes = (step->row_bytes + content.len / *n) / 2 + 1;
-	if (batch->open_rows == 0)
-	{
-		step->reading = NULL;
-		MemoryContextDelete(context);
-		return NULL;
-	}
-	return taken;
+	if (taken != NULL)
+		taken->count--;
 }
 
 /* SQLSTATE classes that are the row's fault: data, constraints, raised errors, limits. */
@@ -349,9 +229,9 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);
 		row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));
 		row->batch->context = context;
-		read_version(row, all);
+		dv_batch_version(row, all);
 		read_known(row, all, nulls);
-		row->keys = copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
+		row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 		remember_keys(step, all + DV_KNOWN_KEYS - 1);
 		key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
 		if (dv_outcome_answered(step, &row->version) || dv_source_answered_too_often(step, row))
@@ -368,21 +248,6 @@ take_bad_row(DvStep *step, const ErrorData *error)
 	dv_spi_commit(true);
 }
 
-/* A read that broke off is done again: what it left must not count twice. */
-static void
-forget_read(DvStep *step, int outcomes)
-{
-	int			i;
-
-	for (i = 0; i < step->nreading; i++)
-		hash_search(step->busy_ids, &step->reading[i]->handle, HASH_REMOVE, NULL);
-	step->nreading = 0;
-	step->noutcomes = outcomes;
-	if (step->reading != NULL)
-		MemoryContextDelete(GetMemoryChunkContext(step->reading));
-	step->reading = NULL;
-}
-
 /*
  * One try to read "limit" rows; *got tells how many there were, *whole whether
  * all of them were looked at. Where it threw, *error is the error.
@@ -391,34 +256,28 @@ static DvRow **
 try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
 	DvRow	  **volatile rows = NULL;
 	int			outcomes = step->noutcomes;
+	int64		parked = step->lap_parked;
+	int64		taken = step->lap_taken;
+	int64		rows_read = step->counters.rows_read;
 
 	*error = NULL;
-	step->reading = NULL;
-	step->nreading = 0;
 	PG_TRY();
 	{
-		char	   *sql;
-
 		dv_spi_begin("dvmig: reading staging rows");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		sql = dv_projection_query(step->projection, step->last_keys != NULL, limit, true);
-		if (SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
-			elog(ERROR, "reading staging rows did not answer a result");
-		*got = (int) SPI_processed;
-		*n = 0;
-		*whole = true;
-		rows = *got > 0 ? encode_result(step, n, whole) : NULL;
+		rows = dv_batch_read(step, limit, n, got, whole);
 		dv_spi_commit(true);
 	}
 	PG_CATCH();
 	{
 		*error = dv_spi_abort(step->context);
-		forget_read(step, outcomes);
+		dv_batch_forget(step, outcomes);
+		step->lap_parked = parked;
+		step->lap_taken = taken;
+		step->counters.rows_read = rows_read;
 		rows = NULL;
 	}
 	PG_END_TRY();
@@ -430,8 +289,8 @@ DvRow **
 dv_source_read(DvStep *step, int limit, int *n)
 {
 	*n = 0;
-	if (step->row_bytes > 0 && limit > (int) (READ_BYTES_MAX / step->row_bytes))
-		limit = Max(1, (int) (READ_BYTES_MAX / step->row_bytes));
+	if (step->row_bytes > 0 && limit > (int) (DV_READ_BYTES_MAX / step->row_bytes))
+		limit = Max(1, (int) (DV_READ_BYTES_MAX / step->row_bytes));
 	while (!step->lap_done)
 	{
 		int			ask = step->read_limit > 0 && step->read_limit < limit ? step->read_limit : limit;

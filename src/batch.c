@@ -1,0 +1,349 @@
+/*
+ * batch.c - one read of a step: rows of the projection to a batch
+ *
+ * The hot path's beginning. Two plans are kept for each step, one for the first
+ * read of a lap and one for those behind a key, so that nothing is planned for a
+ * batch. Their rows are encoded where the executor hands them over: a row's
+ * columns are never copied before they are JSON.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "tcop/dest.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/uuid.h"
+
+#include "batch.h"
+#include "encode.h"
+#include "spi.h"
+
+/* The plans of a step's reads, and the definition that they are of. */
+struct DvReadPlans
+{
+	SPIPlanPtr	first;
+	SPIPlanPtr	after;			/* behind a key */
+	const char *inner_sql;
+	MemoryContextCallback cleanup;
+};
+
+/* What takes the rows of one read. */
+typedef struct Reader
+{
+	DestReceiver pub;
+	DvStep	   *step;
+	int			limit;
+	DvBatch    *batch;			/* made with the first row */
+	DvRow	   *rows;			/* room for "limit" rows, used in order */
+	Datum	   *keys;			/* their keys */
+	DvRow	  **taken;			/* those to be sent */
+	int			ntaken;
+	int			got;
+	bool		whole;
+	Oid			table;			/* last one seen, and its file */
+	Oid			filenode;
+	MemoryContext row_context;	/* what encoding a row allocates */
+	StringInfoData content;
+	StringInfoData scratch;
+} Reader;
+
+Datum *
+dv_batch_copy_keys(const DvProjection *p, const Datum *values, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		keys[i] = datumCopy(values[i], p->keys[i].byval, p->keys[i].len);
+	MemoryContextSwitchTo(old);
+	return keys;
+}
+
+/* The file of a table that this transaction has read, and so has locked. */
+static Oid
+filenode_of(Oid table)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	Oid			filenode;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", table);
+	filenode = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
+	ReleaseSysCache(tuple);
+	return filenode;
+}
+
+/* The row version, but for its file. */
+static void
+read_place(DvRow *row, const Datum *values)
+{
+	row->version.ctid = *(ItemPointer) DatumGetPointer(values[DV_PROJ_CTID - 1]);
+	row->version.xmin = DatumGetTransactionId(values[DV_PROJ_XMIN - 1]);
+	row->version.tableoid = DatumGetObjectId(values[DV_PROJ_TABLEOID - 1]);
+}
+
+void
+dv_batch_version(DvRow *row, const Datum *values)
+{
+	read_place(row, values);
+	row->version.filenode = filenode_of(row->version.tableoid);
+}
+
+/* Room for the rows of the read, in a context that lives as long as they do. */
+static void
+open_batch(Reader *r)
+{
+	DvStep	   *step = r->step;
+	MemoryContext context = AllocSetContextCreate(step->context, "dvmig batch", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	r->batch = palloc0(sizeof(DvBatch));
+	r->batch->context = context;
+	r->rows = palloc0(sizeof(DvRow) * r->limit);
+	r->keys = palloc(sizeof(Datum) * r->limit * step->projection->nkeys);
+	r->taken = palloc(sizeof(DvRow *) * r->limit);
+	initStringInfo(&r->content);
+	/* Growing by doubling would copy what is written: begin with what is expected. */
+	enlargeStringInfo(&r->content, (int) Min((Size) r->limit * step->row_bytes * 9 / 8, DV_READ_BYTES_MAX));
+	MemoryContextSwitchTo(old);
+	step->reading = r->batch;
+	r->batch->rows = r->rows;
+}
+
+static void
+take_keys(Reader *r, DvRow *row, const Datum *values)
+{
+	const DvProjection *p = r->step->projection;
+	MemoryContext old = MemoryContextSwitchTo(r->batch->context);
+	int			i;
+
+	row->keys = r->keys + (row - r->rows) * p->nkeys;
+	for (i = 0; i < p->nkeys; i++)
+		row->keys[i] = p->keys[i].byval ? values[i] : datumCopy(values[i], false, p->keys[i].len);
+	MemoryContextSwitchTo(old);
+}
+
+/* Fill in the row; false where it is not for this batch. */
+static bool
+take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
+{
+	DvStep	   *step = r->step;
+
+	read_place(row, values);
+	if (row->version.tableoid != r->table)
+	{
+		r->table = row->version.tableoid;
+		r->filenode = filenode_of(r->table);
+	}
+	row->version.filenode = r->filenode;
+	if (dv_outcome_answered(step, &row->version))
+		return false;
+	row->batch = r->batch;
+	row->wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
+	if (!nulls[DV_PROJ_ID - 1])
+	{
+		row->uuid = *DatumGetUUIDP(values[DV_PROJ_ID - 1]);
+		dv_source_format_id(&row->uuid, row->wire.id);
+		row->handle = row->uuid;
+	}
+	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
+	row->owes = DatumGetBool(values[DV_PROJ_OWES - 1]);
+	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
+		(step->forgotten && row->wire.op != 'D');
+	take_keys(r, row, values + DV_PROJ_KEYS - 1);
+	return true;
+}
+
+/* One row from the executor; false ends the read. */
+static bool
+receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	Reader	   *r = (Reader *) self;
+	DvStep	   *step = r->step;
+	MemoryContext old;
+	DvRow	   *row;
+
+	if (r->got++ == 0)
+		open_batch(r);
+	slot_getallattrs(slot);
+	MemoryContextReset(r->row_context);
+	old = MemoryContextSwitchTo(r->row_context);
+	row = &r->rows[r->batch->open_rows];
+	if (take_row(r, row, slot->tts_values, slot->tts_isnull) &&
+		dv_encode_row(step, row, slot->tts_values, slot->tts_isnull, &r->content, &r->scratch))
+	{
+		r->taken[r->ntaken++] = row;
+		hash_search(step->busy_ids, &row->handle, HASH_ENTER, NULL);
+		row->busy = true;
+	}
+	/* One that has neither a verdict nor is sent leaves its room to the next. */
+	if (row == &r->rows[r->batch->open_rows])
+		memset(row, 0, sizeof(DvRow));
+	MemoryContextReset(step->next_key_context);
+	step->next_keys = dv_batch_copy_keys(step->projection, slot->tts_values + DV_PROJ_KEYS - 1, step->next_key_context);
+	MemoryContextSwitchTo(old);
+	r->whole = r->content.len <= DV_READ_BYTES_MAX;
+	return r->whole;
+}
+
+static void
+startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	(void) operation;
+	dv_encode_descriptor(((Reader *) self)->step, desc);
+}
+
+static void
+nothing(DestReceiver *self)
+{
+	(void) self;
+}
+
+static void
+free_plan(SPIPlanPtr *plan)
+{
+	if (*plan != NULL)
+		SPI_freeplan(*plan);
+	*plan = NULL;
+}
+
+/* The step's context goes: its plans do not live in it. */
+static void
+free_plans(void *arg)
+{
+	struct DvReadPlans *plans = arg;
+
+	free_plan(&plans->first);
+	free_plan(&plans->after);
+}
+
+static SPIPlanPtr
+make_plan(const DvProjection *p, bool after)
+{
+	Oid			types[INDEX_MAX_KEYS + 1];
+	int			n = 0;
+	SPIPlanPtr	plan;
+
+	for (; after && n < p->nkeys; n++)
+		types[n] = p->keys[n].type;
+	types[n++] = INT8OID;
+	plan = SPI_prepare_cursor(dv_projection_query(p, after, 0, true), n, types, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "SPI_keepplan failed");
+	return plan;
+}
+
+/* The plan for this read, made where there is none of the definition as it is now. */
+static SPIPlanPtr
+plan_of(DvStep *step)
+{
+	struct DvReadPlans *plans = step->read_plans;
+	bool		after = step->last_keys != NULL;
+	SPIPlanPtr *plan;
+
+	if (plans == NULL)
+	{
+		plans = step->read_plans = MemoryContextAllocZero(step->context, sizeof(struct DvReadPlans));
+		plans->cleanup.func = free_plans;
+		plans->cleanup.arg = plans;
+		MemoryContextRegisterResetCallback(step->context, &plans->cleanup);
+	}
+	if (plans->inner_sql != step->projection->inner_sql)
+		free_plans(plans);
+	plans->inner_sql = step->projection->inner_sql;
+	plan = after ? &plans->after : &plans->first;
+	if (*plan == NULL)
+		*plan = make_plan(step->projection, after);
+	return *plan;
+}
+
+static void
+add_parameter(ParamListInfo list, int at, Oid type, Datum value)
+{
+	list->params[at].value = value;
+	list->params[at].isnull = false;
+	list->params[at].pflags = PARAM_FLAG_CONST;
+	list->params[at].ptype = type;
+}
+
+static ParamListInfo
+parameters(const DvStep *step, int limit)
+{
+	const DvProjection *p = step->projection;
+	int			nkeys = step->last_keys != NULL ? p->nkeys : 0;
+	ParamListInfo list = makeParamList(nkeys + 1);
+	int			i;
+
+	for (i = 0; i < nkeys; i++)
+		add_parameter(list, i, p->keys[i].type, step->last_keys[i]);
+	add_parameter(list, nkeys, INT8OID, Int64GetDatum(limit));
+	return list;
+}
+
+/* What was read is now behind us. */
+static void
+pass_keys(DvStep *step)
+{
+	MemoryContext context = step->key_context;
+
+	step->key_context = step->next_key_context;
+	step->next_key_context = context;
+	step->last_keys = step->next_keys;
+}
+
+DvRow **
+dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
+{
+	Reader		r = {
+		.pub = {receive, startup, nothing, nothing, DestTuplestore}, /* not None: SPI would call that no SELECT */
+		.step = step,.limit = limit,.whole = true,
+		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
+	};
+	SPIExecuteOptions options = {.params = parameters(step, limit),.read_only = true,.dest = &r.pub};
+	int			i;
+
+	initStringInfo(&r.scratch);
+	if (SPI_execute_plan_extended(plan_of(step), &options) != SPI_OK_SELECT)
+		elog(ERROR, "reading staging rows did not answer a result");
+	MemoryContextDelete(r.row_context);
+	*got = r.got;
+	*n = r.ntaken;
+	*whole = r.whole;
+	step->reading = NULL;
+	if (r.got == 0)
+		return NULL;
+	pass_keys(step);
+	for (i = 0; i < r.ntaken; i++)
+		r.taken[i]->wire.content = r.content.data + r.taken[i]->content_offset;
+	if (r.ntaken > 0)
+		step->row_bytes = (step->row_bytes + r.content.len / r.ntaken) / 2 + 1;
+	if (r.batch->open_rows > 0)
+		return r.taken;
+	MemoryContextDelete(r.batch->context);
+	return NULL;
+}
+
+void
+dv_batch_forget(DvStep *step, int outcomes)
+{
+	DvBatch    *batch = step->reading;
+	int			i;
+
+	for (i = 0; batch != NULL && i < batch->open_rows; i++)
+	{
+		if (batch->rows[i].busy)
+			hash_search(step->busy_ids, &batch->rows[i].handle, HASH_REMOVE, NULL);
+		dv_source_unanswer(step, &batch->rows[i]);
+	}
+	step->noutcomes = outcomes;
+	if (batch != NULL)
+		MemoryContextDelete(batch->context);
+	step->reading = NULL;
+}
