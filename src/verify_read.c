@@ -312,7 +312,7 @@ take_expected(DvVerify *v, DvVerifyRow *row, DvSlice members)
 }
 
 static void
-map_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerifyChunk *chunk)
+map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, DvVerifyChunk *chunk)
 {
 	MemoryContext old = MemoryContextSwitchTo(chunk->context);
 	StringInfoData members;
@@ -323,7 +323,7 @@ map_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerify
 	appendStringInfoChar(&members, '{');
 	row->expected = palloc0(sizeof(DvSlice) * (v->ncolumns + 1));
 	row->part = palloc0(v->ncolumns + 1);
-	if (!dv_payload_append(&members, v->payload, v->projection->ncolumns, tuple, desc, DV_SEND_UPDATE, false, &fault))
+	if (!dv_payload_append(&members, v->payload, v->projection->ncolumns, values, nulls, DV_SEND_UPDATE, false, &fault))
 		row->fault = psprintf("%s: %s", fault.column, fault.message);
 	appendStringInfoChar(&members, '}');
 	whole.p = members.data;
@@ -357,7 +357,7 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 	{
 		const char *fault = row->fault;
 
-		map_row(v, row, tuple, desc, chunk);
+		map_row(v, row, values, nulls, chunk);
 		if (fault != NULL)
 			row->fault = fault;
 	}
