@@ -39,6 +39,11 @@ BEGIN
 				  AND l.referenced_table = 'businessunit')) THEN 'insert' ELSE allowed END;
 	ELSIF wanted NOT IN ('both', 'insert', 'update') THEN
 		RAISE EXCEPTION 'send must be both, insert or update, not "%"', wanted USING ERRCODE = 'invalid_parameter_value';
+	ELSIF wanted <> 'insert' AND c.table_name = 'systemuser' AND c.column_name = 'businessunitid' THEN
+		RAISE EXCEPTION 'the business unit of a user is not updated'
+			USING ERRCODE = 'feature_not_supported',
+			DETAIL = 'A user who is moved to another business unit loses his security roles.',
+			HINT = 'Leave send out: the business unit goes with the insert. Move users in Dataverse itself.';
 	ELSIF allowed <> 'both' AND wanted <> allowed THEN
 		RAISE EXCEPTION 'Dataverse takes column "%" with an % only', c.column_name, allowed
 			USING ERRCODE = 'invalid_parameter_value', HINT = format('Leave send out, or write send => %L.', allowed);
@@ -48,24 +53,62 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._send(dvmig.metadata_column, text) IS 'direction of a map: as asked where Dataverse allows it, else its default';
 
--- _put_map: store a map. It replaces one made by name; a second one is an error.
+-- _place_map: the variant under which a map is stored, if its column is free for
+-- it: one column is filled by one map, or by one lookup for each table it can
+-- point at, and by lookups that are tried where those find nothing.
+CREATE FUNCTION dvmig._place_map(m dvmig.column_map) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	n int := 1;
+	place text := m.variant;
+BEGIN
+	IF NOT coalesce(m.fallback, false) THEN
+		IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = m.staging AND c.target_column = m.target_column
+			AND (c.variant = m.variant OR '' IN (c.variant, m.variant) OR c.fallback)) THEN
+			RAISE EXCEPTION 'column "%" of % is mapped already', m.target_column, m.staging
+				USING ERRCODE = 'duplicate_object',
+				HINT = concat(format('Take the other map out first: SELECT dvmig.unmap(%L, %L);', m.staging, m.target_column),
+					CASE WHEN m.kind IN ('parent', 'reference', 'id') THEN ' A lookup that is to be tried where the others find nothing takes fallback => true.' END);
+		END IF;
+		RETURN place;
+	END IF;
+	IF NOT EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = m.staging AND c.target_column = m.target_column) THEN
+		RAISE EXCEPTION 'column "%" of % has no lookup that this one could follow', m.target_column, m.staging
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Map the lookup that is tried first without fallback.';
+	END IF;
+	WHILE EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = m.staging AND c.target_column = m.target_column AND c.variant = place) LOOP
+		n := n + 1;
+		place := ltrim(format('%s %s', m.variant, n));
+	END LOOP;
+	RETURN place;
+END
+$$;
+COMMENT ON FUNCTION dvmig._place_map(dvmig.column_map) IS 'variant under which a map is stored; an error where its column is mapped already';
+
+-- _put_map: store a map with its policies. It replaces one made by name.
 CREATE FUNCTION dvmig._put_map(m dvmig.column_map) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	DELETE FROM dvmig.column_map c WHERE c.staging = m.staging AND c.target_column = m.target_column AND c.automatic;
-	-- One column is filled by one map, or by one lookup for each table it can point at.
-	IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = m.staging AND c.target_column = m.target_column
-		AND (c.variant = m.variant OR '' IN (c.variant, m.variant))) THEN
-		RAISE EXCEPTION 'column "%" of % is mapped already', m.target_column, m.staging
-			USING ERRCODE = 'duplicate_object',
-			HINT = format('Take the other map out first: SELECT dvmig.unmap(%L, %L);', m.staging, m.target_column);
+	IF NOT coalesce(m.fallback, false) THEN
+		DELETE FROM dvmig.column_map c WHERE c.staging = m.staging AND c.target_column = m.target_column AND c.automatic;
 	END IF;
+	m.variant := dvmig._place_map(m);
+	m.fallback := coalesce(m.fallback, false);
+	m.on_too_long := coalesce(m.on_too_long, 'error');
+	m.on_unknown := coalesce(m.on_unknown, 'error');
+	m.on_missing := coalesce(m.on_missing, 'error');
+	m.sensitive := coalesce(m.sensitive, false) OR m.mask IS NOT NULL;
+	m := dvmig._check_policies(m);
 	INSERT INTO dvmig.column_map (staging, target_column, variant, kind, expression, expression_sql, result_type,
-		send, parent, referenced_table, match_on, navigation_property, automatic)
+		send, parent, referenced_table, match_on, navigation_property, automatic, fallback, on_too_long, on_unknown, on_missing,
+		default_value, sensitive, mask, mask_sql)
 	VALUES (m.staging, m.target_column, m.variant, m.kind, m.expression, m.expression_sql, m.result_type,
-		m.send, m.parent, m.referenced_table, m.match_on, m.navigation_property, m.automatic);
+		m.send, m.parent, m.referenced_table, m.match_on, m.navigation_property, m.automatic, m.fallback, m.on_too_long, m.on_unknown, m.on_missing,
+		m.default_value, m.sensitive, m.mask, m.mask_sql);
 END
 $$;
 COMMENT ON FUNCTION dvmig._put_map(dvmig.column_map) IS 'store a column map; it replaces an automatic one, and a second one is an error';
@@ -103,7 +146,8 @@ BEGIN
 			USING HINT = 'It can give another value each time a row is read, so rows flagged again are always sent again.';
 	END IF;
 	PERFORM dvmig._log(caller, migration, kind, m.staging::text, jsonb_build_object('target_column', m.target_column,
-		'expression', m.expression, 'send', m.send, 'parent', m.parent::text, 'referenced_table', m.referenced_table, 'match_on', m.match_on));
+		'expression', m.expression, 'send', m.send, 'parent', m.parent::text, 'referenced_table', m.referenced_table, 'match_on', m.match_on)
+		|| dvmig._policies_told(m));
 	RETURN format('%s: %s <- %s%s', m.staging, m.target_column, replace(m.expression, chr(10), ', '),
 		CASE m.send WHEN 'both' THEN '' ELSE format(' (%s only)', m.send) END);
 END
@@ -131,6 +175,7 @@ BEGIN
 			c.column_type || coalesce(' (' || c.date_behavior || ')', '')
 			USING ERRCODE = 'datatype_mismatch',
 			HINT = CASE WHEN c.column_type = 'Picklist' THEN 'Map texts with dvmig.map_choice(), or write a cast to integer.'
+				WHEN c.column_type = 'MultiSelectPicklist' THEN 'Map labels with dvmig.map_choice(), or values as integer[].'
 				WHEN a.cast_hint IS NOT NULL THEN format('Write a cast: (...)%s.', a.cast_hint)
 				WHEN c.column_type IN ('File', 'Virtual', 'EntityName', 'ManagedProperty', 'CalendarRules') THEN 'Columns of this type are not loaded with the row.'
 				ELSE 'Write an expression of a type that the column takes.' END;
@@ -139,7 +184,8 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_type(dvmig.metadata_column, regtype) IS 'error unless values of the type can be written for the column, naming the cast to write';
 
-CREATE FUNCTION dvmig._map_column(caller oid, staging regclass, target_column text, expression text, send text) RETURNS text
+CREATE FUNCTION dvmig._map_column(caller oid, staging regclass, target_column text, expression text, send text,
+	on_too_long text, on_unknown text, default_value text, sensitive bool, mask text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -158,18 +204,49 @@ BEGIN
 	m.result_type := e.result_type;
 	m.send := dvmig._send(b.c, send);
 	m.automatic := false;
+	m.on_too_long := lower(btrim(on_too_long));
+	m.on_unknown := lower(btrim(on_unknown));
+	m.default_value := default_value;
+	m.sensitive := sensitive;
+	m.mask := mask;
 	PERFORM dvmig._put_map(m);
 	RETURN dvmig._log_map(caller, (b.m).name, 'map_column', m, e.is_volatile);
 END
 $$;
-COMMENT ON FUNCTION dvmig._map_column(oid, regclass, text, text, text) IS 'internal part of dvmig.map_column()';
+COMMENT ON FUNCTION dvmig._map_column(oid, regclass, text, text, text, text, text, text, bool, text) IS 'internal part of dvmig.map_column()';
 
-CREATE FUNCTION dvmig.map_column(staging regclass, target_column text, expression text, send text DEFAULT NULL) RETURNS text
+CREATE FUNCTION dvmig.map_column(staging regclass, target_column text, expression text, send text DEFAULT NULL,
+	on_too_long text DEFAULT 'error', on_unknown text DEFAULT 'error', default_value text DEFAULT NULL,
+	sensitive bool DEFAULT false, mask text DEFAULT NULL) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.map_column(regclass, text, text, text) IS
-	'fill a Dataverse column from an SQL expression over the staging row; send: both, insert or update (default: what Dataverse allows)';
+COMMENT ON FUNCTION dvmig.map_column(regclass, text, text, text, text, text, text, bool, text) IS
+	'fill a Dataverse column from an SQL expression over the staging row; send: both, insert or update (default: what Dataverse allows); on_too_long: error or trim; on_unknown: error, default or null; sensitive, mask: what servers that are not production get instead';
 
-CREATE FUNCTION dvmig._map_choice(caller oid, staging regclass, target_column text, expression text, send text) RETURNS text
+-- _choice_source: the expression of a choice as text, or as texts for choices.
+CREATE FUNCTION dvmig._choice_source(c dvmig.metadata_column, expression_sql text, type regtype, OUT source_sql text, OUT source_type regtype)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	source_type := 'text';
+	source_sql := dvmig._exact_cast(expression_sql, type, 'text');
+	IF source_sql IS NULL AND dvmig._base_type(type) = 'boolean'::regtype THEN
+		source_sql := format('(%s)::text', expression_sql);
+	ELSIF source_sql IS NULL AND c.column_type = 'MultiSelectPicklist' AND EXISTS (SELECT FROM pg_type a JOIN pg_type e ON e.oid = a.typelem
+		WHERE a.oid = dvmig._base_type(type) AND a.typcategory = 'A' AND dvmig._exact_cast('x', e.oid, 'text') IS NOT NULL) THEN
+		source_sql := format('(%s)::text[]', expression_sql);
+		source_type := 'text[]';
+	END IF;
+	IF source_sql IS NULL THEN
+		RAISE EXCEPTION 'an expression of type % cannot name a choice', type
+			USING ERRCODE = 'datatype_mismatch', HINT = 'Write a cast to text.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._choice_source(dvmig.metadata_column, text, regtype) IS 'expression of a choice, cast to the text or texts that are looked for';
+
+CREATE FUNCTION dvmig._map_choice(caller oid, staging regclass, target_column text, expression text, send text,
+	on_unknown text, default_value text, sensitive bool, mask text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -178,36 +255,37 @@ DECLARE
 	e record := dvmig._compile_expression((b.m).owner, staging, expression);
 	m dvmig.column_map;
 	col dvmig.metadata_column := b.c;
+	s record;
 BEGIN
-	IF col.column_type <> 'Picklist' THEN
+	IF col.column_type NOT IN ('Picklist', 'MultiSelectPicklist', 'Boolean') THEN
 		RAISE EXCEPTION 'column "%" is of Dataverse type %, not a choice', col.column_name, col.column_type
-			USING ERRCODE = 'wrong_object_type',
-			HINT = CASE col.column_type WHEN 'MultiSelectPicklist' THEN 'Map its values, as integer[], with dvmig.map_column().'
-				WHEN 'Boolean' THEN 'Map a boolean expression with dvmig.map_column().' ELSE 'Map it with dvmig.map_column().' END;
+			USING ERRCODE = 'wrong_object_type', HINT = 'Map it with dvmig.map_column().';
 	END IF;
-	m.expression_sql := ARRAY[dvmig._exact_cast(e.expression_sql, e.result_type, 'text')];
-	IF m.expression_sql[1] IS NULL THEN
-		RAISE EXCEPTION 'an expression of type % cannot name a choice', e.result_type
-			USING ERRCODE = 'datatype_mismatch', HINT = 'Write a cast to text.';
-	END IF;
+	s := dvmig._choice_source(col, e.expression_sql, e.result_type);
+	m.expression_sql := ARRAY[s.source_sql];
 	m.staging := staging;
 	m.target_column := col.column_name;
 	m.variant := '';
 	m.kind := 'choice';
 	m.expression := btrim(expression);
-	m.result_type := 'text';
+	m.result_type := s.source_type;
 	m.send := dvmig._send(col, send);
 	m.automatic := false;
+	m.on_unknown := lower(btrim(on_unknown));
+	m.default_value := default_value;
+	m.sensitive := sensitive;
+	m.mask := mask;
 	PERFORM dvmig._put_map(m);
 	RETURN dvmig._log_map(caller, (b.m).name, 'map_choice', m, e.is_volatile);
 END
 $$;
-COMMENT ON FUNCTION dvmig._map_choice(oid, regclass, text, text, text) IS 'internal part of dvmig.map_choice()';
+COMMENT ON FUNCTION dvmig._map_choice(oid, regclass, text, text, text, text, text, bool, text) IS 'internal part of dvmig.map_choice()';
 
-CREATE FUNCTION dvmig.map_choice(staging regclass, target_column text, expression text, send text DEFAULT NULL) RETURNS text
+CREATE FUNCTION dvmig.map_choice(staging regclass, target_column text, expression text, send text DEFAULT NULL,
+	on_unknown text DEFAULT 'error', default_value text DEFAULT NULL, sensitive bool DEFAULT false, mask text DEFAULT NULL) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.map_choice(regclass, text, text, text) IS
-	'fill a choice column from a text: by dvmig.choice_map, or by the choice''s label or value';
+COMMENT ON FUNCTION dvmig.map_choice(regclass, text, text, text, text, text, bool, text) IS
+	'fill a choice, choices or yes/no column from a text: by dvmig.choice_map, or by the choice''s label or value; on_unknown: error, default (default_value, a label or value) or null';
 
 CREATE FUNCTION dvmig._unmap(caller oid, staging regclass, target_column text) RETURNS text
 LANGUAGE plpgsql

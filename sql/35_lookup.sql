@@ -178,7 +178,7 @@ COMMENT ON FUNCTION dvmig._map_to_id(oid, dvmig.migration, dvmig.metadata_column
 -- table. Where a name is both, the staging table is meant; target_table => says
 -- the other.
 CREATE FUNCTION dvmig._map_lookup(caller oid, staging regclass, target_column text, expression text, target text, match_on text,
-	send text, target_table text) RETURNS text
+	send text, target_table text, fallback bool, on_missing text, default_value text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -195,6 +195,9 @@ BEGIN
 	cm.expression := btrim(expression);
 	cm.send := dvmig._send(c, send);
 	cm.automatic := false;
+	cm.fallback := fallback;
+	cm.on_missing := lower(btrim(on_missing));
+	cm.default_value := btrim(default_value);
 	IF match_on IS NULL AND target IS NOT NULL THEN
 		cm.parent := dvmig._lookup_parent(caller, m.migration_id, target);
 	END IF;
@@ -215,10 +218,11 @@ BEGIN
 	RETURN dvmig._log_map(caller, m.name, 'map_lookup', cm, r.is_volatile);
 END
 $$;
-COMMENT ON FUNCTION dvmig._map_lookup(oid, regclass, text, text, text, text, text, text) IS 'internal part of dvmig.map_lookup()';
+COMMENT ON FUNCTION dvmig._map_lookup(oid, regclass, text, text, text, text, text, text, bool, text, text) IS 'internal part of dvmig.map_lookup()';
 
 CREATE FUNCTION dvmig.map_lookup(staging regclass, target_column text, expression text, target text DEFAULT NULL, match_on text DEFAULT NULL,
-	send text DEFAULT NULL, target_table text DEFAULT NULL) RETURNS text
+	send text DEFAULT NULL, target_table text DEFAULT NULL, fallback bool DEFAULT false, on_missing text DEFAULT 'error',
+	default_value text DEFAULT NULL) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.map_lookup(regclass, text, text, text, text, text, text) IS
-	'fill a lookup: by the key of another staging table, by match_on to an existing record of a Dataverse table, or by an expression of type uuid';
+COMMENT ON FUNCTION dvmig.map_lookup(regclass, text, text, text, text, text, text, bool, text, text) IS
+	'fill a lookup: by the key of another staging table, by match_on to an existing record of a Dataverse table, or by an expression of type uuid; fallback: only where the lookups mapped before find nothing; on_missing: error, default (default_value, an id or key), null or park';

@@ -121,7 +121,7 @@ BEGIN
 	IF accepted IS NOT TRUE AND hint = '::text' THEN
 		expression := expression || '::text';		-- a number in a text column
 	END IF;
-	PERFORM dvmig._map_column(caller, t.staging, t.target_key, expression, NULL);
+	PERFORM dvmig._map_column(caller, t.staging, t.target_key, expression, NULL, NULL, NULL, NULL, NULL, NULL);
 END
 $$;
 COMMENT ON FUNCTION dvmig._map_target_key(oid, dvmig.migration_table, name) IS 'map the Dataverse column that carries the source key';

@@ -25,7 +25,7 @@ BEGIN
 	SELECT g.* INTO s FROM dvmig.setting g
 	WHERE g.applies_to = _setting.applies_to AND g.name = lower(btrim(setting));
 	IF s.name IS NULL THEN
-		RAISE EXCEPTION 'a % has no setting "%"', CASE applies_to WHEN 'table' THEN 'staging table' ELSE applies_to END, coalesce(setting, '')
+		RAISE EXCEPTION 'a % has no setting "%"', CASE applies_to WHEN 'table' THEN 'staging table' WHEN 'column' THEN 'column map' ELSE applies_to END, coalesce(setting, '')
 			USING ERRCODE = 'undefined_object',
 			HINT = concat('Did you mean ' || dvmig._near(setting, valid) || '? ', 'Settings are: ', array_to_string(valid, ', '), '.');
 	END IF;

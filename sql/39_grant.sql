@@ -78,10 +78,10 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege', HINT = 'Only the owner of extension dvmig can.';
 	END IF;
 	PERFORM dvmig._grant_running(grantee);
-	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,unmap,drop_table,'
+	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,set_column,unmap,drop_table,'
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights
-	PERFORM dvmig._grant_functions(grantee, '{_choice,_utf16_length,_first_keys}');
+	PERFORM dvmig._grant_functions(grantee, '{_choice,_choices,_utf16_length,_first_keys}');
 	EXECUTE format('GRANT SELECT ON dvmig.reference, dvmig._run_row TO %s', grantee);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dvmig.choice_map TO %s', grantee);
 	PERFORM dvmig._log(caller, NULL, 'grant_owner', role);

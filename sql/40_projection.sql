@@ -20,7 +20,8 @@
 --   9 passed                     its deferred pass is done for what was last written
 --  10 verify                     the id was given or adopted: look before creating
 --  11 fault                      class '|' column, where a lookup or choice does not resolve
---  12 ...                        the source key's columns, then one per column map
+--  12 note                       what policies put in, in words
+--  13 ...                        the source key's columns, then one per column map
 
 ALTER TABLE dvmig.run_table ADD deferred text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN dvmig.run_table.deferred IS 'lookups left to the deferred pass, because following them at once would go in a circle';
@@ -45,6 +46,11 @@ AS $$
 		FROM t JOIN dvmig.metadata_choice c
 			ON c.server = t.server AND c.table_name = t.target AND c.column_name = $2
 		UNION ALL
+		-- a yes/no column also takes the words that PostgreSQL takes for a boolean
+		SELECT '~' || w.word, w.v, -1
+		FROM t JOIN dvmig.metadata_column mc ON mc.server = t.server AND mc.table_name = t.target AND mc.column_name = $2 AND mc.column_type = 'Boolean',
+			(VALUES ('true', 1), ('t', 1), ('yes', 1), ('y', 1), ('on', 1), ('1', 1), ('false', 0), ('f', 0), ('no', 0), ('n', 0), ('off', 0), ('0', 0)) w (word, v)
+		UNION ALL
 		SELECT '=' || cm.source_text,
 			coalesce(cm.target_value,
 				(SELECT min(c.choice_value) FROM dvmig.metadata_choice c
@@ -67,6 +73,16 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'dv_choice';
 COMMENT ON FUNCTION dvmig._choice(text, jsonb) IS 'choice value of a source text: by choice_map exactly, else by label or value without regard to case; null where unknown';
 
+CREATE FUNCTION dvmig._choices(source text, texts jsonb, on_unknown text, default_value int) RETURNS int[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dv_choices_text';
+COMMENT ON FUNCTION dvmig._choices(text, jsonb, text, int) IS 'choice values of a source text: as a whole, or its parts between semicolons, or numbers between commas; null where one is unknown and on_unknown is error';
+
+CREATE FUNCTION dvmig._choices(source text[], texts jsonb, on_unknown text, default_value int) RETURNS int[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dv_choices_array';
+COMMENT ON FUNCTION dvmig._choices(text[], jsonb, text, int) IS 'choice values of source texts; null where one is unknown and on_unknown is error';
+
 -- _id_expression: SQL of the id a row of a staging table has, over an alias.
 CREATE FUNCTION dvmig._id_expression(staging regclass, alias text) RETURNS text
 LANGUAGE sql STABLE
@@ -81,64 +97,6 @@ AS $$
 	FROM dvmig.migration_table WHERE migration_table.staging = $1
 $$;
 COMMENT ON FUNCTION dvmig._id_expression(regclass, text) IS 'SQL expression of the Dataverse id a staging row has unless dataverse_id is filled';
-
--- _map_sql: value, fault condition and join of each column map.
---   fault is SQL of type text: NULL where the value resolves.
-CREATE FUNCTION dvmig._map_sql(staging regclass)
-RETURNS TABLE (target_column text, variant text, kind text, value_sql text, fault_sql text, parked_sql text, join_sql text, filled_sql text, ordinal int)
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	cm record;
-	par dvmig.migration_table;
-	n int := 0;
-	on_sql text;
-	srv name;
-BEGIN
-	SELECT m.server INTO srv FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)
-	WHERE t.staging = $1;
-	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 ORDER BY c.position, c.target_column LOOP
-		n := n + 1;
-		target_column := cm.target_column;
-		variant := cm.variant;
-		kind := cm.kind;
-		ordinal := n;
-		value_sql := NULL; fault_sql := NULL; parked_sql := NULL; join_sql := NULL;
-		filled_sql := (SELECT string_agg(format('(%s) IS NOT NULL', e), ' AND ') FROM unnest(cm.expression_sql) e);
-		CASE cm.kind
-		WHEN 'value', 'id' THEN
-			value_sql := format('(%s)', cm.expression_sql[1]);
-		WHEN 'choice' THEN
-			value_sql := format('dvmig._choice((%s)::text, %L::jsonb)', cm.expression_sql[1],
-				dvmig._choice_texts($1, cm.target_column));
-			fault_sql := format('CASE WHEN (%s) AND %s IS NULL THEN %L END', filled_sql, value_sql,
-				'choice|' || cm.target_column);
-		WHEN 'reference' THEN
-			on_sql := (SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i)
-				FROM unnest(cm.expression_sql) WITH ORDINALITY u(e, i));
-			join_sql := format('LEFT JOIN dvmig.reference r%1$s ON r%1$s.server = %2$L AND r%1$s.table_name = %3$L AND r%1$s.match_on = %4$L AND r%1$s.match_key = %5$s',
-				n, srv, cm.referenced_table, array_to_string(cm.match_on, ','), on_sql);
-			value_sql := format('r%s.record_id', n);
-			fault_sql := format('CASE WHEN (%1$s) AND r%2$s.record_id IS NULL THEN CASE WHEN r%2$s.matches > 1 THEN %3$L ELSE %4$L END END',
-				filled_sql, n, 'ambiguous|' || cm.target_column, 'reference|' || cm.target_column);
-		WHEN 'parent' THEN
-			SELECT t.* INTO par FROM dvmig.migration_table t WHERE t.staging = cm.parent;
-			on_sql := (SELECT string_agg(format('p%s.%I = (%s)', n, k, e), ' AND ')
-				FROM unnest(par.source_key, cm.expression_sql) u(k, e));
-			join_sql := format('LEFT JOIN %s p%s ON %s', cm.parent, n, on_sql);
-			value_sql := format('CASE WHEN p%1$s.%2$I IS NOT NULL THEN coalesce(p%1$s.dataverse_id, %3$s) END', n, par.source_key[1],
-				dvmig._id_expression(cm.parent, 'p' || n));
-			fault_sql := format('CASE WHEN (%s) AND p%s.%I IS NULL THEN %L END',
-				filled_sql, n, par.source_key[1], 'orphan|' || cm.target_column);
-			parked_sql := format('CASE WHEN p%1$s.%2$I IS NOT NULL AND (p%1$s.processing_flag NOT IN (''S'', ''P'') OR p%1$s.action_flag = ''D'') THEN %3$L END',
-				n, par.source_key[1], 'parked|' || cm.target_column);
-		END CASE;
-		RETURN NEXT;
-	END LOOP;
-END
-$$;
-COMMENT ON FUNCTION dvmig._map_sql(regclass) IS 'SQL of value, fault, parking and join of each column map of a staging table';
 
 -- _projection: the parts of the SELECT; the engine adds the key range and the
 -- LIMIT to "inner_sql" and puts them together as
@@ -204,10 +162,10 @@ BEGIN
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, ' || CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL' ELSE 'x.pass IS NOT DISTINCT FROM ''deferred''' END || ', '
-		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s',
+		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op,
 		id_sql, created, CASE pass WHEN 'write' THEN coalesce(owes, 'false') WHEN 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE 'false' END,
-		coalesce(nullif(faults, ''), 'NULL'), concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
+		coalesce(nullif(faults, ''), 'NULL'), coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 
 	known_sql := format('SELECT s.%I, s.%I, s.%I, (%s)::"char", coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id), %s, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, created, keys);
@@ -232,7 +190,7 @@ COMMENT ON FUNCTION dvmig._projection(regclass, text, text[]) IS 'parts of the S
 
 -- _projection_columns: what each value column of the projection becomes.
 CREATE FUNCTION dvmig._projection_columns(staging regclass, pass text, deferred text[] DEFAULT '{}')
-RETURNS TABLE (target_column text, member text, column_type text, date_behavior text, entity_set text, send text, is_deferred bool)
+RETURNS TABLE (target_column text, member text, column_type text, date_behavior text, entity_set text, send text, is_deferred bool, max_units int)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -242,7 +200,8 @@ AS $$
 		mc.date_behavior,
 		CASE WHEN cm.navigation_property IS NOT NULL THEN rt.entity_set END,
 		cm.send,
-		cm.target_column = ANY (deferred)
+		cm.target_column = ANY (deferred),
+		CASE WHEN cm.on_too_long = 'trim' THEN mc.max_length END
 	FROM dvmig.column_map cm
 	JOIN dvmig.migration_table t ON t.staging = cm.staging
 	JOIN dvmig.migration m USING (migration_id)

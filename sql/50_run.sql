@@ -85,9 +85,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT c.referenced_table, array_to_string(c.match_on, ','),
 		'SELECT array_agg(DISTINCT k) FROM (' || string_agg(format(
-			'SELECT %s AS k FROM %s s WHERE s.processing_flag IN (''U'', ''S'') AND s.action_flag <> ''D''',
-			(SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i)
-			 FROM unnest(c.expression_sql) WITH ORDINALITY u(e, i)), c.staging), ' UNION ALL ')
+			'SELECT %s AS k FROM %s s WHERE s.processing_flag IN (''U'', ''S'') AND s.action_flag <> ''D''%s',
+			dvmig._reference_key(c.expression_sql), c.staging,
+			CASE WHEN c.on_missing = 'default' AND NOT dvmig._is_uuid(c.default_value) THEN format(' UNION ALL SELECT %L', lower(c.default_value)) END), ' UNION ALL ')
 		|| ') q WHERE k IS NOT NULL'
 	FROM dvmig.column_map c
 	WHERE c.kind = 'reference'
@@ -165,6 +165,7 @@ BEGIN
 			HINT = 'Add one with dvmig.add_table().';
 	END IF;
 	PERFORM dvmig._check_owner_can_run(m.owner);
+	PERFORM dvmig._refuse_unmasked(m);
 	-- a filter may quote rows: it is not kept where others look
 	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options, until_at)
 	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller),

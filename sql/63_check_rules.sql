@@ -10,6 +10,7 @@
 --   m<n>   lookups by match_on: records that the key means; null: never looked up
 --   x<n>   lookups to a staging table: the parent row is there
 --   w<n>   lookups to a staging table: the parent row will not be loaded
+--   u<n>   where the map has a policy: it puts something else in
 --   o, nv  operation, I or U; it is an update of a record never loaded
 --   id     the record's id, where it is not always derived
 
@@ -49,10 +50,21 @@ CREATE FUNCTION dvmig._check_maps(staging regclass, deferred text[])
 RETURNS TABLE (n int, target_column text, kind text, base_type text, column_type text, is_deferred bool, send text,
 	referenced_table text, parent regclass, known bool, valid_for_create bool, valid_for_update bool, max_length int,
 	min_value numeric, max_value numeric, precision_digits int, max_size_kb int, choices text, value_sql text,
-	filled_sql text, join_sql text, present_sql text, has_source_sql text)
+	filled_sql text, join_sql text, present_sql text, has_source_sql text, policy text, noted_sql text, chained bool, is_last bool,
+	before_sql text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+	WITH found AS (
+		SELECT s.*, c, CASE c.kind WHEN 'parent' THEN 'x' || s.ordinal WHEN 'reference' THEN format('coalesce(m%s = 1, false)', s.ordinal)
+				WHEN 'id' THEN format('v%s IS NOT NULL', s.ordinal) END AS found_sql
+		FROM dvmig._map_sql($1) s
+		JOIN dvmig.column_map c ON c.staging = $1 AND c.target_column = s.target_column AND c.variant = s.variant
+	), chains AS (
+		SELECT f.*, bool_or((f.c).fallback) OVER w AS chained, f.ordinal = max(f.ordinal) OVER w AS is_last,
+			CASE WHEN (f.c).fallback THEN string_agg(f.found_sql, ' OR ') OVER (PARTITION BY f.target_column ORDER BY f.ordinal ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) END AS before_sql
+		FROM found f WINDOW w AS (PARTITION BY f.target_column)
+	)
 	SELECT s.ordinal, c.target_column, c.kind, dvmig._base_type(c.result_type)::text, coalesce(mc.column_type, ''),
 		c.target_column = ANY (deferred), c.send, c.referenced_table, c.parent,
 		mc.column_name IS NOT NULL, mc.valid_for_create, mc.valid_for_update, mc.max_length,
@@ -60,10 +72,12 @@ AS $$
 		(SELECT array_agg(o.choice_value ORDER BY o.choice_value)::text FROM dvmig.metadata_choice o
 			WHERE o.server = m.server AND o.table_name = t.target AND o.column_name = c.target_column),
 		s.value_sql, s.filled_sql, s.join_sql,
-		CASE c.kind WHEN 'parent' THEN 'x' || s.ordinal ELSE format('v%s IS NOT NULL', s.ordinal) END,
-		CASE WHEN c.kind IN ('value', 'id') THEN format('v%s IS NOT NULL', s.ordinal) ELSE 'f' || s.ordinal END
-	FROM dvmig._map_sql($1) s
-	JOIN dvmig.column_map c ON c.staging = $1 AND c.target_column = s.target_column AND c.variant = s.variant
+		CASE c.kind WHEN 'parent' THEN format('(x%s%s%s)', s.ordinal, ' AND NOT (' || s.before_sql || ')', CASE WHEN s.noted = 'defaulted' AND s.noted_sql IS NOT NULL THEN ' OR u' || s.ordinal END)
+			ELSE format('v%s IS NOT NULL', s.ordinal) END,
+		CASE WHEN c.kind IN ('value', 'id') THEN format('v%s IS NOT NULL', s.ordinal) ELSE 'f' || s.ordinal END,
+		CASE WHEN c.on_too_long <> 'error' THEN c.on_too_long WHEN c.kind IN ('parent', 'reference', 'id') THEN c.on_missing ELSE c.on_unknown END,
+		s.noted_sql, s.chained, s.is_last, s.before_sql
+	FROM chains s, LATERAL (SELECT (s.c).*) c
 	JOIN dvmig.migration_table t ON t.staging = c.staging
 	JOIN dvmig.migration m USING (migration_id)
 	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
@@ -130,12 +144,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH maps AS (
 		SELECT m.*, 'v' || m.n AS v, m.column_type = 'MultiSelectPicklist' AS multi,
-			m.column_type = 'MultiSelectPicklist' AND m.base_type IN ('text', 'character varying', 'character') AS listed
+			m.kind = 'value' AND m.column_type = 'MultiSelectPicklist' AND m.base_type IN ('text', 'character varying', 'character') AS listed
 		FROM dvmig._check_maps($1, $2) m WHERE m.kind IN ('value', 'choice')
 	)
-	SELECT 'error', m.n, m.target_column, 'too_long', format('octet_length(%1$s) > %2$s AND dvmig._utf16_length(%1$s) > %2$s', m.v, m.max_length),
-		format('the text is longer than %s characters', m.max_length),
-		format('Shorten it, for instance left(..., %s); characters such as emoji count as two.', m.max_length)
+	SELECT CASE m.policy WHEN 'trim' THEN 'info' ELSE 'error' END, m.n, m.target_column, 'too_long', format('octet_length(%1$s) > %2$s AND dvmig._utf16_length(%1$s) > %2$s', m.v, m.max_length),
+		format('the text is longer than %s characters%s', m.max_length, CASE m.policy WHEN 'trim' THEN ' and will be trimmed' END),
+		CASE m.policy WHEN 'trim' THEN 'Nothing to do: that is the policy of the column map.' ELSE format('Shorten it, for instance left(..., %s); characters such as emoji count as two; or set the policy on_too_long to trim.', m.max_length) END
 	FROM maps m WHERE m.kind = 'value' AND m.column_type IN ('String', 'Memo') AND m.max_length IS NOT NULL
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'date_out_of_range',
@@ -145,11 +159,16 @@ AS $$
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'unknown_choice', format('NOT %s = ANY (%L::%s[])', m.v, m.choices, CASE m.base_type WHEN 'numeric' THEN 'numeric' ELSE 'bigint' END),
 		'the number is no value of the choice column', 'Correct it, or map the source text with dvmig.map_choice().'
-	FROM maps m WHERE m.kind = 'value' AND m.column_type = 'Picklist' AND m.choices IS NOT NULL
+	FROM maps m WHERE m.kind = 'value' AND m.column_type = 'Picklist' AND m.choices IS NOT NULL AND m.noted_sql IS NULL
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'unknown_choice', format('f%s AND %s IS NULL', m.n, m.v),
-		'the source text stands for no value of the choice column', 'Add it to dvmig.choice_map, or correct it to a label of the choice.'
-	FROM maps m WHERE m.kind = 'choice'
+		'the source text stands for no value of the choice column', 'Add it to dvmig.choice_map, or correct it to a label of the choice; or set the policy on_unknown.'
+	FROM maps m WHERE m.kind = 'choice' AND m.noted_sql IS NULL
+	UNION ALL
+	SELECT 'info', m.n, m.target_column, 'unknown_choice', 'u' || m.n,
+		'the value stands for no choice and will be ' || CASE m.policy WHEN 'default' THEN 'replaced by the default' ELSE 'left empty' END,
+		'Nothing to do: that is the policy of the column map.'
+	FROM maps m WHERE m.kind IN ('choice', 'value') AND m.noted_sql IS NOT NULL
 	UNION ALL
 	-- blanks and commas, and at most eleven characters a number, as the run reads them
 	SELECT 'error', m.n, m.target_column, 'not_a_list', format('btrim(%1$s, '' '') <> '''' AND %1$s !~ %2$L', m.v,
@@ -166,7 +185,7 @@ AS $$
 			m.v, '^ *(-[0-9]{1,10}|[0-9]{1,11}) *(, *(-[0-9]{1,10}|[0-9]{1,11}) *)*$', m.choices)
 		ELSE format('array_position(%1$s, NULL) IS NOT NULL OR NOT %1$s <@ %2$L::bigint[]', m.v, m.choices) END,
 		'a number is no value of the choices column, or is null', 'Correct it.'
-	FROM maps m WHERE m.multi AND m.choices IS NOT NULL
+	FROM maps m WHERE m.multi AND m.kind = 'value' AND m.choices IS NOT NULL
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'too_large', format('octet_length(%s) > %s', m.v, least(m.max_size_kb::bigint * 1024, 33554432)),
 		format('the image is larger than %s KB', m.max_size_kb), 'Make it smaller before it is loaded.'
@@ -180,21 +199,51 @@ RETURNS TABLE (severity text, n int, target_column text, rule text, condition te
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	WITH maps AS (SELECT m.* FROM dvmig._check_maps($1, $2) m)
-	SELECT 'error', m.n, m.target_column, 'orphan', format('f%1$s AND NOT x%1$s', m.n),
-		format('no row of %s has this key', m.parent), 'Stage the parent rows, or map an expression that makes null of such keys.'
-	FROM maps m WHERE m.kind = 'parent'
+	WITH lookups AS (
+		SELECT m.*, m.noted_sql IS NOT NULL AS remedied, CASE m.policy WHEN 'park' THEN 'Rows wait until there is such a record.' END AS waits
+		FROM dvmig._check_maps($1, $2) m WHERE m.kind IN ('parent', 'reference', 'id')
+	), maps AS (
+		SELECT * FROM lookups m WHERE NOT m.chained
+	), chains AS (
+		-- lookups that are tried in order fail together; where one was never looked up nothing can be said
+		SELECT max(m.n) AS n, m.target_column, bool_or(m.remedied) AS remedied, max(m.waits) AS waits,
+			format('(%s) AND NOT (%s)', string_agg(CASE m.kind WHEN 'id' THEN format('v%s IS NOT NULL', m.n) ELSE 'f' || m.n END, ' OR '),
+				string_agg(CASE m.kind WHEN 'parent' THEN 'x' || m.n WHEN 'id' THEN format('v%s IS NOT NULL', m.n) ELSE format('coalesce(m%s = 1, false)', m.n) END, ' OR ')) AS missing,
+			coalesce(string_agg(format('m%s > 1', m.n), ' OR ') FILTER (WHERE m.kind = 'reference'), 'false') AS doubtful,
+			coalesce(string_agg(format('f%1$s AND m%1$s IS NULL', m.n), ' OR ') FILTER (WHERE m.kind = 'reference'), 'false') AS unread
+		FROM lookups m WHERE m.chained GROUP BY m.target_column
+	)
+	SELECT 'error', c.n, c.target_column, 'reference_ambiguous', format('%s AND (%s) IS TRUE AND NOT (%s)', c.missing, c.doubtful, c.unread),
+		'none of the lookups of the column finds one record, and one finds several', 'Match on a column that is unique there.'
+	FROM chains c
 	UNION ALL
-	SELECT 'error', m.n, m.target_column, 'parent_not_loaded', format('x%1$s AND w%1$s', m.n),
+	SELECT 'error', c.n, c.target_column, 'reference_not_found', format('%s AND (%s) IS NOT TRUE AND NOT (%s)', c.missing, c.doubtful, c.unread),
+		'none of the lookups of the column finds a record', coalesce(c.waits, 'Create the records first, or set the policy on_missing.')
+	FROM chains c WHERE NOT c.remedied
+	UNION ALL
+	SELECT 'info', m.n, m.target_column, CASE WHEN m.kind = 'parent' AND NOT m.chained THEN 'orphan' ELSE 'reference_not_found' END, 'u' || m.n,
+		'no record has this key, and the lookup will ' || CASE m.policy WHEN 'default' THEN 'get the default' ELSE 'stay empty' END,
+		'Nothing to do: that is the policy of the column map.'
+	FROM lookups m WHERE m.remedied
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'reference_not_found', format('u%1$s AND v%1$s IS NULL', m.n), 'the default of the lookup is not found either',
+		'Correct default_value.'
+	FROM lookups m WHERE m.remedied AND m.policy = 'default' AND m.kind = 'reference'
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'orphan', format('f%1$s AND NOT x%1$s', m.n),
+		format('no row of %s has this key', m.parent), coalesce(m.waits, 'Stage the parent rows, or map an expression that makes null of such keys, or set the policy on_missing.')
+	FROM maps m WHERE m.kind = 'parent' AND NOT m.remedied
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'parent_not_loaded', concat(format('x%1$s AND w%1$s', m.n), ' AND NOT (' || m.before_sql || ')'),
 		format('the parent row in %s will not be loaded, so this row is parked', m.parent),
 		'Correct the parent rows; rows that wait for them go by themselves in the next run.'
-	FROM maps m WHERE m.kind = 'parent' AND NOT m.is_deferred
+	FROM lookups m WHERE m.kind = 'parent' AND NOT m.is_deferred
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'reference_not_found', format('f%1$s AND m%1$s = 0', m.n),
 		format('no record of Dataverse table "%s" matches', m.referenced_table),
-		CASE WHEN m.column_type = 'Owner' THEN 'Create the users or teams first, or map an expression that names a fallback owner.'
-			ELSE 'Create the records first, or map an expression that makes null of such keys.' END
-	FROM maps m WHERE m.kind = 'reference'
+		CASE WHEN m.waits IS NOT NULL THEN m.waits WHEN m.column_type = 'Owner' THEN 'Create the users or teams first, or name a fallback owner with the policy on_missing.'
+			ELSE 'Create the records first, or map an expression that makes null of such keys, or set the policy on_missing.' END
+	FROM maps m WHERE m.kind = 'reference' AND NOT m.remedied
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'reference_ambiguous', format('f%1$s AND m%1$s > 1', m.n),
 		format('more than one record of Dataverse table "%s" matches', m.referenced_table), 'Match on a column that is unique there.'
@@ -203,11 +252,11 @@ AS $$
 	SELECT 'info', m.n, m.target_column, 'reference_not_read', format('f%1$s AND m%1$s IS NULL', m.n),
 		format('these keys of Dataverse table "%s" have not been looked up yet', m.referenced_table),
 		'Call dvmig.refresh_references() and check again; a run looks them up by itself.'
-	FROM maps m WHERE m.kind = 'reference'
+	FROM lookups m WHERE m.kind = 'reference'
 	UNION ALL
 	SELECT 'error', min(m.n), m.target_column, 'several_targets', format('%s > 1', string_agg(format('(%s)::int', m.present_sql), ' + ' ORDER BY m.n)),
 		'more than one target of this lookup has a value', 'Map expressions of which at most one is not null.'
-	FROM maps m WHERE m.kind IN ('parent', 'reference', 'id') GROUP BY m.target_column HAVING count(*) > 1
+	FROM lookups m GROUP BY m.target_column HAVING count(*) FILTER (WHERE m.before_sql IS NULL) > 1
 $$;
 COMMENT ON FUNCTION dvmig._check_lookup_rules(regclass, text[]) IS 'rules for mapped lookups';
 

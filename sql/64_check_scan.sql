@@ -87,7 +87,8 @@ BEGIN
 				CASE WHEN u.sql IS NOT NULL THEN format(' OR b%s.k1 IS NOT NULL', m.n) END)
 			WHEN 'reference' THEN format('%1$s AS v%2$s, r%2$s.matches AS m%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
 			WHEN 'choice' THEN format('%1$s AS v%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
-			ELSE format('%s AS v%s', dvmig._check_value(m.kind, m.base_type, m.column_type, m.value_sql), m.n) END, ', ' ORDER BY m.n),
+			ELSE format('%s AS v%s', dvmig._check_value(m.kind, m.base_type, m.column_type, m.value_sql), m.n) END
+			|| coalesce(', (' || m.noted_sql || ') AS u' || m.n, ''), ', ' ORDER BY m.n),
 		string_agg(concat_ws(' ', m.join_sql, 'LEFT JOIN (' || u.sql || ') b' || m.n || ' ON '
 			|| (SELECT string_agg(format('b%1$s.k%2$s = p%1$s.%3$I', m.n, i, k), ' AND ') FROM unnest(p.source_key) WITH ORDINALITY q(k, i))), ' ' ORDER BY m.n)
 	INTO outputs, joins

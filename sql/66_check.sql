@@ -143,6 +143,7 @@ DECLARE
 	b record;
 	r jsonb;
 	failing jsonb := '[]';
+	bad_rows_sql text;
 BEGIN
 	findings := '[]';
 	IF (counts ->> 'wanted')::bigint > 0 THEN
@@ -166,8 +167,9 @@ BEGIN
 	END IF;
 	IF r IS NOT NULL THEN
 		findings := findings || dvmig._check_results(m, t, deferred, q.rules, r, failing);
+		bad_rows_sql := CASE WHEN (r ->> 'bad')::bigint > 0 THEN q.rows_sql END;
 	END IF;
-	missing_sql := dvmig._check_unloadable(t, CASE WHEN (r ->> 'bad')::bigint > 0 THEN q.rows_sql END, thrown, (counts ->> 'left_out')::bigint > 0);
+	missing_sql := dvmig._check_unloadable(t, bad_rows_sql, thrown, (counts ->> 'left_out')::bigint > 0);
 END
 $$;
 COMMENT ON FUNCTION dvmig._check_table(dvmig.migration, dvmig.migration_table, text[], jsonb, jsonb, int, bool) IS 'findings about the rows of one staging table, and the keys that will not be loaded';

@@ -168,6 +168,7 @@ BEGIN
 		UNION ALL SELECT f FROM dvmig._check_maps_made(m) f
 		UNION ALL SELECT f FROM dvmig._check_volatile(m) f
 		UNION ALL SELECT f FROM dvmig._check_secret(m) f
+		UNION ALL SELECT f FROM dvmig._check_sensitive(m) f
 	)
 	SELECT g.severity, g.staging, g.target_column, g.rule, g.affected_rows,
 		CASE WHEN g.sample_keys IS NOT NULL THEN ARRAY(SELECT e FROM jsonb_array_elements_text(g.sample_keys) WITH ORDINALITY q(e, i) ORDER BY i) END,
@@ -210,14 +211,15 @@ BEGIN
 		keys := '{}';
 		FOR c IN SELECT cm.* FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
 			WHERE t.migration_id = m.migration_id AND cm.kind = 'reference' AND cm.referenced_table = r.tab AND cm.match_on = r.cols LOOP
-			k := (SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i) FROM unnest(c.expression_sql) WITH ORDINALITY u(e, i));
+			k := dvmig._reference_key(c.expression_sql);
 			thrown := NULL;
 			IF dvmig._check_fault(m.owner, format('SELECT count(%s) FROM %s s WHERE %s', k, c.staging, dvmig._check_scope(c.staging, false, NULL))) IS NOT NULL THEN
 				SELECT dvmig._check_these(h.relations, h.tids) INTO thrown
 				FROM dvmig._check_thrown(m.owner, c.staging, dvmig._check_scope(c.staging, false, NULL), k) h;
 			END IF;
 			keys := keys || ARRAY(SELECT q FROM dvmig._query_as(m.owner, format('SELECT DISTINCT %s FROM %s s WHERE %s', k, c.staging,
-				dvmig._check_scope(c.staging, false, thrown))) q WHERE q IS NOT NULL);
+				dvmig._check_scope(c.staging, false, thrown))) q WHERE q IS NOT NULL)
+				|| CASE WHEN c.on_missing = 'default' AND NOT dvmig._is_uuid(c.default_value) THEN lower(c.default_value) END;
 		END LOOP;
 		keys := ARRAY(SELECT DISTINCT u FROM unnest(keys) u);
 		referenced_table := r.tab;

@@ -108,6 +108,7 @@ take_fault(DvStep *step, DvRow *row, char *fault)
 		const char *code;
 		const char *message;
 	}			faults[] = {
+		{"unmasked", "transform", "unmasked", "the column is sensitive and has no mask, and the server is not production"},
 		{"choice", "choice", "unknown_choice", "the source text stands for no value of the choice column"},
 		{"orphan", "lookup", "orphan", "no row of the parent staging table has this key"},
 		{"reference", "lookup", "reference_not_found", "no record of the referenced table matches"},
@@ -121,6 +122,32 @@ take_fault(DvStep *step, DvRow *row, char *fault)
 		if (strcmp(fault, faults[i].kind) == 0)
 			dv_outcome_failure(step, row, dv_encode_verdict(faults[i].error_class, faults[i].code,
 														column, faults[i].message));
+}
+
+/* Columns whose texts were cut, of all that are written; NULL "out" forgets them. */
+static void
+take_trimmed(DvStep *step, StringInfo out)
+{
+	if (!step->projection->trims)
+		return;
+	dv_payload_take_trimmed(step->both, step->nboth, out);
+	dv_payload_take_trimmed(step->insert_only, step->ninsert_only, out);
+	dv_payload_take_trimmed(step->update_only, step->nupdate_only, out);
+}
+
+/* What was done to the row's values, for the message of its success; NULL where nothing was. */
+static char *
+note_of(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch)
+{
+	char	   *policies = nulls[DV_PROJ_NOTE - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_NOTE - 1]);
+
+	if (!step->projection->trims)
+		return policies;
+	resetStringInfo(scratch);
+	take_trimmed(step, scratch);
+	if (scratch->len == 0)
+		return policies;
+	return policies == NULL ? psprintf("trimmed: %s", scratch->data) : psprintf("trimmed: %s; %s", scratch->data, policies);
 }
 
 /* The row cannot be written as JSON. */
@@ -277,7 +304,9 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 {
 	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
 	DvPayloadFault key_fault;
+	char	   *note;
 	bool		keyed = true;
+	bool		written;
 
 	if (fault != NULL && strncmp(fault, "parked|", 7) == 0)
 	{
@@ -306,7 +335,12 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	row->content_offset = content->len;
 	if (row->wire.op == 'D')
 		return true;
-	if (!encode_members(step, row, values, nulls, content, scratch))
+	take_trimmed(step, NULL);
+	written = encode_members(step, row, values, nulls, content, scratch);
+	note = note_of(step, values, nulls, scratch);
+	if (note != NULL)
+		row->note = MemoryContextStrdup(row->batch->context, note);
+	if (!written)
 		return false;
 	row->wire.content_len = content->len - row->content_offset;
 	return true;
@@ -341,6 +375,7 @@ char *
 dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body, char *op)
 {
 	const DvWireTable *table = &step->projection->wire;
+	StringInfoData scratch;
 	DvRow		row;
 	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
 	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
@@ -350,6 +385,7 @@ dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body
 	heap_deform_tuple(tuple, desc, values, nulls);
 	*op = row.wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
 	step->noutcomes = 0;
+	take_trimmed(step, NULL);
 	if (!nulls[DV_PROJ_FAULT - 1])
 	{
 		char	   *fault = TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
@@ -377,5 +413,6 @@ dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body
 	}
 	if (step->noutcomes > 0)
 		return psprintf("%s: %s", step->outcomes[0].verdict->column, step->outcomes[0].verdict->message);
-	return NULL;
+	initStringInfo(&scratch);
+	return note_of(step, values, nulls, &scratch);
 }

@@ -22,7 +22,7 @@ extern bool dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, Str
 
 /*
  * Write the request body of one row, for people to read, and its operation.
- * Returns NULL, or why the row would not be sent.
+ * Returns NULL, or why the row would not be sent, or what policies did to its values.
  */
 extern char *dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body, char *op);
 

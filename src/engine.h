@@ -67,6 +67,7 @@ typedef struct DvRow
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */
 	bool		busy;			/* its handle is among the step's busy ids */
+	const char *note;			/* what policies did to its values, or NULL */
 	bool		existed;		/* was there before us: not to be written over if changed since */
 	int			attempts;
 	int			troubles;		/* refusals that may pass */

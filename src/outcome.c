@@ -153,8 +153,8 @@ record_sql(DvStep *step)
 		", pg_catalog.clock_timestamp(), u.\"dvmig message\" FROM %s"
 		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id,"
 		" operation = CASE WHEN excluded.pass = 'deferred' THEN x.operation ELSE excluded.operation END,"
-		" pass = CASE WHEN excluded.message = 'unchanged' THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
-		" run = excluded.run, recorded_at = excluded.recorded_at, message = excluded.message",
+		" pass = CASE WHEN pg_catalog.starts_with(excluded.message, 'unchanged') THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
+		" run = excluded.run, recorded_at = excluded.recorded_at, message = coalesce(excluded.message, CASE WHEN excluded.pass NOT IN ('write', 'delete') THEN x.message END)",
 		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
 		unnest_list(p, parameters(p, 5), ", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\""),
 		key_list(p, ""), write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)");
@@ -278,6 +278,19 @@ add_op_array(Arrays *a, DvOutcome **rows)
 	add_text_array(a, texts);
 }
 
+/* What is worth knowing of a success: what happened, and what policies did to the values sent. */
+static const char *
+message_of(const DvOutcome *outcome)
+{
+	const char *note = outcome->row->note;
+
+	if (note == NULL)
+		return outcome->message;
+	if (outcome->message == NULL)
+		return note;
+	return strncmp(outcome->message, "kept", 4) == 0 ? outcome->message : psprintf("%s; %s", outcome->message, note);
+}
+
 static void
 record_successes(DvStep *step, DvOutcome **rows, int n)
 {
@@ -301,7 +314,7 @@ record_successes(DvStep *step, DvOutcome **rows, int n)
 		memcpy(VARDATA(hash), rows[i]->row->hash, sizeof(rows[i]->row->hash));
 		hashes[i] = PointerGetDatum(hash);
 		nulls[i] = !rows[i]->row->has_hash;
-		messages[i] = rows[i]->message;
+		messages[i] = message_of(rows[i]);
 	}
 	add_array(&a, hashes, nulls, BYTEAOID, BYTEAARRAYOID, -1, false, TYPALIGN_INT);
 	add_created_array(&a, rows);

@@ -108,6 +108,7 @@ dv_payload_prepare(DvPayloadColumn *columns, int n)
 							format_type_be(c->type), c->column),
 					 errhint("Map the column anew with dvmig.map_column(), which names the cast to write.")));
 		plan->conversion = conversion;
+		plan->max_units = c->max_units;
 		plan->group = -1;
 		if (c->target == DV_TARGET_LOOKUP)
 			make_open(plan, c->entity_set);
@@ -177,10 +178,15 @@ fail(StringInfo out, int start, const DvPayloadColumn *column, const char *messa
 static inline const char *
 append_member(StringInfo out, const DvPayloadColumn *column, Datum value, bool comma)
 {
-	const DvPayloadPlan *plan = plan_of(column);
+	DvPayloadPlan *plan = column->opaque;
+	const char *message;
 
 	appendBinaryStringInfo(out, column->prefix + !comma, column->prefix_len - !comma);
-	return plan->write(out, value, plan);
+	message = plan->write(out, value, plan);
+	if (message != dv_payload_trimmed)
+		return message;
+	plan->trimmed = true;
+	return NULL;
 }
 
 bool
@@ -220,6 +226,19 @@ dv_payload_append(StringInfo out, const DvPayloadColumn *columns, int n,
 		}
 	}
 	return true;
+}
+
+void
+dv_payload_take_trimmed(const DvPayloadColumn *columns, int n, StringInfo out)
+{
+	for (int i = 0; i < n; i++)
+	{
+		DvPayloadPlan *plan = columns[i].opaque;
+
+		if (plan->trimmed && out != NULL)
+			appendStringInfo(out, "%s%s", out->len > 0 ? ", " : "", columns[i].column);
+		plan->trimmed = false;
+	}
 }
 
 /*

@@ -40,6 +40,7 @@ typedef struct DvPayloadColumn
 	const char *member;			/* JSON member name: column, or nav@odata.bind */
 	const char *entity_set;		/* lookups: set of the record pointed at */
 	bool		deferred;		/* belongs to the deferred pass */
+	int			max_units;		/* texts are cut after so many UTF-16 code units; 0 = not */
 	/* ready-made by dv_payload_prepare() */
 	char	   *prefix;			/* ,"member": */
 	int			prefix_len;
@@ -79,6 +80,12 @@ extern void dv_payload_prepare(DvPayloadColumn *columns, int n);
 extern bool dv_payload_append(StringInfo out, const DvPayloadColumn *columns, int n,
 							  const Datum *values, const bool *nulls, int op, bool deferred,
 							  DvPayloadFault *fault);
+
+/*
+ * Append the names of columns whose texts were cut since this was last called,
+ * with ", " between them; "out" may be NULL to forget them.
+ */
+extern void dv_payload_take_trimmed(const DvPayloadColumn *columns, int n, StringInfo out);
 
 /* 128-bit content hash of bytes, stable for ever (stored beside outcomes). */
 extern void dv_payload_hash(const char *data, size_t len, unsigned char hash[16]);

@@ -22,6 +22,7 @@
 #include "payload_write.h"
 
 const char dv_payload_is_null[] = "null";
+const char dv_payload_trimmed[] = "trimmed";
 const char dv_payload_too_long[] = "the value is longer than 32 MB";
 
 static const char not_convertible[] = "the text has characters that cannot be converted to UTF-8";
@@ -121,11 +122,49 @@ dv_payload_text_conversion(void)
 	return conversion;
 }
 
+/*
+ * Bytes of UTF-8 text that make at most "units" UTF-16 code units. A character
+ * beyond the basic plane (a lead byte from 0xF0 on) makes two, and is taken
+ * whole or not at all. No text has more units than bytes, so that nearly all
+ * are told by their length alone.
+ */
+static size_t
+bytes_of_units(const char *data, size_t len, int units)
+{
+	size_t		i;
+
+	if (len <= (size_t) units)
+		return len;
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) data[i];
+
+		if ((c & 0xc0) == 0x80)
+			continue;			/* within a character */
+		units -= c >= 0xf0 ? 2 : 1;
+		if (units < 0)
+			break;
+	}
+	return i;
+}
+
+/* UTF-8 as the inside of a JSON string, cut where the column takes no more. */
+static const char *
+write_utf8(StringInfo out, const char *data, size_t len, const DvPayloadPlan *plan)
+{
+	size_t		taken = plan->max_units > 0 ? bytes_of_units(data, len, plan->max_units) : len;
+
+	dv_payload_escape(out, data, taken);
+	return taken < len ? dv_payload_trimmed : NULL;
+}
+
 /* Bytes of a database that is not UTF-8. */
 static const char *
-write_converted(StringInfo out, const char *data, size_t len, Oid conversion)
+write_converted(StringInfo out, const char *data, size_t len, const DvPayloadPlan *plan)
 {
+	Oid			conversion = plan->conversion;
 	size_t		room = len * MAX_CONVERSION_GROWTH + 1;
+	const char *fault;
 	char	   *utf8;
 	int			done;
 
@@ -134,17 +173,15 @@ write_converted(StringInfo out, const char *data, size_t len, Oid conversion)
 		/* SQL_ASCII: the server has not checked anything */
 		if (!pg_verify_mbstr(PG_UTF8, data, (int) len, true))
 			return not_utf8;
-		dv_payload_escape(out, data, len);
-		return NULL;
+		return write_utf8(out, data, len, plan);
 	}
 	utf8 = palloc(room);
 	done = pg_do_encoding_conversion_buf(conversion, GetDatabaseEncoding(), PG_UTF8,
 										 (unsigned char *) unconstify(char *, data), (int) len,
 										 (unsigned char *) utf8, (int) room, true);
-	if (done == (int) len)
-		dv_payload_escape(out, utf8, strlen(utf8));
+	fault = done == (int) len ? write_utf8(out, utf8, strlen(utf8), plan) : not_convertible;
 	pfree(utf8);
-	return done == (int) len ? NULL : not_convertible;
+	return fault;
 }
 
 /* A JSON string of text in the server encoding. */
@@ -155,9 +192,9 @@ write_string(StringInfo out, const char *data, size_t len, const DvPayloadPlan *
 
 	appendStringInfoCharMacro(out, '"');
 	if (GetDatabaseEncoding() == PG_UTF8)
-		dv_payload_escape(out, data, len);
+		fault = write_utf8(out, data, len, plan);
 	else
-		fault = write_converted(out, data, len, plan->conversion);
+		fault = write_converted(out, data, len, plan);
 	appendStringInfoCharMacro(out, '"');
 	return fault;
 }

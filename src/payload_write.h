@@ -31,10 +31,15 @@ struct DvPayloadPlan
 	char	   *open;			/* lookup: "set( in front of the id */
 	int			open_len;
 	int			group;			/* lookup: number shared by columns of one target column, or -1 */
+	int			max_units;		/* text: cut after so many UTF-16 code units; 0 = not */
+	bool		trimmed;		/* ... which happened */
 };
 
 /* Returned by writers: treat the value as null. */
 extern const char dv_payload_is_null[];
+
+/* Returned by writers: the value was cut to what the column takes, and is well otherwise. */
+extern const char dv_payload_trimmed[];
 
 /* Returned by writers: the value is over DV_PAYLOAD_MAX_VALUE. */
 extern const char dv_payload_too_long[];

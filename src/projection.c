@@ -127,7 +127,7 @@ static void
 load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, m.value_sql"
+		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, m.value_sql, c.max_units"
 		" FROM (SELECT pg_catalog.row_number() OVER () AS i, * FROM dvmig._projection_columns($1::pg_catalog.regclass, $2, $3)) c"
 		" JOIN (SELECT pg_catalog.row_number() OVER (ORDER BY ordinal) AS i, value_sql FROM dvmig._map_sql($1::pg_catalog.regclass) f"
 		"  WHERE $2 OPERATOR(pg_catalog.<>) 'delete' AND ($2 OPERATOR(pg_catalog.<>) 'deferred' OR f.target_column OPERATOR(pg_catalog.=) ANY ($3))) m"
@@ -164,6 +164,9 @@ load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 							c->column, p->wire.logical_name),
 					 errhint("Read the metadata anew with dvmig.refresh_metadata(), or take the column out with dvmig.unmap().")));
 		p->expressions[i] = keep_text(context, i, 8);
+		if (dv_spi_text(i, 9) != NULL && c->target == DV_TARGET_TEXT)
+			c->max_units = atoi(dv_spi_text(i, 9));
+		p->trims |= c->max_units > 0;
 	}
 }
 

@@ -26,6 +26,7 @@ enum
 	DV_PROJ_PASSED,
 	DV_PROJ_VERIFY,
 	DV_PROJ_FAULT,
+	DV_PROJ_NOTE,
 	DV_PROJ_KEYS				/* first key column */
 };
 
@@ -74,6 +75,7 @@ typedef struct DvProjection
 	int		   *key_columns;	/* indexes in columns */
 	bool		update_only;	/* some column goes with updates only */
 	bool		has_deferred;
+	bool		trims;			/* some column's texts are cut where they are too long */
 
 	DvWireTable wire;
 	bool		create_multiple;
