@@ -69,6 +69,9 @@ BEGIN
 		ended_at = clock_timestamp(), updated_at = clock_timestamp(), in_flight = 0, pid = NULL
 	WHERE h.run = $1;
 	DELETE FROM dvmig._run_row w USING dvmig.run_history h WHERE w.run = $1 AND h.run = $1 AND h.state = 'completed';
+	PERFORM pg_notify('dvmig', jsonb_build_object('event', 'run ended', 'migration', left(h.migration, 200), 'run', h.run, 'state', h.state,
+		'succeeded', h.succeeded, 'failed', h.failed, 'at', h.ended_at)::text)
+	FROM dvmig.run_history h WHERE h.run = $1;
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	SELECT session_user, h.migration, h.kind || ' ended', h.run::text,
 		jsonb_build_object('state', h.state, 'succeeded', h.succeeded, 'failed', h.failed)

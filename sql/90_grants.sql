@@ -34,6 +34,11 @@ CREATE POLICY own ON dvmig.run_history FOR SELECT USING (
 	migration_id IN (SELECT m.migration_id FROM dvmig.migration m) OR started_by OPERATOR(pg_catalog.=) CURRENT_USER);
 COMMENT ON POLICY own ON dvmig.run_history IS 'runs of migrations that one may see, and those one started';
 
+ALTER TABLE dvmig.run_sample ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.run_sample FOR SELECT USING (
+	run IN (SELECT h.run FROM dvmig.run_history h));
+COMMENT ON POLICY own ON dvmig.run_sample IS 'samples of runs that one may see';
+
 ALTER TABLE dvmig.run_table ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.run_table FOR SELECT USING (
 	run IN (SELECT h.run FROM dvmig.run_history h));
@@ -102,6 +107,7 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.choice_map', 'WHERE dvmig._in_
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_history', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_table', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.verification', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.run_sample', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.event', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_migration_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_table_position_seq', '');

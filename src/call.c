@@ -44,6 +44,7 @@
 PG_FUNCTION_INFO_V1(dv_call);
 PG_FUNCTION_INFO_V1(dv_caller_regclass);
 PG_FUNCTION_INFO_V1(dv_run_as);
+PG_FUNCTION_INFO_V1(dv_run_as_caller);
 PG_FUNCTION_INFO_V1(dv_query_as);
 
 /* What calls the internal function, and with what. */
@@ -57,6 +58,9 @@ typedef struct DvTarget
 	bool		read_only;
 	bool		scalar;
 } DvTarget;
+
+/* search_path of whatever is not the caller's. */
+#define OUR_PATH	"pg_catalog, pg_temp"
 
 /* search_path of the public call in progress, innermost first. */
 static const char *caller_search_path = NULL;
@@ -428,14 +432,13 @@ dv_caller_regclass(PG_FUNCTION_ARGS)
 
 /* Run SQL as a role; settings it changes end with it. Returns SPI's answer. */
 static int
-execute_as(Oid role, const char *sql, bool restricted)
+execute_as(Oid role, const char *sql, bool restricted, const char *path)
 {
 	int			level = NewGUCNestLevel();
 	DvSwitch	was = dv_call_become(role, restricted);
 	int			rc;
 
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("search_path", path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	rc = SPI_execute(sql, false, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
@@ -457,7 +460,25 @@ dv_run_as(PG_FUNCTION_ARGS)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	(void) execute_as(role, sql, PG_GETARG_BOOL(2));
+	(void) execute_as(role, sql, PG_GETARG_BOOL(2), OUR_PATH);
+	rows = SPI_processed;
+	SPI_finish();
+	PG_RETURN_INT64((int64) rows);
+}
+
+/*
+ * dv_run_as_caller(role oid, command text) runs what the caller of the public
+ * function wrote himself, as he could: with his rights and his search_path.
+ */
+Datum
+dv_run_as_caller(PG_FUNCTION_ARGS)
+{
+	const char *path = dv_call_search_path();
+	uint64		rows;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	(void) execute_as(PG_GETARG_OID(0), text_to_cstring(PG_GETARG_TEXT_PP(1)), false, path ? path : OUR_PATH);
 	rows = SPI_processed;
 	SPI_finish();
 	PG_RETURN_INT64((int64) rows);
@@ -478,7 +499,7 @@ dv_query_as(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (execute_as(role, sql, true) != SPI_OK_SELECT)
+	if (execute_as(role, sql, true, OUR_PATH) != SPI_OK_SELECT)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("only a query can be run here")));

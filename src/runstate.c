@@ -420,6 +420,16 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	}
 }
 
+/* Samples and alerts of the run; an alert goes to the server log from here. */
+static void
+watch_run(const DvRunContext *rc, bool ended)
+{
+	Oid			types[3] = {INT8OID, INT8OID, BOOLOID};
+	Datum		values[3] = {Int64GetDatum(rc->run), Int64GetDatum(dv_session_auth_failures), BoolGetDatum(ended)};
+
+	dv_spi_run("SELECT dvmig._watch_run($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
+}
+
 /* One try to mirror, "step" is the one at work or NULL; throws 55P03 where a user holds a lock on our rows. */
 static bool
 mirror(DvRunContext *rc, DvStep *step)
@@ -437,6 +447,7 @@ mirror(DvRunContext *rc, DvStep *step)
 		store_figures(step, &plan);
 	}
 	store_run_figures(rc, step);
+	watch_run(rc, false);
 	stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND NOT " STOP_IS_DUE,
 					  1, types, values, NULL, SPI_OK_SELECT) == 0;
 	commit(before, true);
@@ -504,6 +515,7 @@ dv_runstate_finish(DvRunContext *rc)
 	rc->waiting[0] = '\0';
 	store_run_figures(rc, NULL);
 	dv_spi_run("SELECT dvmig._finish_run($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
+	watch_run(rc, true);
 	commit(before, false);
 }
 

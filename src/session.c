@@ -44,6 +44,7 @@
 #define IDLE_MS	100
 
 void		(*dv_session_idle) (void) = NULL;
+int64		dv_session_auth_failures = 0;
 
 /* A request as it was handed in. */
 typedef struct DvPending
@@ -217,6 +218,8 @@ dv_session_api_url(DvSession *session)
 static void
 token_failed(DvSession *session)
 {
+	if (!session->problem.transient)
+		dv_session_auth_failures++;
 	session->token_failed = true;
 	session->token_failed_at = GetCurrentTimestamp();
 }
@@ -441,6 +444,7 @@ session_sort(DvSession *session, DvHttpReply *reply, void *owner)
 	}
 	if (reply->transport == DV_HTTP_ANSWERED && reply->status == 401)
 	{
+		dv_session_auth_failures++;
 		/* others may have got a new token since this one was sent */
 		if (pending->generation == session->token.generation)
 			dv_token_forget(&session->token);

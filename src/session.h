@@ -89,6 +89,9 @@ typedef struct DvProblem
 	char		hint[512];
 } DvProblem;
 
+/* Logins and requests of this process that were refused for who we are. */
+extern int64 dv_session_auth_failures;
+
 extern TimestampTz dv_session_token_expires(DvSession *session);
 extern bool dv_session_is_pinned(DvSession *session);
 extern void dv_session_ignore_pin(DvSession *session);	/* to look who is there */

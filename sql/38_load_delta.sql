@@ -1,0 +1,184 @@
+-- A fresh extract, merged into a staging table by source key.
+
+CREATE FUNCTION dvmig._run_as_caller(role oid, command text) RETURNS bigint
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'dv_run_as_caller';
+COMMENT ON FUNCTION dvmig._run_as_caller(oid, text) IS
+	'run a command with a role''s rights under the search_path of the public call in progress; returns the rows it touched';
+
+-- _delta_columns: columns of the staging table that the source has too, with the
+-- condition that they differ. Equal is what is the same byte for byte in text, and
+-- equal by its type in all else: 1.0 and 1.00 are one number, A and a are two.
+CREATE FUNCTION dvmig._delta_columns(staging regclass, source regclass, source_key text[])
+RETURNS TABLE (col text, value_sql text, is_key bool, differs_sql text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT a.attname::text, format('x.%I::%s', a.attname, format_type(a.atttypid, a.atttypmod)), a.attname = ANY ($3),
+		CASE WHEN t.typcollation <> 0 THEN
+				format('s.%1$I::text COLLATE "C" IS DISTINCT FROM (x.%1$I::%2$s)::text COLLATE "C"', a.attname, format_type(a.atttypid, a.atttypmod))
+			WHEN EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod WHERE o.opcintype = b.oid AND o.opcdefault AND m.amname = 'btree') THEN
+				format('s.%1$I IS DISTINCT FROM x.%1$I::%2$s', a.attname, format_type(a.atttypid, a.atttypmod))
+			ELSE format('s.%1$I::text IS DISTINCT FROM (x.%1$I::%2$s)::text', a.attname, format_type(a.atttypid, a.atttypmod)) END
+	FROM pg_attribute a JOIN pg_attribute x ON x.attrelid = $2 AND x.attname = a.attname AND x.attnum > 0 AND NOT x.attisdropped
+	JOIN pg_type t ON t.oid = a.atttypid JOIN pg_type b ON b.oid = dvmig._base_type(a.atttypid)
+	WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity <> 'a'
+	  AND NOT a.attname = ANY ('{processing_flag,action_flag,dm_created_at,dataverse_id}')
+	ORDER BY a.attnum
+$$;
+COMMENT ON FUNCTION dvmig._delta_columns(regclass, regclass, text[]) IS 'columns that a staging table and an extract have in common, and when they differ';
+
+-- _check_delta: every row of the extract has a key of its own.
+CREATE FUNCTION dvmig._check_delta(caller oid, t dvmig.migration_table, source regclass) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	keys text := (SELECT string_agg(format('x.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i));
+	missing text := (SELECT string_agg(k, ', ') FROM unnest(t.source_key) k WHERE NOT EXISTS
+		(SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = k AND a.attnum > 0 AND NOT a.attisdropped));
+	ignored text := (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+		WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped
+		  AND NOT EXISTS (SELECT FROM dvmig._delta_columns(t.staging, source, t.source_key) d WHERE d.col = a.attname));
+	n bigint;
+BEGIN
+	IF missing IS NOT NULL THEN
+		RAISE EXCEPTION 'the extract lacks the source key of %: %', t.staging, missing
+			USING ERRCODE = 'undefined_column', HINT = 'Columns of the extract are matched by name: rename them in a query, SELECT id AS ... .';
+	END IF;
+	IF ignored IS NOT NULL THEN
+		RAISE NOTICE 'columns of the extract that % does not have are left: %', t.staging, ignored;
+	END IF;
+	n := dvmig._query_as(caller, format('SELECT count(*) FROM %s x WHERE %s', source,
+		(SELECT string_agg(format('x.%I IS NULL', k), ' OR ') FROM unnest(t.source_key) k)));
+	IF n > 0 THEN
+		RAISE EXCEPTION '% rows of the extract have no source key', n USING ERRCODE = 'not_null_violation';
+	END IF;
+	n := dvmig._query_as(caller, format('SELECT count(*) FROM (SELECT FROM %s x GROUP BY %s HAVING count(*) > 1) q', source, keys));
+	IF n > 0 THEN
+		RAISE EXCEPTION '% source keys occur more than once in the extract', n
+			USING ERRCODE = 'unique_violation',
+			HINT = format('They are: SELECT %s FROM ... x GROUP BY %1$s HAVING count(*) > 1.', keys);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_delta(oid, dvmig.migration_table, regclass) IS 'error unless every row of an extract has a source key of its own';
+
+-- _merge_delta: new rows are inserted, those that differ updated, those missing
+-- marked for deletion where asked; what is equal is not touched.
+CREATE FUNCTION dvmig._merge_delta(caller oid, t dvmig.migration_table, source regclass, deletes bool,
+	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	same text;
+	total bigint;
+	cols text;
+	vals text;
+	sets text;
+	differs text;
+BEGIN
+	PERFORM dvmig._check_delta(caller, t, source);
+	SELECT string_agg(format('s.%I = %s', d.col, d.value_sql), ' AND ') FILTER (WHERE d.is_key),
+		string_agg(quote_ident(d.col), ', '), string_agg(d.value_sql, ', '),
+		string_agg(format('%I = %s, ', d.col, d.value_sql), '') FILTER (WHERE NOT d.is_key),
+		string_agg(d.differs_sql, ' OR ') FILTER (WHERE NOT d.is_key)
+	INTO same, cols, vals, sets, differs
+	FROM dvmig._delta_columns(t.staging, source, t.source_key) d;
+	total := dvmig._query_as(caller, format('SELECT count(*) FROM %s', source));
+	IF total = 0 AND deletes THEN
+		RAISE EXCEPTION 'the extract is empty: every record of % would be deleted', t.staging
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call it without deletes if there is nothing new.';
+	END IF;
+	-- A record that was loaded is updated, and never created again; one that waits
+	-- for its deletion, or was deleted, is wanted again.
+	updated := dvmig._run_as(caller, format(
+		'UPDATE %s s SET %sprocessing_flag = ''U'', action_flag = CASE WHEN s.action_flag = ''D'' THEN ''I'''
+		' WHEN s.processing_flag IN (''S'', ''P'') THEN ''U'' ELSE s.action_flag END'
+		' FROM %s x WHERE %s AND (s.action_flag = ''D'' OR %s)', t.staging, sets, source, same, coalesce(differs, 'false')));
+	inserted := dvmig._run_as(caller, format(
+		'INSERT INTO %s (%s, action_flag, processing_flag) SELECT %s, ''I'', ''U'' FROM %s x WHERE NOT EXISTS (SELECT FROM %1$s s WHERE %5$s)',
+		t.staging, cols, vals, source, same));
+	deleted := 0;
+	IF deletes THEN
+		deleted := dvmig._run_as(caller, format(
+			'UPDATE %s s SET processing_flag = ''U'', action_flag = ''D'' WHERE s.action_flag <> ''D'' AND NOT EXISTS (SELECT FROM %s x WHERE %s)',
+			t.staging, source, same));
+	END IF;
+	unchanged := total - inserted - updated;
+END
+$$;
+COMMENT ON FUNCTION dvmig._merge_delta(oid, dvmig.migration_table, regclass, bool) IS 'merge an extract into a staging table by source key';
+
+CREATE FUNCTION dvmig._load_delta(caller oid, staging regclass, source regclass, deletes bool,
+	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table := dvmig._table(caller, staging, 'operator');
+	r record;
+BEGIN
+	IF source IS NULL THEN
+		RAISE EXCEPTION 'the source is missing' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF source = staging THEN
+		RAISE EXCEPTION 'a staging table cannot be the extract for itself' USING ERRCODE = 'invalid_parameter_value';
+	ELSIF NOT dvmig._flags_fit(t.staging) THEN
+		RAISE EXCEPTION 'the flag columns of % are no longer of the types that dvmig gave them', t.staging
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give them their types back.';
+	END IF;
+	SELECT d.* INTO r FROM dvmig._merge_delta(caller, t, source, coalesce(deletes, false)) d;
+	inserted := r.inserted; updated := r.updated; deleted := r.deleted; unchanged := r.unchanged;
+	-- without the source: a query may quote rows
+	PERFORM dvmig._log(caller, (SELECT m.name FROM dvmig.migration m WHERE m.migration_id = t.migration_id), 'load_delta', staging::text,
+		jsonb_build_object('inserted', inserted, 'updated', updated, 'deleted', deleted, 'unchanged', unchanged));
+END
+$$;
+COMMENT ON FUNCTION dvmig._load_delta(oid, regclass, regclass, bool) IS 'merge an extract into a staging table: see dvmig.load_delta()';
+
+CREATE FUNCTION dvmig.load_delta(staging regclass, source regclass, deletes bool DEFAULT false,
+	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.load_delta(regclass, regclass, bool) IS
+	'merge a fresh extract into a staging table by source key: new rows get action I, changed ones U, missing ones D if deletes; equal rows are not touched. Runs with the rights of who calls';
+
+-- _load_delta: the source by its name, or as a query, whose rows are kept in a
+-- temporary table of the caller's, so that all steps see the same ones.
+CREATE FUNCTION dvmig._load_delta(caller oid, staging regclass, source text, deletes bool,
+	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	rel regclass;
+	r record;
+BEGIN
+	IF source ~* '^\s*(select|with|values|table)\M' OR source ~ '^\s*\(' THEN
+		IF to_regclass('pg_temp.dvmig_extract') IS NOT NULL THEN
+			PERFORM dvmig._run_as_caller(caller, 'DROP TABLE pg_temp.dvmig_extract');
+		END IF;
+		PERFORM dvmig._run_as_caller(caller, format(E'CREATE TEMPORARY TABLE dvmig_extract AS SELECT * FROM (%s\n) q', source));
+		rel := to_regclass('pg_temp.dvmig_extract');
+		PERFORM dvmig._run_as_caller(caller, 'ANALYZE pg_temp.dvmig_extract');
+	ELSIF source IS NOT NULL THEN
+		rel := dvmig._caller_regclass(caller, source);
+		IF rel IS NULL THEN
+			RAISE EXCEPTION 'relation "%" does not exist', source
+				USING ERRCODE = 'undefined_table', HINT = 'Give the name of a table or view, or a query that begins with SELECT.';
+		END IF;
+	END IF;
+	SELECT d.* INTO r FROM dvmig._load_delta(caller, staging, rel, deletes) d;
+	inserted := r.inserted; updated := r.updated; deleted := r.deleted; unchanged := r.unchanged;
+	IF rel = to_regclass('pg_temp.dvmig_extract') THEN
+		PERFORM dvmig._run_as_caller(caller, 'DROP TABLE pg_temp.dvmig_extract');
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._load_delta(oid, regclass, text, bool) IS 'merge a table or query into a staging table: see dvmig.load_delta()';
+
+CREATE FUNCTION dvmig.load_delta(staging regclass, source text, deletes bool DEFAULT false,
+	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.load_delta(regclass, text, bool) IS
+	'the same with the extract by its name or as a query (SELECT ..., matched by column names)';

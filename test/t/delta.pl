@@ -1,0 +1,97 @@
+# dvmig.load_delta: a fresh extract merged into a staging table
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use DvMig;
+
+my $t = DvMig->new(name => 'delta');
+$t->migration('m', tables => 'account,contact');
+$t->sql(q{
+	CREATE TABLE src (id text, name text, turnover numeric, note text, extra int);
+	INSERT INTO src SELECT i::text, 'Firm ' || i, i * 1.50, CASE WHEN i % 3 = 0 THEN NULL ELSE 'n' || i END, i FROM generate_series(1, 100) i;
+	CREATE TABLE firms (id int PRIMARY KEY, name text, turnover numeric(12, 2), note varchar(50), own text DEFAULT 'mine');
+	SELECT dvmig.add_table('m', 'firms', 'account', source_key => 'id');
+	SELECT dvmig.map_column('firms', 'name', 'name');
+	SELECT dvmig.map_column('firms', 'revenue', 'turnover');
+	SELECT dvmig.map_column('firms', 'description', 'note')});
+
+sub delta { my ($args) = @_; return $t->sql("SELECT inserted, updated, deleted, unchanged FROM dvmig.load_delta('firms', $args)"); }
+sub versions { return $t->sql(q{SELECT md5(string_agg(id || ' ' || ctid || ' ' || xmin, ',' ORDER BY id)) FROM firms}); }
+
+is(delta(q{'src'}), '100|0|0|0', 'the first extract: all rows are new');
+is($t->sql(q{SELECT string_agg(DISTINCT processing_flag || action_flag || own, ',') FROM firms}), 'UImine', 'to be inserted; what the extract lacks has its default');
+is($t->run('m')->{state}, 'completed', 'the full load');
+
+my $before = versions();
+is(delta(q{'src'}), '0|0|0|100', 'the same extract again');
+is(versions(), $before, 'touches no row');
+is(delta(q{$$SELECT id, name, turnover::numeric(20, 6) AS turnover, note FROM src$$}), '0|0|0|100', 'nor do more zeros of the same number');
+is(versions(), $before, 'really none');
+
+$t->sql(q{
+	UPDATE src SET name = upper(name) WHERE id = '5';
+	UPDATE src SET note = NULL WHERE id = '7';
+	UPDATE src SET note = 'now' WHERE id = '9';
+	INSERT INTO src VALUES ('101', 'Firm 101', 1, NULL, 0);
+	DELETE FROM src WHERE id IN ('11', '12')});
+is(delta(q{'src'}), '1|3|0|95', 'changed and new rows');
+is($t->sql(q{SELECT string_agg(id || action_flag, ',' ORDER BY id) FROM firms WHERE processing_flag = 'U'}), '5U,7U,9U,101I', 'loaded rows are updates, new ones inserts');
+is($t->sql(q{SELECT count(*) FROM firms WHERE id IN (11, 12) AND processing_flag = 'P' AND action_flag = 'I'}), '2', 'missing ones stay unasked');
+my $run = $t->run('m');
+is("$run->{state} $run->{rows_sent}", 'completed 4', 'only those are sent');
+is(delta(q{'src', deletes => true}), '0|0|2|99', 'in a full extract what is missing is to be deleted, where asked');
+is(delta(q{'src', deletes => true}), '0|0|0|99', 'once');
+$t->sql(q{INSERT INTO src VALUES ('12', 'Firm 12', 18, NULL, 12)});
+is(delta(q{'src', deletes => true}), '0|1|0|99', 'a row that came back is wanted again');
+is($t->run('m')->{state}, 'completed', 'the delta is loaded');
+is($t->sql(q{SELECT string_agg(id || operation, ',' ORDER BY id) FROM firms_success WHERE operation = 'D'}), '11D', 'one record is deleted');
+$t->account('m', firms => { name => 's.name', description => 's.note' });
+$t->sql(q{INSERT INTO src VALUES ('11', 'Firm 11', 1, NULL, 11)});
+is(delta(q{'src', deletes => true}), '0|1|0|100', 'a deleted one too');
+is($t->run('m')->{state}, 'completed', 'and is created again');
+$t->sql(q{UPDATE firms SET processing_flag = 'U' WHERE id = 20; UPDATE src SET name = 'x' WHERE id = '20'});
+is(delta(q{'src'}), '0|1|0|100', 'a row that was not loaded yet');
+is($t->run('m')->{state}, 'completed', 'is loaded');
+
+# ------------------------------------------------------------------ bad input
+
+like($t->error(q{SELECT dvmig.load_delta('firms', 'nowhere')}), qr/42P01.*relation "nowhere" does not exist.*begins with SELECT/s, 'no such source');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'firms')}), qr/22023.*extract for itself/s, 'itself');
+like($t->error(q{SELECT dvmig.load_delta('firms', NULL::text)}), qr/22004.*the source is missing/s, 'null');
+like($t->error(q{SELECT dvmig.load_delta('src', 'src')}), qr/42704.*not a staging table/s, 'not a staging table');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT name FROM src')}), qr/42703.*lacks the source key.*: id/s, 'no key');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT NULL::int AS id, ''x''::text AS name')}), qr/23502.*1 rows of the extract have no source key/s, 'null keys');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT * FROM src UNION ALL SELECT * FROM src')}), qr/23505.*101 source keys occur more than once.*GROUP BY x.id/s, 'keys twice');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT * FROM src WHERE false', deletes => true)}), qr/55000.*the extract is empty: every record/s, 'an empty extract deletes nothing');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT ''no number'' AS id, ''x'' AS name')}), qr/22P02/, 'a key that does not cast');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT 1 AS id) q; DROP TABLE src; --')}), qr/42601|42P01/, 'a query that breaks out');
+is($t->sql('SELECT count(*) FROM src'), '101', 'does not');
+is($t->sql(q{SELECT count(*) FROM firms WHERE processing_flag <> 'P'}), '0', 'no refusal has changed a row');
+
+# --------------------------------------------------------------- the rights
+
+$t->sql(q{CREATE ROLE night LOGIN; SELECT dvmig.grant_operator('night', 'm')});
+like($t->error(q{SET ROLE night; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for table src/s, 'who may not read the source');
+$t->sql(q{GRANT SELECT ON src TO night; UPDATE src SET name = 'night' WHERE id = '1'});
+like($t->error(q{SET ROLE night; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for table firms/s, 'who may not write the staging table');
+$t->sql(q{GRANT SELECT, INSERT, UPDATE ON firms TO night});
+is($t->sql(q{SET ROLE night; SELECT updated FROM dvmig.load_delta('firms', 'SELECT * FROM src')}), '1', 'who may both');
+is($t->sql(q{SELECT role || ' ' || detail::text FROM dvmig.event ORDER BY event_id DESC LIMIT 1}), 'night {"deleted": 0, "updated": 1, "inserted": 0, "unchanged": 100}', 'is noted');
+$t->sql(q{CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA dvmig TO stranger; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dvmig TO stranger});
+like($t->error(q{SET ROLE stranger; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for migration "m"/s, 'not who is no operator');
+
+# Composite keys, and types without an equality of their own.
+$t->sql(q{
+	CREATE TABLE parts (a text COLLATE "C", b int, body json, name text, PRIMARY KEY (a, b));
+	SELECT dvmig.add_table('m', 'parts', 'contact', source_key => 'a, b');
+	CREATE TABLE parts_new AS SELECT 'k'::text AS a, i AS b, json_build_object('n', i) AS body, 'P ' || i AS name FROM generate_series(1, 3) i});
+is($t->sql(q{SELECT inserted FROM dvmig.load_delta('parts', 'parts_new'::regclass)}), '3', 'composite keys; a source as regclass');
+$t->sql(q{UPDATE parts_new SET body = '{"n": "other"}' WHERE b = 2});
+is($t->sql(q{SELECT inserted, updated, unchanged FROM dvmig.load_delta('parts', 'parts_new')}), '0|1|2', 'json is compared as text');
+
+done_testing();
