@@ -224,6 +224,7 @@ BEGIN
 	PERFORM dvmig._store_choices(server, table_name, parts);
 	PERFORM dvmig._store_lookups(server, table_name, definition);
 	PERFORM dvmig._store_keys(server, table_name, definition);
+	PERFORM dvmig._store_relationships(server, table_name, definition);
 	IF old_items = '{}' THEN
 		RETURN 'new';
 	END IF;

@@ -56,6 +56,8 @@ AS $$
 		('success', 6, 'run', 'bigint', 'run of this verdict'),
 		('success', 7, 'recorded_at', 'timestamptz', 'when the verdict was recorded'),
 		('success', 8, 'message', 'text', 'what is worth knowing: unchanged, found to exist, kept ...'),
+		('success', 9, 'owed_passes', 'text', 'passes that are still owed, in their order: deferred, files, states'),
+		('success', 10, 'record_state', 'text', 'statecode,statuscode that the states pass set last'),
 		('error', 1, 'dataverse_id', 'uuid', 'id of the record in Dataverse, where known'),
 		('error', 2, 'created_run', 'bigint', 'run that created the record, where it exists'),
 		('error', 3, 'operation', 'text', 'what was tried: I insert, U update, D delete'),

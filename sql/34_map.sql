@@ -10,10 +10,14 @@ BEGIN
 		RAISE EXCEPTION 'column "%" is the id of Dataverse table "%" and is not mapped', c.column_name, c.table_name
 			USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'dvmig derives it from the source key. To take it from a staging column: dvmig.add_table(..., ids => ''column'', id_column => ''...'').';
-	ELSIF c.column_type IN ('State', 'Status') THEN
-		RAISE EXCEPTION 'column "%" is set when a record changes its state, not when it is written', c.column_name
-			USING ERRCODE = 'feature_not_supported',
-			HINT = 'Records are created in their table''s default state. Leave the state out of the column maps.';
+	ELSIF c.column_type IN ('State', 'Status') AND c.column_name IN ('statecode', 'statuscode') THEN
+		-- set by a pass of its own, whatever a create or update of the row may take
+		IF NOT EXISTS (SELECT FROM dvmig.metadata_choice o WHERE o.server = c.server AND o.table_name = c.table_name
+			AND o.column_name = 'statuscode' AND o.state_value IS NOT NULL) THEN
+			RAISE EXCEPTION 'the states of Dataverse table "%" are not known', c.table_name
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = format('Read them with dvmig.refresh_metadata(%L, %L).', c.server, ARRAY[c.table_name]);
+		END IF;
 	ELSIF NOT (c.valid_for_create OR c.valid_for_update) THEN
 		RAISE EXCEPTION 'column "%" of Dataverse table "%" is read-only', c.column_name, c.table_name
 			USING ERRCODE = 'invalid_parameter_value',
@@ -174,7 +178,7 @@ BEGIN
 		RAISE EXCEPTION 'an expression of type % cannot fill column "%", which is of Dataverse type %', type, c.column_name,
 			c.column_type || coalesce(' (' || c.date_behavior || ')', '')
 			USING ERRCODE = 'datatype_mismatch',
-			HINT = CASE WHEN c.column_type = 'Picklist' THEN 'Map texts with dvmig.map_choice(), or write a cast to integer.'
+			HINT = CASE WHEN c.column_type IN ('Picklist', 'State', 'Status') THEN 'Map texts with dvmig.map_choice(), or write a cast to integer.'
 				WHEN c.column_type = 'MultiSelectPicklist' THEN 'Map labels with dvmig.map_choice(), or values as integer[].'
 				WHEN a.cast_hint IS NOT NULL THEN format('Write a cast: (...)%s.', a.cast_hint)
 				WHEN c.column_type IN ('File', 'Virtual', 'EntityName', 'ManagedProperty', 'CalendarRules') THEN 'Columns of this type are not loaded with the row.'
@@ -257,7 +261,7 @@ DECLARE
 	col dvmig.metadata_column := b.c;
 	s record;
 BEGIN
-	IF col.column_type NOT IN ('Picklist', 'MultiSelectPicklist', 'Boolean') THEN
+	IF col.column_type NOT IN ('Picklist', 'MultiSelectPicklist', 'Boolean', 'State', 'Status') THEN
 		RAISE EXCEPTION 'column "%" is of Dataverse type %, not a choice', col.column_name, col.column_type
 			USING ERRCODE = 'wrong_object_type', HINT = 'Map it with dvmig.map_column().';
 	END IF;

@@ -125,7 +125,7 @@ BEGIN
 			l := dvmig._check_lookup(c, cm.referenced_table);
 			UPDATE dvmig.column_map m SET navigation_property = l.navigation_property
 			WHERE m.staging = cm.staging AND m.target_column = cm.target_column AND m.variant = cm.variant;
-		ELSIF c.column_type NOT IN ('Picklist', 'MultiSelectPicklist', 'Boolean') THEN
+		ELSIF c.column_type NOT IN ('Picklist', 'MultiSelectPicklist', 'Boolean', 'State', 'Status') THEN
 			RAISE EXCEPTION 'column "%" of Dataverse table "%" is not a choice on server "%"', c.column_name, t.target, server
 				USING ERRCODE = 'datatype_mismatch';
 		END IF;

@@ -7,6 +7,7 @@
 INSERT INTO dvmig.setting (applies_to, name, lowest, highest, during_run, about) VALUES
 	('migration', 'gate', 0, 100, true, 'per cent of failed rows in a table above which the tables that depend on it are held; 100: never');
 INSERT INTO dvmig.setting (applies_to, name, allowed, about) VALUES
+	('table', 'on_closed', '{error,reopen}', 'what becomes of a change for a record that is closed in Dataverse'),
 	('table', 'on_exists', '{update,keep,error}', 'what becomes of a record that exists already and is not known to be ours');
 INSERT INTO dvmig.setting (applies_to, name, adjust, about) VALUES
 	('table', 'filter', '_adjust_filter', 'condition over the staging row; rows for which it is not true are left out'),
@@ -82,18 +83,20 @@ DECLARE
 	config regclass := CASE s.applies_to WHEN 'migration' THEN 'dvmig.migration' ELSE 'dvmig.migration_table' END;
 	same text := CASE s.applies_to WHEN 'migration' THEN format('migration_id = %s', m.migration_id) ELSE format('staging = %L::regclass', staging) END;
 	object text := CASE s.applies_to WHEN 'migration' THEN format('migration %s', m.name) ELSE staging::text END;
-	column_type regtype := (SELECT a.atttypid::regtype FROM pg_attribute a WHERE a.attrelid = config AND a.attname = s.name);
+	-- "caller" is what all functions call who calls them
+	col name := CASE s.name WHEN 'caller' THEN 'caller_id' ELSE s.name END;
+	column_type regtype := (SELECT a.atttypid::regtype FROM pg_attribute a WHERE a.attrelid = config AND a.attname = col);
 	v text := dvmig._setting_value(s, value, column_type);
 	before text;
 	after text;
 BEGIN
-	EXECUTE format('SELECT %I::text FROM %s WHERE %s', s.name, config, same) INTO before;
-	EXECUTE format('UPDATE %s SET %I = %s WHERE %s', config, s.name,
+	EXECUTE format('SELECT %I::text FROM %s WHERE %s', col, config, same) INTO before;
+	EXECUTE format('UPDATE %s SET %I = %s WHERE %s', config, col,
 		CASE WHEN v IS NULL THEN 'DEFAULT' ELSE format('%L::%s', v, column_type) END, same);
 	IF s.adjust IS NOT NULL THEN
 		EXECUTE format('SELECT dvmig.%I($1, $2, $3, $4)', s.adjust) USING caller, m.migration_id, staging, before;
 	END IF;
-	EXECUTE format('SELECT %I::text FROM %s WHERE %s', s.name, config, same) INTO after;
+	EXECUTE format('SELECT %I::text FROM %s WHERE %s', col, config, same) INTO after;
 	PERFORM dvmig._log(caller, m.name, 'set_' || s.applies_to, coalesce(staging::text, m.name),
 		jsonb_build_object('setting', s.name, 'before', before, 'after', after));
 	RETURN format('%s: %s is %s', object, s.name, coalesce(quote_literal(after), 'none'))

@@ -16,11 +16,12 @@
 --   5 id                         the record's id
 --   6 content_hash               of what was last written, where known
 --   7 created_run                run that created the record, where known
---   8 owes                       a deferred lookup is filled: a later pass is owed
---   9 passed                     its deferred pass is done for what was last written
+--   8 owes                       passes that are owed once this one is done: 1 deferred, 2 files, 4 states
+--   9 owes_unchanged             the same where the record is there and need not be written
 --  10 verify                     the id was given or adopted: look before creating
 --  11 fault                      class '|' column, where a lookup or choice does not resolve
 --  12 note                       what policies put in, in words
+--  13 caller                     the user whom the row is written as
 --  13 ...                        the source key's columns, then one per column map
 
 ALTER TABLE dvmig.run_table ADD deferred text[] NOT NULL DEFAULT '{}';
@@ -98,6 +99,27 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._id_expression(regclass, text) IS 'SQL expression of the Dataverse id a staging row has unless dataverse_id is filled';
 
+-- _pass_maps: the values that a pass sends, in the order of its projection.
+CREATE FUNCTION dvmig._pass_maps(staging regclass, pass text, deferred text[])
+RETURNS TABLE (target_column text, variant text, value_sql text, fault_sql text, parked_sql text, join_sql text, filled_sql text, ordinal int)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF pass = 'states' THEN
+		RETURN QUERY SELECT v.c, ''::text, v.s, CASE v.n WHEN 1 THEN w.fault_sql END, NULL::text, NULL::text, NULL::text, v.n
+			FROM dvmig._state_sql($1) w, LATERAL (VALUES ('statecode', w.state_sql, 1), ('statuscode', w.status_sql, 2)) v (c, s, n)
+			WHERE w.wanted_sql IS NOT NULL;
+		RETURN;
+	END IF;
+	RETURN QUERY SELECT m.target_column, m.variant, m.value_sql, m.fault_sql, m.parked_sql, m.join_sql, m.filled_sql, m.ordinal
+	FROM dvmig._map_sql($1) m
+	-- a link's ends are what is deleted, too
+	WHERE $2 IN ('write', 'links', 'verify') OR $2 = 'deferred' AND m.target_column = ANY ($3) OR $2 = 'delete' AND m.target_column IN ('@left', '@right');
+END
+$$;
+COMMENT ON FUNCTION dvmig._pass_maps(regclass, text, text[]) IS 'SQL of the values that a pass sends, in the order of its projection';
+
 -- _projection: the parts of the SELECT; the engine adds the key range and the
 -- LIMIT to "inner_sql" and puts them together as
 --   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql
@@ -117,7 +139,8 @@ DECLARE
 	error_on text;
 	id_sql text;
 	faults text;
-	owes text;
+	owes_deferred text;
+	states record;
 	vals text;
 	map_joins text;
 	srv text;
@@ -135,37 +158,43 @@ BEGIN
 	FROM unnest(t.source_key) WITH ORDINALITY u(k, i)
 	JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = k AND NOT a.attisdropped;
 
-	id_sql := format('coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id, %s)', dvmig._id_expression($1, 's'));
+	id_sql := CASE WHEN t.relationship IS NOT NULL THEN 'NULL::uuid' ELSE format('coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id, %s)', dvmig._id_expression($1, 's')) END;
 
+	states := dvmig._state_sql($1);
 	-- Faults first (they will not heal by waiting), then what has to wait.
 	SELECT concat_ws(', ',
 			string_agg(m.fault_sql, ', ' ORDER BY m.ordinal) FILTER (WHERE m.fault_sql IS NOT NULL),
+			CASE WHEN pass = 'write' THEN states.fault_sql END,
 			string_agg(m.parked_sql, ', ' ORDER BY m.ordinal)
 				FILTER (WHERE m.parked_sql IS NOT NULL AND pass <> 'verify' AND (pass = 'deferred' OR NOT m.target_column = ANY (deferred)))),
-		string_agg(format('(%s)%s', m.filled_sql, CASE WHEN EXISTS (SELECT FROM dvmig.column_map c
+		string_agg('(' || m.filled_sql || ')' || CASE WHEN EXISTS (SELECT FROM dvmig.column_map c
 				WHERE c.staging = $1 AND c.target_column = m.target_column AND c.variant = m.variant AND c.send = 'insert')
-				THEN ' AND s.action_flag = ''I'' AND x.pass IS DISTINCT FROM ''deferred''' ELSE '' END), ' OR ')
+				THEN ' AND s.action_flag = ''I'' AND coalesce(x.pass = ''write'', true)' ELSE '' END, ' OR ')
 			FILTER (WHERE m.target_column = ANY (deferred)),
 		string_agg(CASE WHEN pass = 'verify' THEN format('CASE WHEN s.processing_flag <> ''E'' AND s.action_flag <> ''D'' THEN %s END', m.value_sql)
 			ELSE m.value_sql END, ', ' ORDER BY m.ordinal),
 		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
-	INTO faults, owes, vals, map_joins
-	FROM dvmig._map_sql($1) m
-	WHERE pass <> 'delete' AND (pass <> 'deferred' OR m.target_column = ANY (deferred));
+	INTO faults, owes_deferred, vals, map_joins
+	FROM dvmig._pass_maps($1, pass, deferred) m;
 
 	-- a record that was kept is not ours to write over by reloading its row: looked at again like a new one
-	op := CASE pass WHEN 'delete' THEN '''D''' WHEN 'deferred' THEN '''U'''
-		WHEN 'verify' THEN 'CASE WHEN s.processing_flag = ''E'' THEN ''E'' WHEN s.action_flag = ''D'' THEN ''D'' ELSE s.processing_flag::text END'
+	op := CASE WHEN pass = 'delete' THEN '''D''' WHEN pass = 'verify' THEN
+			'CASE WHEN s.processing_flag = ''E'' THEN ''E'' WHEN s.action_flag = ''D'' THEN ''D'' ELSE s.processing_flag::text END'
+		WHEN t.relationship IS NOT NULL THEN '''I''' WHEN pass <> 'write' THEN '''U'''
 		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' AND NOT ' || kept || ' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
 	-- a record that was deleted is nobody's any more: the row may create it anew
 	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
-		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, ' || CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL' ELSE 'x.pass IS NOT DISTINCT FROM ''deferred''' END || ', '
-		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s, %s',
-		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op,
-		id_sql, created, CASE pass WHEN 'write' THEN coalesce(owes, 'false') WHEN 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE 'false' END,
-		coalesce(nullif(faults, ''), 'NULL'), coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
+		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, %s, '
+		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s, (%s)::uuid, %s',
+		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, id_sql, created,
+		-- to verify: was it an update, and is there a record of a row that failed
+		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, states.owed_sql) END,
+		CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL'
+			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', states.owed_unchanged_sql) END,
+		coalesce(nullif(faults, ''), 'NULL'), coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'),
+		concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 
 	known_sql := format('SELECT s.%I, s.%I, s.%I, (%s)::"char", coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id), %s, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, created, keys);
@@ -173,11 +202,13 @@ BEGIN
 	-- Columns by name: a subquery's whole row is not the staging table's row.
 	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid" FROM %s s WHERE %s',
 		string_agg(format('s.%I', a.attname), ', ' ORDER BY a.attnum), $1,
-		CASE pass
+		CASE CASE WHEN pass = 'links' THEN 'write' ELSE pass END
 			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
 			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
 			WHEN 'verify' THEN 's.processing_flag IN (''S'', ''P'', ''E'')'
-			ELSE 's.processing_flag = ''S'' AND s.action_flag <> ''D''' END)
+			-- the first of the passes that its outcome says are owed
+			ELSE format('s.processing_flag = ''S'' AND s.action_flag <> ''D'' AND EXISTS (SELECT FROM %s x WHERE %s AND split_part(x.owed_passes, '','', 1) = %L)',
+				t.success_table, success_on, pass) END)
 	INTO inner_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;
 
@@ -186,29 +217,30 @@ BEGIN
 	order_sql := keys;
 END
 $$;
-COMMENT ON FUNCTION dvmig._projection(regclass, text, text[]) IS 'parts of the SELECT that reads and transforms a staging table in a pass (write, deferred, delete)';
+COMMENT ON FUNCTION dvmig._projection(regclass, text, text[]) IS 'parts of the SELECT that reads and transforms a staging table in a pass';
 
 -- _projection_columns: what each value column of the projection becomes.
 CREATE FUNCTION dvmig._projection_columns(staging regclass, pass text, deferred text[] DEFAULT '{}')
-RETURNS TABLE (target_column text, member text, column_type text, date_behavior text, entity_set text, send text, is_deferred bool, max_units int)
+RETURNS TABLE (target_column text, member text, column_type text, date_behavior text, entity_set text, send text, is_deferred bool, value_sql text, max_units int)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT cm.target_column,
-		CASE WHEN cm.navigation_property IS NOT NULL THEN cm.navigation_property || '@odata.bind' ELSE cm.target_column END,
+	SELECT pm.target_column,
+		CASE WHEN cm.navigation_property IS NOT NULL THEN cm.navigation_property || '@odata.bind' ELSE pm.target_column END,
 		CASE WHEN cm.navigation_property IS NOT NULL THEN 'Lookup' ELSE mc.column_type END,
 		mc.date_behavior,
 		CASE WHEN cm.navigation_property IS NOT NULL THEN rt.entity_set END,
-		cm.send,
-		cm.target_column = ANY (deferred),
+		CASE WHEN pass IN ('write', 'verify') THEN cm.send ELSE 'both' END,
+		pm.target_column = ANY (deferred),
+		pm.value_sql,
 		CASE WHEN cm.on_too_long = 'trim' THEN mc.max_length END
-	FROM dvmig.column_map cm
-	JOIN dvmig.migration_table t ON t.staging = cm.staging
+	FROM dvmig._pass_maps($1, pass, deferred) pm
+	JOIN dvmig.migration_table t ON t.staging = $1
 	JOIN dvmig.migration m USING (migration_id)
-	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = cm.target_column
+	LEFT JOIN dvmig.column_map cm ON cm.staging = $1 AND cm.target_column = pm.target_column AND cm.variant = pm.variant AND pass <> 'states'
+	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = pm.target_column
 	LEFT JOIN dvmig.metadata_table rt ON rt.server = m.server AND rt.table_name = cm.referenced_table
-	WHERE cm.staging = $1 AND pass <> 'delete' AND (pass <> 'deferred' OR cm.target_column = ANY (deferred))
-	ORDER BY cm.position, cm.target_column
+	ORDER BY pm.ordinal
 $$;
 COMMENT ON FUNCTION dvmig._projection_columns(regclass, text, text[]) IS 'target member and type of each value column of the projection';
 

@@ -137,7 +137,7 @@ BEGIN
 	SELECT t.target INTO target FROM dvmig.migration_table t WHERE t.staging = $1;
 	masked := NOT dvmig._is_production(m.server);
 	n := 0;
-	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 ORDER BY c.position, c.target_column LOOP
+	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 AND c.pass IN ('write', 'links') ORDER BY c.position, c.target_column LOOP
 		n := n + 1;
 		value_sql := NULL; found_sql := NULL; ambiguous_sql := NULL; parked_sql := NULL; join_sql := NULL;
 		default_sql := NULL; unknown_sql := NULL; fault_sql := NULL;

@@ -156,6 +156,7 @@ DECLARE
 	new_run bigint;
 	-- as the caller's search_path finds them, and so they are kept
 	tables text[] := (SELECT array_agg(coalesce(dvmig._caller_regclass(caller, t)::text, t)) FROM jsonb_array_elements_text(options -> 'tables') t);
+	passes text[] := (SELECT array_agg(lower(btrim(p))) FROM jsonb_array_elements_text(options -> 'passes') p);
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
 	-- Two who start at once do so one after the other, and the second is refused.
@@ -175,7 +176,7 @@ BEGIN
 		options - '{filter,resumes}'::text[] || jsonb_strip_nulls(jsonb_build_object('tables', tables)) || CASE WHEN options ? 'filter' THEN '{"filtered": true}' ELSE '{}' END::jsonb,
 		dvmig._until(options ->> 'until'))
 	RETURNING run INTO new_run;
-	PERFORM dvmig._plan_run(new_run, m.migration_id, tables);
+	PERFORM dvmig._plan_run(new_run, m.migration_id, tables, passes);
 	PERFORM dvmig._keep_run_rows(new_run, (options ->> 'resumes')::bigint);
 	IF options ? 'filter' THEN
 		PERFORM dvmig._take_run_rows(caller, new_run, options ->> 'filter');
@@ -205,14 +206,58 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._start(oid, text, text[], bool, bool, int, int, text[], text, text, bigint, numeric, text) IS 'start a run: see dvmig.start()';
 
+-- _steps: the steps of a migration, in the order they are walked. Tables that
+-- are closed by actions get their states only when the pass is asked for.
+CREATE FUNCTION dvmig._steps(migration_id int, passes text[])
+RETURNS TABLE (staging regclass, pass text, ord int, wave int, deferred text[], all_deferred text[])
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT w.staging, p.pass, p.ord, w.wave, CASE WHEN p.pass = 'delete' THEN '{}' ELSE w.deferred END, w.deferred
+	FROM dvmig._waves($1) w
+	JOIN dvmig.migration_table t ON t.staging = w.staging
+	CROSS JOIN (VALUES ('write', 1, 1), ('deferred', 2, 1), ('links', 3, 1), ('states', 5, 1), ('delete', 6, -1)) p (pass, ord, dir)
+	WHERE (passes IS NULL OR p.pass = ANY (passes))
+	  AND CASE p.pass
+		WHEN 'write' THEN t.relationship IS NULL
+		WHEN 'links' THEN t.relationship IS NOT NULL
+		WHEN 'deferred' THEN cardinality(w.deferred) > 0
+		WHEN 'states' THEN EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = w.staging AND c.pass = 'states')
+			AND (passes IS NOT NULL OR NOT dvmig._closing_table(t.target))
+		ELSE true END
+	ORDER BY p.ord, w.wave * p.dir, w.staging::text
+$$;
+COMMENT ON FUNCTION dvmig._steps(int, text[]) IS 'the steps of a migration, in order: creates and updates by wave, deferred lookups, states, deletes in reverse';
+
+-- _check_passes: names of passes, as an option of a run.
+CREATE FUNCTION dvmig._check_passes(passes text[]) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known CONSTANT text[] := '{write,deferred,links,files,states,delete}';
+	p text;
+BEGIN
+	FOREACH p IN ARRAY coalesce(passes, '{}') LOOP
+		IF p IS NULL OR NOT p = ANY (known) THEN
+			RAISE EXCEPTION 'there is no pass "%"', p
+				USING ERRCODE = 'invalid_parameter_value',
+				HINT = format('Passes are: %s.', array_to_string(known, ', '));
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_passes(text[]) IS 'error for names that are no pass';
+
 -- _plan_run: one row per table and pass, in the order they will be walked.
-CREATE FUNCTION dvmig._plan_run(run bigint, migration_id int, tables text[]) RETURNS void
+CREATE FUNCTION dvmig._plan_run(run bigint, migration_id int, tables text[], passes text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	chosen regclass[];
 BEGIN
+	PERFORM dvmig._check_passes(passes);
 	IF tables IS NOT NULL THEN
 		SELECT array_agg(t::regclass) INTO chosen FROM unnest(tables) t;
 		IF EXISTS (SELECT FROM unnest(chosen) c WHERE NOT EXISTS
@@ -223,18 +268,12 @@ BEGIN
 		END IF;
 	END IF;
 	INSERT INTO dvmig.run_table (run, staging, pass, step, wave, deferred)
-	SELECT $1, q.staging::text, q.pass, row_number() OVER (ORDER BY q.ord, q.wave * q.dir, q.staging::text), q.wave, q.deferred
-	FROM (
-		SELECT w.staging, 'write' AS pass, 1 AS ord, 1 AS dir, w.wave, w.deferred FROM dvmig._waves($2) w
-		UNION ALL
-		SELECT w.staging, 'deferred', 2, 1, w.wave, w.deferred FROM dvmig._waves($2) w WHERE cardinality(w.deferred) > 0
-		UNION ALL
-		SELECT w.staging, 'delete', 3, -1, w.wave, '{}' FROM dvmig._waves($2) w
-	) q
+	SELECT $1, q.staging::text, q.pass, row_number() OVER (ORDER BY q.n), q.wave, q.deferred
+	FROM dvmig._steps($2, passes) WITH ORDINALITY q (staging, pass, ord, wave, deferred, all_deferred, n)
 	WHERE chosen IS NULL OR q.staging = ANY (chosen);
 END
 $$;
-COMMENT ON FUNCTION dvmig._plan_run(bigint, int, text[]) IS 'the steps of a run, in order: creates and updates by wave, deferred lookups, deletes in reverse';
+COMMENT ON FUNCTION dvmig._plan_run(bigint, int, text[], text[]) IS 'the steps of a run, in order';
 
 -- _count_resend: loaded rows that a run would write again, and where; counted
 -- exactly only where there may be more than dvmig.max_resend.
@@ -350,7 +389,7 @@ LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT h.state, h.message, h.succeeded, h.failed, h.unchanged, h.parked,
-		(SELECT sum(t.rows_total)::bigint FROM dvmig.run_table t WHERE t.run = h.run AND t.pass <> 'deferred'), h.rows_read,
+		(SELECT sum(t.rows_total)::bigint FROM dvmig.run_table t WHERE t.run = h.run AND t.pass IN ('write', 'links', 'delete')), h.rows_read,
 		(SELECT t.staging || CASE t.pass WHEN 'write' THEN '' ELSE ' (' || t.pass || ')' END FROM dvmig.run_table t WHERE t.run = h.run AND t.state = 'running' LIMIT 1)
 	FROM dvmig.run_history h WHERE h.run = $1
 $$;

@@ -105,7 +105,9 @@ BEGIN
 			WHEN unprocessed > coalesce(parked, 0) THEN format('CALL dvmig.run(%L)', t.name)
 			WHEN failed > 0 THEN format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab)
 			WHEN parked > 0 THEN 'rows wait for their parents: correct those that failed'
-			WHEN owed > 0 THEN format('CALL dvmig.run(%L): deferred lookups are owed', t.name)
+			WHEN owed > 0 AND dvmig._closing_table(t.tgt) AND EXISTS (SELECT FROM dvmig.column_map cm WHERE cm.staging = t.tab AND cm.pass = 'states')
+				THEN format('SELECT dvmig.start(%L, passes => ''{states}''): records are to be closed, after validation', t.name)
+			WHEN owed > 0 THEN format('CALL dvmig.run(%L): later passes are owed', t.name)
 			ELSE 'done' END;
 		RETURN NEXT;
 	END LOOP;
@@ -180,7 +182,7 @@ BEGIN
 		h.bytes_sent, q.spent, h.message
 	FROM dvmig.run_history h
 	CROSS JOIN LATERAL (SELECT clock_timestamp() - h.started_at AS spent) q
-	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run AND t.pass <> 'deferred') n
+	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run AND t.pass IN ('write', 'links', 'delete')) n
 	LEFT JOIN dvmig.run_table c ON c.run = h.run AND c.state = 'running'
 	WHERE h.state IN ('starting', 'running', 'stopping') AND dvmig._may(caller, h.migration_id, 'viewer')
 	ORDER BY h.run;

@@ -45,12 +45,8 @@ DECLARE
 	batch constant int := 500;
 BEGIN
 	FOR t IN
-		SELECT row_number() OVER (ORDER BY q.ord, q.wave * q.dir, q.tab::text) AS step, q.*
-		FROM (SELECT w.staging AS tab, 'write' AS pass, 1 AS ord, 1 AS dir, w.wave, w.deferred, w.deferred AS all_deferred FROM dvmig._waves(m.migration_id) w
-			UNION ALL
-			SELECT w.staging, 'deferred', 2, 1, w.wave, w.deferred, w.deferred FROM dvmig._waves(m.migration_id) w WHERE cardinality(w.deferred) > 0
-			UNION ALL
-			SELECT w.staging, 'delete', 3, -1, w.wave, '{}', w.deferred FROM dvmig._waves(m.migration_id) w) q
+		SELECT q.n AS step, q.staging AS tab, q.pass, q.wave, q.deferred, q.all_deferred
+		FROM dvmig._steps(m.migration_id, '{write,deferred,links,files,states,delete}') WITH ORDINALITY q (staging, pass, ord, wave, deferred, all_deferred, n)
 		ORDER BY 1
 	LOOP
 		step := t.step; wave := t.wave; pass := t.pass; staging := t.tab::text; deferred_lookups := t.deferred; remark := NULL;
@@ -63,8 +59,8 @@ BEGIN
 			(SELECT mt.success_table FROM dvmig.migration_table mt WHERE mt.staging = t.tab),
 			(SELECT string_agg(quote_ident(k), ', ') FROM dvmig.migration_table mt, unnest(mt.source_key) k WHERE mt.staging = t.tab)), staging)::jsonb;
 		n := c ->> 'n';
-		creates := CASE pass WHEN 'write' THEN (c ->> 'creates')::bigint ELSE 0 END;
-		updates := CASE pass WHEN 'write' THEN (c ->> 'updates')::bigint WHEN 'deferred' THEN n ELSE 0 END;
+		creates := CASE pass WHEN 'write' THEN (c ->> 'creates')::bigint WHEN 'links' THEN n ELSE 0 END;
+		updates := CASE pass WHEN 'write' THEN (c ->> 'updates')::bigint WHEN 'delete' THEN 0 WHEN 'links' THEN 0 ELSE n END;
 		deletes := CASE pass WHEN 'delete' THEN n ELSE 0 END;
 		IF pass = 'deferred' THEN
 			-- rows this run creates come on top of those that owe it already
@@ -74,12 +70,19 @@ BEGIN
 			n := updates;
 			remark := 'lookups that go in a circle follow when both records exist';
 		END IF;
+		IF pass = 'states' THEN
+			-- rows this run writes come on top of those that owe it already
+			updates := n + coalesce(dvmig._query_quietly(m.owner, (SELECT format('SELECT count(*) FROM (%s) s %s WHERE %s', p.inner_sql, p.outcomes_sql, w.owed_sql)
+				FROM dvmig._projection(t.tab, 'write') p, dvmig._state_sql(t.tab) w), staging)::bigint, 0);
+			n := updates;
+			remark := CASE WHEN dvmig._closing_table(target) THEN format('closed by actions, only when asked for: dvmig.start(%L, passes => ''{states}'')', m.name) END;
+		END IF;
 		IF pass = 'delete' AND n = 0 THEN
 			CONTINUE;
 		END IF;
-		batches := ceil(n / batch::numeric);
+		batches := ceil(n / CASE WHEN pass = 'links' OR pass = 'states' AND dvmig._closing_table(target) THEN 50 ELSE batch END::numeric);
 		requests := batches;
-		bytes := CASE WHEN pass = 'delete' THEN n * 200
+		bytes := CASE WHEN pass IN ('delete', 'links', 'states') THEN n * 200
 			WHEN n = 0 THEN 0
 			ELSE n * dvmig._sample_bytes(t.tab, t.all_deferred, m.owner) END;
 		SELECT * INTO r FROM dvmig._measured_rate(t.tab);

@@ -67,7 +67,7 @@ AS $$
 	)
 	SELECT s.ordinal, c.target_column, c.kind, dvmig._base_type(c.result_type)::text, coalesce(mc.column_type, ''),
 		c.target_column = ANY (deferred), c.send, c.referenced_table, c.parent,
-		mc.column_name IS NOT NULL, mc.valid_for_create, mc.valid_for_update, mc.max_length,
+		mc.column_name IS NOT NULL OR c.pass = 'links', mc.valid_for_create, mc.valid_for_update, mc.max_length,
 		mc.min_value, mc.max_value, mc.precision_digits, mc.max_size_kb,
 		(SELECT array_agg(o.choice_value ORDER BY o.choice_value)::text FROM dvmig.metadata_choice o
 			WHERE o.server = m.server AND o.table_name = t.target AND o.column_name = c.target_column),
@@ -277,7 +277,7 @@ AS $$
 		JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target
 		JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target
 		LEFT JOIN dvmig._check_maps($1, $2) c ON c.target_column = mc.column_name
-		WHERE t.staging = $1 AND mc.valid_for_create AND mc.required_level IN ('SystemRequired', 'ApplicationRequired')
+		WHERE t.staging = $1 AND t.relationship IS NULL AND mc.valid_for_create AND mc.required_level IN ('SystemRequired', 'ApplicationRequired')
 		  AND mc.column_name NOT IN (mt.primary_id, 'transactioncurrencyid')
 		  AND (mc.column_type IN ('String', 'Memo', 'Lookup', 'Customer')
 			OR mc.required_level = 'ApplicationRequired' AND mc.column_type NOT IN ('State', 'Status', 'Owner', 'Boolean', 'Uniqueidentifier', 'EntityName', 'Virtual', 'ManagedProperty'))

@@ -146,6 +146,8 @@ DECLARE
 	bad_rows_sql text;
 BEGIN
 	findings := '[]';
+	-- a table whose rows are all loaded has no query
+	SELECT NULL::text AS query_sql, NULL::text AS rows_sql, NULL::jsonb AS rules INTO q;
 	IF (counts ->> 'wanted')::bigint > 0 THEN
 		q := dvmig._check_query(t.staging, deferred, loaded, NULL, unloadable, samples);
 		BEGIN

@@ -12,7 +12,9 @@
 #include "utils/timestamp.h"
 
 #include "answer.h"
+#include "links.h"
 #include "settings.h"
+#include "states.h"
 
 /* Tries of one row that keeps failing for a passing reason while others pass. */
 #define ROW_TRIES		8
@@ -79,6 +81,13 @@ dv_answer_fail_run(DvStep *step, const DvHttpReply *reply, const DvVerdict *v)
 {
 	DvProblem	problem;
 
+	/* A part of a $batch says it; the answer around it is a success. */
+	if (reply->status < 400)
+	{
+		dv_engine_fail_run(step, strcmp(v->error_class, "privilege") == 0
+						   ? psprintf("the application user lacks a privilege in Dataverse: %s", v->message) : v->message);
+		return;
+	}
 	memset(&problem, 0, sizeof(problem));
 	dv_session_explain(step->rc->session, reply, &problem);
 	dv_engine_fail_run(step, problem.message[0] ? psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail) : v->message);
@@ -116,13 +125,19 @@ sorted_queue(DvStep *step, const DvTask *task, DvSorted *s)
 
 /* The request may or may not have been carried out. */
 static void
-put_in_doubt(DvSorted *s, DvRow *row)
+put_in_doubt(DvStep *step, DvSorted *s, DvRow *row)
 {
 	row->unknown_since = GetCurrentTimestamp();
 	row->unknowns++;
 	if (row->doubtful_since == 0)
 		row->doubtful_since = row->sent_at;
-	s->find[s->nfind++] = row;
+	if (step->projection->link == NULL)
+		s->find[s->nfind++] = row;
+	else if (dv_settle_may_try_again(step, row))
+	{
+		s->again[s->nagain++] = row;
+		s->again_at = dv_answer_backoff(row->unknowns);
+	}
 }
 
 /* The row is given back without a verdict: it stays unprocessed. */
@@ -143,24 +158,60 @@ doubt(DvRow *row, const DvVerdict *v, DvSorted *s)
 	s->find[s->nfind++] = row;
 }
 
+/*
+ * Refused because of the user whom the row is written as: not the run's fault.
+ * That we may not write as others at all is.
+ */
+static bool
+blames_caller(const DvRow *row, const DvVerdict *v)
+{
+	return row->wire.caller[0] != '\0' && v->kind == DV_FAIL_RUN &&
+		(strcmp(v->error_class, "privilege") == 0 || strcmp(v->code, "0x80040225") == 0) &&
+		strstr(v->message, "prvActOnBehalfOfAnotherUser") == NULL && strstr(v->message, "prvBypass") == NULL &&
+		strstr(v->message, "prvOverrideCreatedOnCreatedBy") == NULL;
+}
+
+static DvVerdict *
+caller_verdict(const DvVerdict *v)
+{
+	DvVerdict  *of_row = palloc(sizeof(DvVerdict));
+
+	*of_row = *v;
+	of_row->kind = DV_FAIL_ROW;
+	strlcpy(of_row->error_class, "caller", sizeof(of_row->error_class));
+	return of_row;
+}
+
 /* The verdict on one row alone. */
 static void
 judge_row(DvStep *step, DvTask *task, DvRow *row, const DvVerdict *v, const DvHttpReply *reply, DvSorted *s)
 {
+	if (dv_links_settled(step, row, v))
+		return;
+	if (blames_caller(row, v))
+	{
+		dv_outcome_failure(step, row, caller_verdict(v));
+		return;
+	}
 	switch (v->kind)
 	{
 		case DV_DONE:
-			if (row->wire.id[0] == '\0')
+			if (row->wire.id[0] == '\0' && step->projection->link == NULL)
 			{
 				/* Created, but not said for sure under which id: read by key. */
 				row->written = true;
-				put_in_doubt(s, row);
+				put_in_doubt(step, s, row);
+				break;
+			}
+			if (dv_states_go_on(row))
+			{
+				s->find[s->nfind++] = row;
 				break;
 			}
 			dv_outcome_success(step, row, row->unknown_since ? "sent again after an unanswered request" : NULL);
 			break;
 		case DV_SETTLE:
-			put_in_doubt(s, row);
+			put_in_doubt(step, s, row);
 			break;
 		case DV_EXISTS:
 			if (row->wire.op == 'I')
@@ -210,7 +261,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 {
 	int			i;
 
-	switch (v->kind)
+	switch (blames_caller(task->rows[0], v) ? DV_FAIL_ROW : v->kind)
 	{
 		case DV_DONE:
 		case DV_SETTLE:
@@ -363,7 +414,7 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 	if (task->n > 1)
 		dv_pace_table_shrink(&step->pace, step->pace.bulk_rows);
 	for (i = 0; i < task->n; i++)
-		put_in_doubt(s, task->rows[i]);
+		put_in_doubt(step, s, task->rows[i]);
 	s->find_at = dv_answer_backoff(1);
 }
 

@@ -39,6 +39,12 @@ extern void dv_answer_leave_row(DvStep *step, DvRow *row);
 extern DvWireReply dv_answer_wire_reply(const DvHttpReply *reply);
 extern const DvWireRow **dv_answer_wire_rows(const DvTask *task);
 
+/*
+ * settle.c: may a row be sent once more whose outcome is unknown? False where
+ * it was left unanswered so often that it has its verdict now.
+ */
+extern bool dv_settle_may_try_again(DvStep *step, DvRow *row);
+
 /* settle.c: what reading ids back found. */
 extern void dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s);
 

@@ -152,9 +152,11 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 		row->handle = row->uuid;
 	}
 	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
-	row->owes = DatumGetBool(values[DV_PROJ_OWES - 1]);
+	row->owes = DatumGetInt32(values[DV_PROJ_OWES - 1]);
 	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
 		(step->forgotten && row->wire.op != 'D');
+	if (!nulls[DV_PROJ_CALLER - 1])
+		dv_source_format_id(DatumGetUUIDP(values[DV_PROJ_CALLER - 1]), row->wire.caller);
 	take_keys(r, row, values + DV_PROJ_KEYS - 1);
 	return true;
 }
@@ -321,7 +323,7 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 		return NULL;
 	pass_keys(step);
 	for (i = 0; i < r.ntaken; i++)
-		r.taken[i]->wire.content = r.content.data + r.taken[i]->content_offset;
+		r.taken[i]->wire.content = r.taken[i]->link_body ? r.taken[i]->link_body : r.content.data + r.taken[i]->content_offset;
 	if (r.ntaken > 0)
 		step->row_bytes = (step->row_bytes + r.content.len / r.ntaken) / 2 + 1;
 	if (r.batch->open_rows > 0)

@@ -16,6 +16,8 @@
 #include "utils/uuid.h"
 
 #include "encode.h"
+#include "links.h"
+#include "states.h"
 
 /* Columns of one direction, with the types this tuple descriptor has. */
 static DvPayloadColumn *
@@ -113,6 +115,7 @@ take_fault(DvStep *step, DvRow *row, char *fault)
 		{"orphan", "lookup", "orphan", "no row of the parent staging table has this key"},
 		{"reference", "lookup", "reference_not_found", "no record of the referenced table matches"},
 		{"ambiguous", "lookup", "reference_ambiguous", "more than one record of the referenced table matches"},
+		{"state", "state", "state_pair", "the status does not belong to the state, or there is no such status"},
 	};
 	char	   *column = strchr(fault, '|');
 	int			i;
@@ -259,15 +262,35 @@ encode_members(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 			if (row->has_hash && is_unchanged(row, values, nulls))
 			{
 				/* The hash covers the deferred lookups: they need no new pass. */
-				row->owes = row->owes && !DatumGetBool(values[DV_PROJ_PASSED - 1]);
+				row->owes = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
 				dv_outcome_success(step, row, "unchanged");
 				return false;
 			}
 		}
-		if (!append_both(step, row, content, values, nulls, DV_SEND_UPDATE))
+		/* a state without a status is followed by the status that is its default */
+		if (!append_both(step, row, content, values, nulls, step->projection->states ? DV_SEND_INSERT : DV_SEND_UPDATE))
 			return false;
 	}
 	return append_others(step, row, content, values, nulls);
+}
+
+/*
+ * A row that is closed by an action: its state is read first, and then what is
+ * to be done. Here only the members of the activity that the action leaves.
+ */
+static bool
+encode_close(DvStep *step, DvRow *row, const Datum *values, const bool *nulls, StringInfo content)
+{
+	DvPayloadFault fault;
+
+	if (!dv_payload_append(content, step->both + 2, step->nboth - 2, values, nulls, DV_SEND_INSERT, false, &fault))
+		return refuse(step, row, &fault);
+	row->close_len = content->len - (int) row->content_offset;
+	row->close = MemoryContextAlloc(row->batch->context, row->close_len + 1);
+	memcpy(unconstify(char *, row->close), content->data + row->content_offset, row->close_len);
+	unconstify(char *, row->close)[row->close_len] = '\0';
+	row->verify = true;
+	return true;
 }
 
 /*
@@ -289,7 +312,7 @@ is_busy(DvStep *step, DvRow *row)
 		row->uuid = known->id;
 		dv_source_format_id(&row->uuid, row->wire.id);
 	}
-	else if (row->wire.id[0] == '\0' && row->wire.op != 'I')
+	else if (row->wire.id[0] == '\0' && row->wire.op != 'I' && step->projection->link == NULL)
 		row->verify = true;		/* its id is to be read by its key first */
 	return false;
 }
@@ -313,6 +336,8 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 		step->lap_parked++;
 		return false;
 	}
+	if (step->projection->link != NULL)
+		dv_links_take(step, row, values, nulls);
 	if (row->wire.id[0] == '\0' && step->nkey_columns > 0 && fault == NULL)
 		keyed = dv_altkey_take(step, row, values, nulls, scratch, &key_fault);
 	if (is_busy(step, row) || dv_source_answered_too_often(step, row))
@@ -320,11 +345,16 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	row->batch->open_rows++;
 	step->lap_taken++;
 	step->counters.rows_read++;
+	/* a record that was there before may be in any state */
+	if (row->existed)
+		row->owes = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
 	if (fault != NULL)
 	{
 		take_fault(step, row, fault);
 		return false;
 	}
+	if (step->projection->link != NULL)
+		return dv_links_encode(step, row, values, nulls);
 	if (!keyed)
 		return refuse(step, row, &key_fault);
 	if (row->wire.id[0] == '\0' && row->wire.key == NULL)
@@ -335,6 +365,10 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	row->content_offset = content->len;
 	if (row->wire.op == 'D')
 		return true;
+	if (step->projection->states)
+		dv_states_take(step, row, values, nulls);
+	if (step->projection->closing)
+		return encode_close(step, row, values, nulls, content);
 	take_trimmed(step, NULL);
 	written = encode_members(step, row, values, nulls, content, scratch);
 	note = note_of(step, values, nulls, scratch);
@@ -394,6 +428,8 @@ dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body
 			return psprintf("waits for the record that %s points at", fault + 7);
 		take_fault(step, &row, fault);
 	}
+	else if (step->projection->link != NULL)
+		appendStringInfoString(body, dv_links_preview(step, values, nulls));
 	else
 	{
 		appendStringInfoChar(body, '{');

@@ -40,6 +40,12 @@ extern bool dv_altkey_take(DvStep *step, DvRow *row, const Datum *values, const 
 /* source.c: text of an id, 36 characters and NUL. */
 extern void dv_source_format_id(const pg_uuid_t *uuid, char *out);
 
+/*
+ * source.c: a hash of the source key, to stand for a row that has no id.
+ * "values" begins with the key's columns.
+ */
+extern void dv_source_key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *handle);
+
 /* source.c: is an error of this SQLSTATE the fault of the row that was read? */
 extern bool dv_source_is_row_fault(int sqlerrcode);
 

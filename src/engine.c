@@ -22,6 +22,9 @@
 /* Outcomes without a request (unchanged, faults) are recorded in such lots. */
 #define RECORD_LOT		1000
 
+/* Header lines of a request besides the common ones, and a NULL. */
+#define HEADERS_MAX		8
+
 /* Longest reading in one turn while answers may wait to be taken. */
 #define READ_MS			500
 
@@ -123,11 +126,46 @@ dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz no
 		queue_task(step, stage, rows + i, Min(chunk, n - i), not_before, attempts);
 }
 
+/*
+ * A bulk message is sent as one user: a request for the rows of each, in their
+ * order. Users with a single row share a $batch, whose parts name them.
+ */
+static void
+queue_by_caller(DvStep *step, DvRow **rows, int n)
+{
+	DvRow	  **group = palloc(sizeof(DvRow *) * n);
+	DvRow	  **single = palloc(sizeof(DvRow *) * n);
+	int			nsingle = 0;
+	int			i;
+	int			j;
+
+	for (i = 0; i < n; i++)
+	{
+		int			count = 0;
+
+		for (j = i; j < n; j++)
+			if (rows[j] != NULL && (j == i || strcmp(rows[j]->wire.caller, group[0]->wire.caller) == 0))
+			{
+				group[count++] = rows[j];
+				rows[j] = NULL;
+			}
+			else if (j == i)
+				break;
+		if (count == 1)
+			single[nsingle++] = group[0];
+		else if (count > 1)
+			dv_engine_queue(step, DV_STAGE_WRITE, group, count, 0, 0);
+	}
+	dv_engine_queue(step, DV_STAGE_EACH, single, nsingle, 0, 0);
+	pfree(group);
+	pfree(single);
+}
+
 /* Rows of one operation that need no look first. */
 static void
 queue_op(DvStep *step, DvRow **rows, int n, char op)
 {
-	bool		bulk = op == 'I' ? step->projection->create_multiple :
+	bool		bulk = step->projection->closing || step->projection->link != NULL ? false : op == 'I' ? step->projection->create_multiple :
 		op == 'U' ? step->projection->update_multiple : false;
 	DvRow	  **some = palloc(sizeof(DvRow *) * (n + 1));
 	int			count = 0;
@@ -136,7 +174,9 @@ queue_op(DvStep *step, DvRow **rows, int n, char op)
 	for (i = 0; i < n; i++)
 		if (rows[i]->wire.op == op && !rows[i]->verify)
 			some[count++] = rows[i];
-	if (count > 0)
+	if (count > 0 && bulk && step->projection->wire.caller_header != NULL)
+		queue_by_caller(step, some, count);
+	else if (count > 0)
 		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count, 0, 0);
 	pfree(some);
 }
@@ -235,10 +275,24 @@ build_request(DvStep *step, DvTask *task)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }
 
+/* What the parts of a $batch say each for itself, a bulk message says once. */
+static void
+bulk_headers(DvStep *step, const DvTask *task, const char **headers)
+{
+	const DvWireTable *table = &step->projection->wire;
+	const char *line = table->part_headers;
+	const char *end;
+
+	for (; (end = strstr(line, "\r\n")) != NULL; line = end + 2)
+		*headers++ = pnstrdup(line, end - line);
+	if (task->rows[0]->wire.caller[0] != '\0')
+		*headers = psprintf("%s: %s", table->caller_header, task->rows[0]->wire.caller);
+}
+
 static void
 send_task(DvStep *step, DvTask *task)
 {
-	const char *headers[3] = {NULL, NULL, NULL};
+	const char *headers[HEADERS_MAX] = {NULL};
 	int			i;
 
 	build_request(step, task);
@@ -246,6 +300,8 @@ send_task(DvStep *step, DvTask *task)
 		headers[0] = task->content_type;
 	if (strcmp(task->path.data, "/$batch") == 0)
 		headers[1] = "Prefer: odata.continue-on-error";
+	else if (task->stage == DV_STAGE_WRITE)
+		bulk_headers(step, task, headers + 1);
 	dlist_delete(&task->node);
 	step->queued_rows -= task->n;
 	task->sent_at = GetCurrentTimestamp();

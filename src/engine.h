@@ -62,7 +62,14 @@ typedef struct DvRow
 	Datum	   *keys;
 	unsigned char hash[16];
 	bool		has_hash;
-	bool		owes;			/* a deferred pass will follow */
+	int			owes;			/* passes that are owed: DV_OWES_... */
+	int			state;			/* states pass: statecode that is wanted */
+	int			status;			/* statuscode; -1 = the default of the state */
+	int			steps;			/* operations that it took so far */
+	bool		more;			/* the operation on its way is not the last */
+	const char *close;			/* members of the activity that a close leaves */
+	int			close_len;
+	const char *link_body;		/* of a link's request */
 	bool		written;		/* created, its id is still to be read by key */
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */

@@ -47,7 +47,8 @@ static const DvPart parts[] = {
 		"OwnershipType,TableType,IsActivity&$expand="
 		"Attributes($select=LogicalName,AttributeType,AttributeTypeName,IsValidForCreate,IsValidForUpdate,RequiredLevel),"
 		"Keys($select=LogicalName,KeyAttributes,EntityKeyIndexStatus),"
-		"ManyToOneRelationships($select=ReferencingAttribute,ReferencedEntity,ReferencingEntityNavigationPropertyName)"},
+		"ManyToOneRelationships($select=ReferencingAttribute,ReferencedEntity,ReferencingEntityNavigationPropertyName),"
+		"ManyToManyRelationships"},
 	{"String", TYPE_PATH "StringAttributeMetadata?$select=LogicalName,MaxLength"},
 	{"Memo", TYPE_PATH "MemoAttributeMetadata?$select=LogicalName,MaxLength"},
 	{"Integer", TYPE_PATH "IntegerAttributeMetadata?$select=LogicalName,MinValue,MaxValue"},

@@ -22,6 +22,7 @@
 #include "engine.h"
 #include "flags.h"
 #include "spi.h"
+#include "states.h"
 
 /* Tries of a transaction that lost a deadlock or a lock. */
 #define RECORD_TRIES	10
@@ -148,16 +149,18 @@ record_sql(DvStep *step)
 	sql = palloc(sizeof(DvRecordSql));
 	/* A later pass leaves the hash: it covers the deferred columns already. */
 	sql->success = psprintf(
-		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message)"
+		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message, owed_passes, record_state)"
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
-		", pg_catalog.clock_timestamp(), u.\"dvmig message\" FROM %s"
-		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id,"
-		" operation = CASE WHEN excluded.pass = 'deferred' THEN x.operation ELSE excluded.operation END,"
+		", pg_catalog.clock_timestamp(), u.\"dvmig message\", u.\"dvmig owes\", %s FROM %s"
+		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, operation = %s,"
 		" pass = CASE WHEN pg_catalog.starts_with(excluded.message, 'unchanged') THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
-		" run = excluded.run, recorded_at = excluded.recorded_at, message = coalesce(excluded.message, CASE WHEN excluded.pass NOT IN ('write', 'delete') THEN x.message END)",
+		" run = excluded.run, recorded_at = excluded.recorded_at, message = coalesce(excluded.message, CASE WHEN excluded.pass NOT IN ('write', 'delete') THEN x.message END),"
+		" owed_passes = excluded.owed_passes, record_state = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.record_state, x.record_state) END",
 		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
-		unnest_list(p, parameters(p, 5), ", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\""),
-		key_list(p, ""), write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)");
+		p->states ? "u.\"dvmig state\"" : "NULL",
+		unnest_list(p, parameters(p, p->states ? 7 : 6), psprintf(", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\", \"dvmig owes\"%s",
+																p->states ? ", \"dvmig state\"" : "")),
+		key_list(p, ""), p->later ? "x.operation" : "excluded.operation", write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)");
 	sql->error = psprintf(
 		"INSERT INTO %s AS x (%s, dataverse_id, created_run, operation, error_column, error_class, code, message, http_status, request_id, attempts, run, recorded_at)"
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig created\", u.\"dvmig op\", u.\"dvmig column\", u.\"dvmig class\", u.\"dvmig code\", u.\"dvmig message\", u.\"dvmig status\", u.\"dvmig request\", u.\"dvmig attempts\", "
@@ -291,6 +294,34 @@ message_of(const DvOutcome *outcome)
 	return strncmp(outcome->message, "kept", 4) == 0 ? outcome->message : psprintf("%s; %s", outcome->message, note);
 }
 
+/* The names of the passes that are owed, in their order; NULL where none is. */
+static const char *
+owed_passes(int owes)
+{
+	static const char *const names[] = {
+		NULL, "deferred", "files", "deferred,files", "states", "deferred,states", "files,states", "deferred,files,states"
+	};
+
+	return names[owes & (DV_OWES_DEFERRED | DV_OWES_FILES | DV_OWES_STATES)];
+}
+
+/* What a row still owes, and where this pass sets it the state its record has now. */
+static void
+add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
+{
+	const char **texts = palloc(sizeof(char *) * a->n);
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+		texts[i] = owed_passes(rows[i]->row->owes);
+	add_text_array(a, texts);
+	if (!step->projection->states)
+		return;
+	for (i = 0; i < a->n; i++)
+		texts[i] = dv_states_text(rows[i]->row);
+	add_text_array(a, texts);
+}
+
 static void
 record_successes(DvStep *step, DvOutcome **rows, int n)
 {
@@ -319,6 +350,7 @@ record_successes(DvStep *step, DvOutcome **rows, int n)
 	add_array(&a, hashes, nulls, BYTEAOID, BYTEAARRAYOID, -1, false, TYPALIGN_INT);
 	add_created_array(&a, rows);
 	add_text_array(&a, messages);
+	add_pass_arrays(&a, step, rows);
 	dv_spi_run(record_sql(step)->success, a.count, a.types, a.values, NULL, SPI_OK_INSERT);
 }
 

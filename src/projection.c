@@ -47,7 +47,10 @@ load_table(DvProjection *p, MemoryContext context)
 {
 	static const char *const sql =
 		"SELECT t.target, mt.entity_set, mt.primary_id, mt.create_multiple, mt.update_multiple,"
-		" t.success_table::pg_catalog.oid, t.error_table::pg_catalog.oid, t.on_exists, t.source_key"
+		" t.success_table::pg_catalog.oid, t.error_table::pg_catalog.oid, t.on_exists, t.source_key,"
+		" dvmig._closing_table(t.target), t.on_closed IS NOT DISTINCT FROM 'reopen',"
+		" (SELECT c.navigation_property FROM dvmig.column_map c WHERE c.staging = t.staging AND c.target_column = '@left'),"
+		" dvmig._request_headers(t.staging), CASE WHEN t.caller_object_id IS NOT NULL THEN 'CallerObjectId' WHEN t.caller_id IS NOT NULL THEN 'MSCRMCallerID' END"
 		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
 		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
 		" WHERE t.staging = $1::pg_catalog.regclass";
@@ -71,6 +74,12 @@ load_table(DvProjection *p, MemoryContext context)
 	p->success_sql = qualified_name(context, atooid(dv_spi_text(0, 6)), p->staging_sql);
 	p->error_sql = qualified_name(context, atooid(dv_spi_text(0, 7)), p->staging_sql);
 	p->on_exists = keep_text(context, 0, 8);
+	p->closing = p->states && strcmp(dv_spi_text(0, 10), "t") == 0;
+	p->reopen = strcmp(dv_spi_text(0, 11), "t") == 0;
+	p->wire.with_state = p->states;
+	p->link = keep_text(context, 0, 12);
+	p->wire.part_headers = keep_text(context, 0, 13);
+	p->wire.caller_header = keep_text(context, 0, 14);
 
 	source_key = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 												  9, &isnull));
@@ -127,11 +136,8 @@ static void
 load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, m.value_sql, c.max_units"
-		" FROM (SELECT pg_catalog.row_number() OVER () AS i, * FROM dvmig._projection_columns($1::pg_catalog.regclass, $2, $3)) c"
-		" JOIN (SELECT pg_catalog.row_number() OVER (ORDER BY ordinal) AS i, value_sql FROM dvmig._map_sql($1::pg_catalog.regclass) f"
-		"  WHERE $2 OPERATOR(pg_catalog.<>) 'delete' AND ($2 OPERATOR(pg_catalog.<>) 'deferred' OR f.target_column OPERATOR(pg_catalog.=) ANY ($3))) m"
-		"  ON m.i OPERATOR(pg_catalog.=) c.i ORDER BY c.i";
+		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, c.value_sql, c.max_units"
+		" FROM dvmig._projection_columns($1::pg_catalog.regclass, $2, $3) c";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
 	int			i;
@@ -215,7 +221,8 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 	p->staging_sql = qualified_name(context, staging, NULL);
 	p->wire.api_path = api_path;
 	p->wire.api_url = api_url;
-	p->wire.part_headers = "";
+	p->states = strcmp(pass, "states") == 0;
+	p->later = p->states || strcmp(pass, "deferred") == 0 || strcmp(pass, "files") == 0;
 	p->table_name = MemoryContextStrdup(context, DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(staging))));
 	load_table(p, context);
 	load_select(p, deferred, context);

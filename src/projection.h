@@ -23,10 +23,11 @@ enum
 	DV_PROJ_HASH,
 	DV_PROJ_CREATED_RUN,
 	DV_PROJ_OWES,
-	DV_PROJ_PASSED,
+	DV_PROJ_OWES_UNCHANGED,
 	DV_PROJ_VERIFY,
 	DV_PROJ_FAULT,
 	DV_PROJ_NOTE,
+	DV_PROJ_CALLER,
 	DV_PROJ_KEYS				/* first key column */
 };
 
@@ -49,6 +50,14 @@ typedef struct DvKeyType
 	char	   *type_name;		/* qualified */
 } DvKeyType;
 
+/*
+ * Passes that a row owes after the one that writes it, as bits, in their order.
+ * What is owed is kept by name in the success table.
+ */
+#define DV_OWES_DEFERRED	1
+#define DV_OWES_FILES		2
+#define DV_OWES_STATES		4
+
 typedef struct DvProjection
 {
 	Oid			staging;
@@ -56,7 +65,12 @@ typedef struct DvProjection
 	char	   *table_name;		/* as regclass prints it, in run_table */
 	char	   *success_sql;
 	char	   *error_sql;
-	char	   *pass;			/* write, deferred, delete */
+	char	   *pass;			/* write, deferred, states, delete */
+	char	   *link;			/* rows are links: navigation property of the left end; else NULL */
+	bool		later;			/* a pass over rows that are written already */
+	bool		states;			/* the pass sets statecode and statuscode */
+	bool		closing;		/* by actions, which are not to be repeated */
+	bool		reopen;			/* on_closed: reopen what is closed, to change it */
 	char	   *on_exists;		/* update, keep, error */
 
 	char	   *select_sql;

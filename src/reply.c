@@ -72,6 +72,17 @@ string_member(json_object *object, const char *name, size_t *len)
 	return json_object_get_string(value);
 }
 
+/* A member that is a whole number from 0 on; else -1. */
+static int
+number_member(json_object *object, const char *name)
+{
+	json_object *value;
+
+	if (!json_object_object_get_ex(object, name, &value) || !json_object_is_type(value, json_type_int))
+		return -1;
+	return json_object_get_int(value);
+}
+
 static bool
 take_message(json_object *object, const char *name, DvVerdict *v)
 {
@@ -184,6 +195,8 @@ take_record(json_object *record, DvWireFound *out)
 	text = string_member(record, "modifiedon", &len);
 	if (text != NULL)
 		dv_wiretext_ascii(out->modified_on, sizeof(out->modified_on), text, len);
+	out->state = number_member(record, "statecode");
+	out->status = number_member(record, "statuscode");
 	out->found = true;
 	return true;
 }

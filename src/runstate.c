@@ -355,7 +355,7 @@ store_run_figures(DvRunContext *rc, const DvStep *step)
 	const char *message = rc->message ? rc->message : rc->waiting[0] ? psprintf("waiting: %s", rc->waiting) : NULL;
 	int			i;
 
-	if (step != NULL && strcmp(step->projection->pass, "deferred") != 0)
+	if (step != NULL && !step->projection->later)
 		add_counters(&c, &step->counters);
 	for (i = 0; i < 11; i++)
 		types[i] = INT8OID;
@@ -402,7 +402,7 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 		mark_clean(step, plan);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
 	/* A row counts once: a later pass can only take its success back. */
-	if (strcmp(plan->pass, "deferred") == 0)
+	if (step->projection != NULL && step->projection->later)
 	{
 		step->counters.succeeded = -step->counters.failed;
 		step->counters.rows_read = 0;

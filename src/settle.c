@@ -13,6 +13,7 @@
 
 #include "answer.h"
 #include "settings.h"
+#include "states.h"
 
 /* Where the service does not tell its time, clocks may differ by this much. */
 #define CLOCK_SKEW_S	5
@@ -59,9 +60,11 @@ written_since(const DvWireFound *found, const DvHttpReply *reply, TimestampTz ou
 }
 
 static bool
-is_ours(const DvStep *step, const DvWireFound *found)
+is_ours(const DvStep *step, const DvRow *row, const DvWireFound *found)
 {
-	return pg_strcasecmp(found->modified_by, step->rc->user_id) == 0;
+	return pg_strcasecmp(found->modified_by, step->rc->user_id) == 0 ||
+		/* written by us as another user */
+		(row->wire.caller[0] != '\0' && pg_strcasecmp(found->modified_by, row->wire.caller) == 0);
 }
 
 static DvVerdict *
@@ -97,7 +100,7 @@ static void
 keep_record(DvStep *step, DvRow *row, const char *message)
 {
 	row->has_hash = false;
-	row->owes = false;
+	row->owes = 0;
 	dv_outcome_success(step, row, message);
 }
 
@@ -106,12 +109,19 @@ keep_record(DvStep *step, DvRow *row, const char *message)
  * leaves without an answer again and again, while it answers others, is itself
  * the reason. (Where no write is answered, dvmig.max_outage ends the run.)
  */
+bool
+dv_settle_may_try_again(DvStep *step, DvRow *row)
+{
+	if (row->unknowns < UNKNOWN_TRIES || step->rc->last_write <= row->doubtful_since)
+		return true;
+	dv_outcome_failure(step, row, own_verdict("unanswered", "the service does not answer requests with this row"));
+	return false;
+}
+
 static void
 try_again(DvStep *step, DvRow *row, DvSorted *s)
 {
-	if (row->unknowns >= UNKNOWN_TRIES && step->rc->last_write > row->doubtful_since)
-		dv_outcome_failure(step, row, own_verdict("unanswered", "the service does not answer requests with this row"));
-	else
+	if (dv_settle_may_try_again(step, row))
 		s->again[s->nagain++] = row;
 }
 
@@ -120,7 +130,7 @@ static void
 record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
 {
 	const char *on_exists = step->projection->on_exists;
-	bool		ours = is_ours(step, found);
+	bool		ours = is_ours(step, row, found);
 
 	/* What a run that did not end cleanly wrote was not there before us. */
 	if (ours && step->forgotten_since != 0 && written_since(found, reply, step->forgotten_since))
@@ -188,9 +198,9 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 
 	if (!found->found)
 		dv_outcome_failure(step, row, own_verdict("gone", "the record does not exist in Dataverse"));
-	else if (row->existed && !is_ours(step, found))
+	else if (row->existed && !is_ours(step, row, found))
 		keep_record(step, row, KEPT_MODIFIED);
-	else if (doubtful != 0 && !is_ours(step, found) && written_since(found, reply, doubtful))
+	else if (doubtful != 0 && !is_ours(step, row, found) && written_since(found, reply, doubtful))
 		dv_outcome_failure(step, row, own_verdict("changed",
 												  "the record was modified by another user while the outcome of its update was unknown"));
 	else if (!may_still_commit(row, s))
@@ -203,6 +213,8 @@ judge_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRepl
 	row->verify = false;
 	if (found->found && row->wire.id[0] == '\0')
 		dv_engine_set_id(row, found->id);
+	if (step->projection->states && found->found && dv_states_found(step, row, found))
+		return;
 	switch (row->wire.op)
 	{
 		case 'I':

@@ -70,8 +70,8 @@ remember_keys(DvStep *step, const Datum *values)
  * What stands for a row that cannot be transformed in this run: a hash of its
  * source key. Like ids, hashes of 16 bytes do not meet by chance.
  */
-static void
-key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *handle)
+void
+dv_source_key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *handle)
 {
 	StringInfoData bytes;
 	int			i;
@@ -233,7 +233,7 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		read_known(row, all, nulls);
 		row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 		remember_keys(step, all + DV_KNOWN_KEYS - 1);
-		key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
+		dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
 		if (dv_outcome_answered(step, &row->version) || dv_source_answered_too_often(step, row))
 			MemoryContextDelete(context);
 		else

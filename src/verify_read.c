@@ -347,7 +347,7 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 		row->id = *DatumGetUUIDP(values[DV_PROJ_ID - 1]);
 	row->created = !nulls[DV_PROJ_CREATED_RUN - 1];
 	row->updated = DatumGetBool(values[DV_PROJ_OWES - 1]);
-	row->has_record = DatumGetBool(values[DV_PROJ_PASSED - 1]);
+	row->has_record = DatumGetBool(values[DV_PROJ_OWES_UNCHANGED - 1]);
 	row->kept = DatumGetBool(values[DV_PROJ_VERIFY - 1]);
 	row->recorded_at = nulls[recorded - 1] ? 0 : DatumGetTimestampTz(values[recorded - 1]);
 	row->key = key_text(v, tuple, desc, DV_PROJ_KEYS, chunk->context);

@@ -17,6 +17,8 @@ typedef struct DvWireTable
 	const char *primary_id;		/* accountid */
 	const char *api_path;		/* /api/data/v9.2 (no trailing slash) */
 	const char *api_url;		/* https://host/api/data/v9.2 */
+	const char *caller_header;	/* names the user that a row is written as; or NULL */
+	bool		with_state;		/* reading ids back brings the state too */
 	const char *part_headers;	/* extra header lines of every $batch part, each
 								 * ended by CRLF, or ""; what a bulk request
 								 * needs of them, its sender adds */
@@ -32,6 +34,12 @@ typedef struct DvWireRow
 	const char *content;		/* JSON members without braces: "name":"A","x":1;
 								 * without the primary id */
 	size_t		content_len;
+	char		caller[37];		/* the user it is written as, or "" */
+	const char *method;			/* an operation of another kind than those of
+								 * "op": its method, its path below api_path, and
+								 * "content" as its whole body; else NULL. Never
+								 * in a bulk message */
+	const char *path;
 } DvWireRow;
 
 /* The answer, as the transport hands it over. */
@@ -52,6 +60,8 @@ typedef struct DvWireFound
 	char		modified_by[37];	/* "" where not read */
 	char		modified_on[40];	/* as sent */
 	char		id[37];
+	int			state;			/* statecode and statuscode; -1 where not read */
+	int			status;
 } DvWireFound;
 
 /*

@@ -90,21 +90,40 @@ put_request_line(DvBuf *body, const DvWireTable *table, const DvWireRow *row, co
 static void
 put_operation(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
 {
+	bool		has_body = row->method != NULL ? row->content_len > 0 : row->op != 'D';
+
 	dv_buf_puts(body, "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n");
-	if (row->op == 'D')
+	if (row->method != NULL)
+	{
+		dv_buf_puts(body, row->method);
+		dv_buf_puts(body, " ");
+		dv_buf_puts(body, table->api_path);
+		dv_buf_puts(body, row->path);
+		dv_buf_puts(body, " HTTP/1.1\r\n");
+	}
+	else if (row->op == 'D')
 		put_request_line(body, table, row, "DELETE", true);
 	else if (row->op == 'U')
 		put_request_line(body, table, row, "PATCH", true);
 	else
 		put_request_line(body, table, row, "POST", false);
-	if (row->op != 'D')
+	if (has_body)
 		dv_buf_puts(body, "Content-Type: application/json\r\n");
-	if (row->op == 'U')
+	if (row->op == 'U' && (row->method == NULL || strcmp(row->method, "PATCH") == 0))
 		dv_buf_puts(body, "If-Match: *\r\n");
 	if (table->part_headers != NULL)
 		dv_buf_puts(body, table->part_headers);
+	if (row->caller[0] != '\0')
+	{
+		dv_buf_puts(body, table->caller_header);
+		dv_buf_puts(body, ": ");
+		dv_buf_puts(body, row->caller);
+		dv_buf_puts(body, "\r\n");
+	}
 	dv_buf_puts(body, "\r\n");
-	if (row->op != 'D')
+	if (row->method != NULL)
+		dv_buf_append(body, row->content, row->content_len);
+	else if (has_body)
 		put_object(body, NULL, table, row, row->op == 'I');
 	dv_buf_puts(body, "\r\n");
 }
@@ -142,8 +161,8 @@ dv_wire_find(DvBuf *path, const DvWireTable *table, const DvWireRow *const *rows
 	dv_buf_puts(path, table->entity_set);
 	dv_buf_puts(path, "?$select=");
 	dv_buf_puts(path, table->primary_id);
-	dv_buf_puts(path, ",modifiedon,_modifiedby_value"
-				"&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
+	dv_buf_puts(path, table->with_state ? ",modifiedon,_modifiedby_value,statecode,statuscode" : ",modifiedon,_modifiedby_value");
+	dv_buf_puts(path, "&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
 	dv_buf_puts(path, table->primary_id);
 	dv_buf_puts(path, "'&@p2=%5B");
 	for (i = 0; i < n; i++)

@@ -70,7 +70,7 @@ SELECT kind, object, detail FROM dvmig.event WHERE migration = 'set' AND kind LI
 
 -- every setting is a column of that name, so that both say the same
 SELECT s.applies_to, s.name FROM dvmig.setting s
-WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attname = s.name AND NOT a.attisdropped
+WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attname = CASE s.name WHEN 'caller' THEN 'caller_id' ELSE s.name END AND NOT a.attisdropped
 	AND a.attrelid = CASE s.applies_to WHEN 'migration' THEN 'dvmig.migration' WHEN 'table' THEN 'dvmig.migration_table' ELSE 'dvmig.column_map' END::regclass);
 
 -- by its owner only, unless the setting says otherwise

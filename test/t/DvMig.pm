@@ -196,7 +196,7 @@ sub account
 			coalesce('(' || t.filter_sql || ') IS TRUE', 'true') AS filter, m.entity_set, m.primary_id
 		FROM dvmig.migration_table t JOIN dvmig.migration g USING (migration_id)
 		JOIN dvmig.metadata_table m ON m.server = g.server AND m.table_name = t.target
-		WHERE g.name = '$migration' ORDER BY t.staging::text});
+		WHERE g.name = '$migration' AND t.relationship IS NULL ORDER BY t.staging::text});
 	ok(scalar(@$tables), "$migration has tables") or return;
 	for my $t (@$tables)
 	{

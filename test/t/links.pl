@@ -1,0 +1,100 @@
+# Many-to-many links from staging tables of pairs
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use DvMig;
+
+# linked(t): the pairs that Dataverse holds, as source keys.
+sub linked
+{
+	my ($t) = @_;
+	my %name;
+	$name{ lc $_->{new_playlistid} } = $_->{new_name} for @{ $t->sim->export('new_playlists') };
+	$name{ lc $_->{new_trackid} } = $_->{new_name} for @{ $t->sim->export('new_tracks') };
+	my $links = $t->sim->sim('GET', 'links/new_playlist_new_track');
+	return join ' ', sort map { join '-', map { $name{ lc $_ } // '?' } @$_ } @{ $links->{pairs} };
+}
+
+for my $profile (qw(strict lenient odd))
+{
+	my $t = DvMig->new(profile => $profile, name => "links_$profile");
+	my $run;
+
+	$t->sql(q{
+		ALTER DATABASE postgres SET dvmig.settle_time = '300ms';
+		CREATE SCHEMA staging;
+		CREATE TABLE staging.lists (id int PRIMARY KEY, name text);
+		CREATE TABLE staging.tracks (id int PRIMARY KEY, name text);
+		CREATE TABLE staging.pairs (list int, track int, PRIMARY KEY (list, track));
+		INSERT INTO staging.lists SELECT n, 'L' || n FROM generate_series(1, 10) n;
+		INSERT INTO staging.tracks SELECT n, 'T' || n FROM generate_series(1, 20) n;
+		UPDATE staging.tracks SET name = repeat('x', 5000) WHERE id = 20;
+		INSERT INTO staging.pairs SELECT l, t FROM generate_series(1, 10) l, generate_series(1, 20) t WHERE (l + t) % 2 = 0;
+		INSERT INTO staging.pairs VALUES (1, 999)});
+	$t->migration('m', tables => 'new_playlist,new_track');
+	is($t->sql(q{SELECT concat_ws(' ', table1, navigation1, table2, navigation2) FROM dvmig.metadata_relationship WHERE relationship = 'new_playlist_new_track'}),
+		'new_playlist new_playlist_new_track new_track new_playlist_new_track', "$profile: relationships are read");
+	$t->sql(q{
+		SELECT dvmig.add_table('m', 'staging.lists', 'new_playlist', source_key => 'id');
+		SELECT dvmig.map_column('staging.lists', 'new_name', 'name');
+		SELECT dvmig.add_table('m', 'staging.tracks', 'new_track', source_key => 'id');
+		SELECT dvmig.map_column('staging.tracks', 'new_name', 'name')});
+	like($t->error(q{SELECT dvmig.add_association('m', 'staging.pairs', 'new_playlist_track', 'list', 'staging.lists', 'track', 'staging.tracks')}),
+		qr/no many-to-many relationship "new_playlist_track".*Did you mean .new_playlist_new_track/s, "$profile: a relationship that is not there");
+	$t->sql(q{SELECT dvmig.add_association('m', 'staging.pairs', 'new_playlist_new_track', 'track', 'staging.tracks', 'list', 'staging.lists')});
+
+	# --- links follow their records; two faults
+	$t->sim->fault({ match => { method => 'POST', body_contains => '$ref' }, nth => 1, count => 1, do => 'reset_after' });
+	$run = $t->run('m');
+	is($run->{state}, 'completed', "$profile: the run completes");
+	is($t->counts('staging.tracks'), '20/0/19/1/0', "$profile: one record fails");
+	is($t->counts('staging.pairs'), '101/5/95/1/0', "$profile: its links wait, and one without a record fails");
+	is($t->status('staging.pairs')->{parked}, 5, "$profile: they are parked");
+	is($t->sql('SELECT error_class, code, error_column FROM staging.pairs_error'), 'lookup|orphan|@left', "$profile: the orphan says which end");
+	is($t->sim->stats->{links_changed}, 95, "$profile: each link once");
+	is(linked($t), $t->sql(q{SELECT string_agg(p, ' ' ORDER BY p COLLATE "C") FROM (SELECT 'L' || list || '-T' || track AS p FROM staging.pairs WHERE track < 20) q}),
+		"$profile: the right ones");
+	is($t->sql(q{SELECT string_agg(pass || ':' || step, ' ' ORDER BY step) FROM dvmig.run_table WHERE run = (SELECT max(run) FROM dvmig.run_history) AND staging = 'staging.pairs'}) =~ /^links:3 delete:/ ? 1 : 0, 1,
+		"$profile: after the rows");
+
+	# --- the missing record comes
+	$t->sql(q{UPDATE staging.tracks SET name = 'T20' WHERE id = 20; SELECT dvmig.retry('staging.tracks')});
+	$run = $t->run('m');
+	is($t->counts('staging.pairs'), '101/0/100/1/0', "$profile: what waited goes");
+
+	# --- a reload sends nothing; a link that is there is done
+	$t->sql(q{UPDATE staging.pairs SET processing_flag = 'U' WHERE track < 999});
+	$run = $t->run('m');
+	is("$run->{rows_sent}/$run->{unchanged}", '0/100', "$profile: a reload sends nothing");
+	$t->sql(q{DELETE FROM staging.pairs_success WHERE list = 2; UPDATE staging.pairs SET processing_flag = 'U' WHERE list = 2});
+	$run = $t->run('m');
+	is($run->{state}, 'completed', "$profile: links that exist");
+	is($t->counts('staging.pairs'), '101/0/100/1/0', "$profile: count as done");
+	is($t->sql(q{SELECT DISTINCT message FROM staging.pairs_success WHERE list = 2}), 'the link existed already', "$profile: and say so");
+
+	# --- taken away, before their records
+	$t->sql(q{UPDATE staging.pairs SET action_flag = 'D', processing_flag = 'U' WHERE list = 3;
+		UPDATE staging.lists SET action_flag = 'D', processing_flag = 'U' WHERE id = 3});
+	$t->sim->fault({ match => { method => 'POST', body_contains => 'DELETE /api/data/v9.2/new_tracks' }, nth => 1, count => 1, do => 'reset_after' });
+	$run = $t->run('m');
+	is($run->{state}, 'completed', "$profile: links are taken away");
+	is($t->counts('staging.pairs'), '101/0/100/1/0', "$profile: all of them");
+	is(linked($t), $t->sql(q{SELECT string_agg(p, ' ' ORDER BY p COLLATE "C") FROM (SELECT 'L' || list || '-T' || track AS p FROM staging.pairs WHERE track <= 20 AND list <> 3) q}),
+		"$profile: and no others");
+
+	# --- plan, preview, check know of links
+	$t->sql(q{INSERT INTO staging.pairs VALUES (1, 2)});
+	is($t->sql(q{SELECT pass || ' ' || creates FROM dvmig.plan('m') WHERE staging = 'staging.pairs' AND pass = 'links'}), 'links 1', "$profile: the plan counts them");
+	like($t->sql(q{SELECT request FROM dvmig.preview('staging.pairs', 1)}), qr{^POST /api/data/v9\.2/new_tracks\(.*\)/new_playlist_new_track/\$ref \{"\@odata\.id":".*/new_playlists\(},
+		"$profile: the preview shows the request");
+	is($t->sql(q{SELECT count(*) FROM dvmig.check('m') WHERE severity = 'error' AND staging = 'staging.pairs'}), '0', "$profile: the check has nothing against them");
+	$t->sim->stop;
+	$t->node->stop;
+}
+
+done_testing();
