@@ -34,6 +34,8 @@ BEGIN
 		WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'v' LOOP
 		EXECUTE format('GRANT SELECT ON %s TO %s', v.name, grantee);
 	END LOOP;
+	PERFORM dvmig._grant_functions(grantee, '{report_text}');
+	EXECUTE format('GRANT SELECT ON dvmig.kept_report, dvmig.autonumber_seed TO %s', grantee);
 END
 $$;
 COMMENT ON FUNCTION dvmig._grant_viewing(regrole) IS 'what a role needs to watch migrations';
@@ -44,6 +46,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM dvmig._grant_viewing(grantee);
+	PERFORM dvmig._grant_functions(grantee, '{cutover,note_backup}');
 	PERFORM dvmig._grant_functions(grantee, '{start,start_if_idle,load_delta,run,stop,resume,pause,retry,check,refresh_references,verify,start_verify,preview,resume_interrupted,set_table,set_migration}');
 END
 $$;
@@ -80,6 +83,7 @@ BEGIN
 	PERFORM dvmig._grant_running(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,set_column,unmap,drop_table,'
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
+	PERFORM dvmig._grant_functions(grantee, '{sign_off,set_autonumber_seed}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights
 	PERFORM dvmig._grant_functions(grantee, '{_choice,_choices,_utf16_length,_first_keys}');
 	EXECUTE format('GRANT SELECT ON dvmig.reference, dvmig._run_row TO %s', grantee);

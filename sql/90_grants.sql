@@ -65,6 +65,16 @@ CREATE POLICY own ON dvmig.choice_map USING (
 		AND pg_catalog.pg_has_role(m.owner::pg_catalog.oid, 'MEMBER')));
 COMMENT ON POLICY own ON dvmig.choice_map IS 'choices of migrations that one owns';
 
+ALTER TABLE dvmig.kept_report ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.kept_report FOR SELECT USING (
+	migration_id IN (SELECT m.migration_id FROM dvmig.migration m));
+COMMENT ON POLICY own ON dvmig.kept_report IS 'reports of migrations that one may see';
+
+ALTER TABLE dvmig.autonumber_seed ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.autonumber_seed FOR SELECT USING (
+	server IN (SELECT m.server FROM dvmig.migration m));
+COMMENT ON POLICY own ON dvmig.autonumber_seed IS 'seeds of servers that migrations go to which one may see';
+
 -- -------------------------------------------------------------- dump and restore
 -- Where a table or role was dropped meanwhile, its oid would be restored as a
 -- bare number and stop the restore; such rows mean nothing and are left behind.
@@ -110,8 +120,11 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.run_table', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.verification', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_sample', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.event', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.kept_report', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.autonumber_seed', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_migration_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_table_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.column_map_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_history_run_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.event_event_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.kept_report_report_id_seq', '');

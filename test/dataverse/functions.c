@@ -70,6 +70,43 @@ record_count(SimReq *r, SimResp *resp)
 	return true;
 }
 
+/* SetAutoNumberSeed: checked, not obeyed: no column here numbers itself. */
+static bool
+set_seed(SimReq *r, SimResp *resp)
+{
+	SimJson		j;
+	SimScalar	name,
+				v;
+	SimStr		table = {0},
+				column = {0};
+	const SimTable *t;
+	const SimColumn *c;
+	bool		first = true,
+				seeded = false;
+
+	sim_stats_request(SIM_K_METADATA, r->in_batch);
+	sim_json_begin(&j, r->body, r->len);
+	if (!sim_json_enter(&j, '{'))
+		return sim_fail(&resp->err, 400, SIM_E_SYNTAX, "Invalid JSON. The payload must be an object.");
+	while (sim_json_next_member(&j, &first, &name))
+	{
+		if (!sim_json_scalar(&j, &v))
+			break;
+		if (sim_str_is(name.text, "EntityName"))
+			table = v.text;
+		else if (sim_str_is(name.text, "AttributeName"))
+			column = v.text;
+		else if (sim_str_is(name.text, "Value"))
+			seeded = v.kind == SIM_JSON_NUMBER;
+	}
+	t = table.s != NULL ? sim_table_by_name(table.s, table.len) : NULL;
+	c = t != NULL && column.s != NULL ? sim_table_column(t, column.s, column.len) : NULL;
+	if (c == NULL || !c->autonumber || !seeded)
+		return sim_fail(&resp->err, 400, SIM_E_ARGUMENT, "SetAutoNumberSeed needs EntityName, AttributeName of an autonumber column, and Value.");
+	resp->status = 204;
+	return true;
+}
+
 bool
 sim_function_run(SimReq *r, SimResp *resp, bool *known)
 {
@@ -92,6 +129,8 @@ sim_function_run(SimReq *r, SimResp *resp, bool *known)
 			return record_count(r, resp);
 		return true;
 	}
+	if (!get && sim_str_is(s->name, "SetAutoNumberSeed"))
+		return set_seed(r, resp);
 	if (!get && sim_action_run(r, resp, known))
 		return true;
 	*known = *known && !get;
