@@ -34,7 +34,7 @@ BEGIN
 		WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'v' LOOP
 		EXECUTE format('GRANT SELECT ON %s TO %s', v.name, grantee);
 	END LOOP;
-	PERFORM dvmig._grant_functions(grantee, '{report_text}');
+	PERFORM dvmig._grant_functions(grantee, '{report_text,migration_status_rows}');
 	EXECUTE format('GRANT SELECT ON dvmig.kept_report, dvmig.autonumber_seed TO %s', grantee);
 END
 $$;

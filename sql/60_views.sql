@@ -3,21 +3,29 @@
 -- The views call public functions, which run with the rights of the extension
 -- but know who asks: each shows the migrations that the asking role may see.
 
-CREATE FUNCTION dvmig._count_flags(owner oid, staging regclass, filter_sql text) RETURNS jsonb
-LANGUAGE plpgsql
+-- _count_flags_sql: one statement, so that all of it is of one instant. What is
+-- counted of every row is its flag alone: with an index on processing_flag that
+-- is read instead of the rows, however wide they are. Only what is unprocessed
+-- is held against the filter.
+CREATE FUNCTION dvmig._count_flags_sql(staging regclass, filter_sql text) RETURNS text
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-	RETURN dvmig._query_as(owner, format(
-		$q$SELECT jsonb_build_object('staged', count(*),
-			'unprocessed', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND %1$s),
-			'left_out', count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E') AND NOT %1$s),
-			'owed', count(*) FILTER (WHERE s.processing_flag = 'S'),
-			'succeeded', count(*) FILTER (WHERE s.processing_flag IN ('S', 'P')),
-			'failed', count(*) FILTER (WHERE s.processing_flag = 'E'))::text FROM %2$s s$q$,
-		coalesce('((' || filter_sql || ') IS TRUE)', 'true'), staging))::jsonb;
-END
+	SELECT format(
+		$q$SELECT jsonb_build_object('staged', a.staged, 'unprocessed', a.unprocessed - b.left_out, 'left_out', b.left_out,
+			'owed', a.owed, 'succeeded', a.owed + a.processed, 'failed', a.failed)::text
+		FROM (SELECT count(*) AS staged, count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E')) AS unprocessed,
+				count(*) FILTER (WHERE s.processing_flag = 'S') AS owed, count(*) FILTER (WHERE s.processing_flag = 'P') AS processed,
+				count(*) FILTER (WHERE s.processing_flag = 'E') AS failed FROM %1$s s) a,
+			(SELECT %2$s AS left_out) b$q$, $1,
+		CASE WHEN $2 IS NULL THEN '0' ELSE format('(SELECT count(*) FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE)', $1, $2) END)
 $$;
+COMMENT ON FUNCTION dvmig._count_flags_sql(regclass, text) IS 'SQL that counts rows of a staging table by flag, and those that its filter leaves out';
+
+CREATE FUNCTION dvmig._count_flags(owner oid, staging regclass, filter_sql text) RETURNS jsonb
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT dvmig._query_as($1, dvmig._count_flags_sql($2, $3))::jsonb $$;
 COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text) IS 'rows of a staging table by flag, and those that its filter leaves out';
 
 CREATE FUNCTION dvmig._table_counts(staging regclass) RETURNS jsonb
