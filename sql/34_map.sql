@@ -298,6 +298,7 @@ AS $$
 DECLARE
 	t dvmig.migration_table := dvmig._table(caller, staging, 'owner');
 	col text := lower(btrim(target_column));
+	before text := (SELECT string_agg(c.expression, '; ' ORDER BY c.variant) FROM dvmig.column_map c WHERE c.staging = t.staging AND c.target_column = col);
 BEGIN
 	DELETE FROM dvmig.column_map c WHERE c.staging = t.staging AND c.target_column = col;
 	IF NOT FOUND THEN
@@ -310,7 +311,7 @@ BEGIN
 		UPDATE dvmig.migration_table mt SET target_key = NULL WHERE mt.staging = t.staging;
 	END IF;
 	PERFORM dvmig._log(caller, (SELECT m.name FROM dvmig.migration m WHERE m.migration_id = t.migration_id), 'unmap',
-		staging::text, jsonb_build_object('target_column', col));
+		staging::text, jsonb_build_object('target_column', col, 'before', before));
 	RETURN format('%s: %s is no longer mapped', staging, col);
 END
 $$;

@@ -73,6 +73,22 @@ $t->sim->sim('DELETE', 'fault');
 is($t->finish($run)->{state}, 'completed', 'the run ends');
 is($t->sql('SELECT processing_flag FROM firms WHERE id = 50'), 'P', 'an edited row goes again in the same run');
 
+# An owner who is no superuser: his worker sees which rows were chosen.
+$t->sql(q{
+	CREATE ROLE dba LOGIN; SELECT dvmig.grant_owner('dba'); GRANT USAGE ON FOREIGN SERVER sim TO dba; GRANT CREATE ON SCHEMA public TO dba});
+$t->sql(sprintf q{CREATE USER MAPPING FOR dba SERVER sim OPTIONS (client_id '%s', client_secret '%s')}, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
+$t->sql(q{
+	SET ROLE dba;
+	SELECT dvmig.create_migration('his', 'sim');
+	CREATE TABLE his_firms (a text, b int, name text, PRIMARY KEY (a, b));
+	INSERT INTO his_firms SELECT 'k', i, 'His ' || i FROM generate_series(1, 20) i;
+	SELECT dvmig.add_table('his', 'his_firms', 'account', source_key => 'a, b');
+	SELECT dvmig.map_column('his_firms', 'name', 'name')});
+$run = $t->finish($t->sql(q{SET ROLE dba; SELECT dvmig.start('his', filter => 's.b > 15')}));
+is("$run->{state} $run->{succeeded}", 'completed 5', 'an owner who is no superuser, and a composite key') or diag($run->{message});
+is($t->sql(q{SET ROLE dba; SELECT dvmig.unmap('his_firms', 'name') IS NOT NULL; RESET ROLE;
+	SELECT detail ->> 'before' FROM dvmig.event WHERE kind = 'unmap'}) =~ s/.*\n//sr, 'name', 'what a map was before it was taken out is noted');
+
 # --------------------------------------------------------------------- until
 
 like($t->error(q{SELECT dvmig.start('m', until => 'after lunch')}), qr/22023.*neither a time of day nor a timestamp/s, 'until: nonsense');
@@ -97,7 +113,7 @@ $run = $t->finish($t->sql('SELECT max(run) FROM dvmig.run_history'));
 is($run->{state}, 'completed', 'and then has no end');
 is($run->{until_at}, undef, 'of its own');
 is($t->counts('firms'), '300/0/300/0/0', 'all firms are loaded');
-$t->account('m', firms => { name => 's.name' }, people => { lastname => 's.family' });
+$t->account('m', firms => { name => 's.name' }, people => { lastname => 's.family' }, -extra => { accounts => 5 });
 
 # ------------------------------------------------------------------- confirm
 
