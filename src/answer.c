@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "answer.h"
+#include "gate.h"
 #include "links.h"
 #include "settings.h"
 #include "states.h"
@@ -39,7 +40,7 @@ dv_answer_outage(DvStep *step, const char *why)
 {
 	DvRunContext *rc = step->rc;
 
-	dv_pace_trouble(&rc->pace, GetCurrentTimestamp());
+	dv_gate_trouble(step);
 	strlcpy(rc->waiting, why, sizeof(rc->waiting));
 	if (rc->outage_since == 0)
 		rc->outage_since = GetCurrentTimestamp();
@@ -62,7 +63,7 @@ dv_answer_good(DvStep *step, const DvHttpReply *reply)
 		return;
 	step->rc->outage_since = 0;
 	step->rc->waiting[0] = '\0';
-	dv_pace_good(&step->rc->pace, reply->dop_hint);
+	dv_gate_good(step, reply);
 }
 
 void
@@ -73,7 +74,7 @@ dv_answer_throttled(DvStep *step, const DvVerdict *v, int attempt)
 	step->rc->outage_since = 0;
 	step->counters.throttled++;
 	step->counters.throttled_ms += ms > 0 ? ms : 0;
-	dv_pace_throttled(&step->rc->pace, ms, attempt, GetCurrentTimestamp());
+	dv_gate_throttled(step, ms, attempt);
 }
 
 void
@@ -274,7 +275,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 			s->nagain = task->n;
 			break;
 		case DV_RETRY:
-			dv_pace_trouble(&step->rc->pace, GetCurrentTimestamp());
+			dv_gate_trouble(step);
 			if (task->attempts >= ROW_TRIES && task->stage == DV_STAGE_EACH)
 			{
 				/* Isolated already: in halves, until one row alone has its verdict. */
@@ -291,7 +292,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 			break;
 		case DV_SHRINK:
 			if (task->stage == DV_STAGE_WRITE)
-				dv_pace_table_shrink(&step->pace, task->n);
+				dv_gate_shrink(step, task->n);
 			halve(step, task);
 			break;
 		case DV_FAIL_RUN:
@@ -303,7 +304,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 		case DV_PARK:
 		case DV_GONE:
 		case DV_FAIL_ROW:
-			dv_pace_table_refused(&step->pace);
+			dv_gate_refused(step);
 	isolate:
 			memcpy(s->isolate, task->rows, sizeof(DvRow *) * task->n);
 			s->nisolate = task->n;
@@ -365,13 +366,13 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 	if (task->stage == DV_STAGE_WRITE && task->n > 1)
 	{
 		if (v[0].kind == DV_DONE)
-			dv_pace_table_bulk(&step->pace, task->n, reply->seconds);
+			dv_gate_bulk(step, task->n, reply->seconds);
 		judge_request(step, task, &v[0], reply, s);
 	}
 	else
 	{
 		if (task->stage == DV_STAGE_EACH && reply->status == 200)
-			dv_pace_table_each(&step->pace, task->n, reply->seconds);
+			dv_gate_each(step, task->n, reply->seconds);
 		if (task->n > 1 && refused_as_a_whole(reply))
 		{
 			/* Nothing was said of single rows: take the request apart. */
@@ -412,7 +413,7 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 	}
 	write_unanswered(step, why);
 	if (task->n > 1)
-		dv_pace_table_shrink(&step->pace, step->pace.bulk_rows);
+		dv_gate_shrink(step, step->pace->bulk_rows);
 	for (i = 0; i < task->n; i++)
 		put_in_doubt(step, s, task->rows[i]);
 	s->find_at = dv_answer_backoff(1);

@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "asker.h"
+#include "gate.h"
 #include "settings.h"
 
 /* Longest wait in one turn, so that stop requests and timers are seen. */
@@ -92,7 +93,7 @@ dv_asker_has_room(DvAsker *asker)
 	DvRunContext *rc = asker->rc;
 
 	return !rc->stopping && dlist_is_empty(&asker->queue) &&
-		dv_pace_may_send(&rc->pace, asker->in_flight, GetCurrentTimestamp());
+		dv_pace_may_send(dv_gate_pace(rc), asker->in_flight, GetCurrentTimestamp());
 }
 
 void
@@ -121,7 +122,7 @@ outage(DvAsker *asker, const char *why)
 {
 	DvRunContext *rc = asker->rc;
 
-	dv_pace_trouble(&rc->pace, GetCurrentTimestamp());
+	dv_pace_trouble(dv_gate_pace(rc), GetCurrentTimestamp());
 	strlcpy(rc->waiting, why, sizeof(rc->waiting));
 	if (rc->outage_since == 0)
 		rc->outage_since = GetCurrentTimestamp();
@@ -162,7 +163,7 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		rc->outage_since = 0;
 		rc->total.throttled++;
 		rc->total.throttled_ms += Max(reply->retry_after_ms, 0);
-		dv_pace_throttled(&rc->pace, reply->retry_after_ms, ask->attempts, GetCurrentTimestamp());
+		dv_pace_throttled(dv_gate_pace(rc), reply->retry_after_ms, ask->attempts, GetCurrentTimestamp());
 		dv_asker_again(asker, ask, false);
 	}
 	else if (reply->status >= 500 && !has_parts(reply) && (ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503))
@@ -174,7 +175,7 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	{
 		rc->outage_since = 0;
 		rc->waiting[0] = '\0';
-		dv_pace_good(&rc->pace, reply->dop_hint);
+		dv_pace_good(dv_gate_pace(rc), reply->dop_hint);
 		asker->answer(asker, ask, reply);
 	}
 	if (!asker->again)
@@ -209,7 +210,7 @@ dv_asker_send(DvAsker *asker)
 	{
 		DvAsk	   *ask = dlist_container(DvAsk, node, iter.cur);
 
-		if (!dv_pace_may_send(&asker->rc->pace, asker->in_flight, now))
+		if (!dv_pace_may_send(dv_gate_pace(asker->rc), asker->in_flight, now))
 			break;
 		if (ask->not_before <= now)
 			send_ask(asker, ask);

@@ -1,9 +1,8 @@
 /*
  * batch.c - one read of a step: rows of the projection to a batch
  *
- * The hot path's beginning. Two plans are kept for each step, one for the first
- * read of a lap and one for those behind a key, so that nothing is planned for a
- * batch. Their rows are encoded where the executor hands them over: a row's
+ * The hot path's beginning. A plan is kept for each kind of bounds that a read
+ * of the step has, so that nothing is planned for a batch. Their rows are encoded where the executor hands them over: a row's
  * columns are never copied before they are JSON.
  */
 #include "postgres.h"
@@ -20,13 +19,17 @@
 
 #include "batch.h"
 #include "encode.h"
+#include "sets.h"
 #include "spi.h"
+
+/* Bounds of a read: behind a key, up to a key. */
+#define BEHIND	1
+#define UP_TO	2
 
 /* The plans of a step's reads, and the definition that they are of. */
 struct DvReadPlans
 {
-	SPIPlanPtr	first;
-	SPIPlanPtr	after;			/* behind a key */
+	SPIPlanPtr	plans[4];		/* by BEHIND and UP_TO */
 	const char *inner_sql;
 	MemoryContextCallback cleanup;
 };
@@ -141,7 +144,7 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 		r->filenode = filenode_of(r->table);
 	}
 	row->version.filenode = r->filenode;
-	if (dv_outcome_answered(step, &row->version))
+	if (dv_sets_is_answered(step->sets, &row->version))
 		return false;
 	row->batch = r->batch;
 	row->wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
@@ -159,6 +162,16 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 		dv_source_format_id(DatumGetUUIDP(values[DV_PROJ_CALLER - 1]), row->wire.caller);
 	take_keys(r, row, values + DV_PROJ_KEYS - 1);
 	return true;
+}
+
+/* Another lane was quicker with a row of the same id: this one is for the next lap. */
+static void
+put_back(DvStep *step, DvRow *row)
+{
+	row->batch->open_rows--;
+	step->lap_taken--;
+	step->counters.rows_read--;
+	dv_source_unanswer(step, row);
 }
 
 /* One row from the executor; false ends the read. */
@@ -179,9 +192,11 @@ receive(TupleTableSlot *slot, DestReceiver *self)
 	if (take_row(r, row, slot->tts_values, slot->tts_isnull) &&
 		dv_encode_row(step, row, slot->tts_values, slot->tts_isnull, &r->content, &r->scratch))
 	{
-		r->taken[r->ntaken++] = row;
-		hash_search(step->busy_ids, &row->handle, HASH_ENTER, NULL);
-		row->busy = true;
+		row->busy = dv_sets_enter_busy(step->sets, &row->handle);
+		if (row->busy)
+			r->taken[r->ntaken++] = row;
+		else
+			put_back(step, row);
 	}
 	/* One that has neither a verdict nor is sent leaves its room to the next. */
 	if (row == &r->rows[r->batch->open_rows])
@@ -219,22 +234,23 @@ static void
 free_plans(void *arg)
 {
 	struct DvReadPlans *plans = arg;
+	int			i;
 
-	free_plan(&plans->first);
-	free_plan(&plans->after);
+	for (i = 0; i < (int) lengthof(plans->plans); i++)
+		free_plan(&plans->plans[i]);
 }
 
 static SPIPlanPtr
-make_plan(const DvProjection *p, bool after)
+make_plan(const DvStep *step)
 {
-	Oid			types[INDEX_MAX_KEYS + 1];
-	int			n = 0;
+	Oid			types[2 * INDEX_MAX_KEYS + 1];
+	Datum		values[2 * INDEX_MAX_KEYS];
+	int			n = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
 	SPIPlanPtr	plan;
 
-	for (; after && n < p->nkeys; n++)
-		types[n] = p->keys[n].type;
 	types[n++] = INT8OID;
-	plan = SPI_prepare_cursor(dv_projection_query(p, after, 0, true), n, types, CURSOR_OPT_GENERIC_PLAN);
+	plan = SPI_prepare_cursor(dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 0, true),
+							  n, types, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	if (SPI_keepplan(plan) != 0)
@@ -247,7 +263,7 @@ static SPIPlanPtr
 plan_of(DvStep *step)
 {
 	struct DvReadPlans *plans = step->read_plans;
-	bool		after = step->last_keys != NULL;
+	int			bounds = (step->last_keys != NULL ? BEHIND : 0) | (step->until_keys != NULL ? UP_TO : 0);
 	SPIPlanPtr *plan;
 
 	if (plans == NULL)
@@ -260,9 +276,9 @@ plan_of(DvStep *step)
 	if (plans->inner_sql != step->projection->inner_sql)
 		free_plans(plans);
 	plans->inner_sql = step->projection->inner_sql;
-	plan = after ? &plans->after : &plans->first;
+	plan = &plans->plans[bounds];
 	if (*plan == NULL)
-		*plan = make_plan(step->projection, after);
+		*plan = make_plan(step);
 	return *plan;
 }
 
@@ -278,14 +294,15 @@ add_parameter(ParamListInfo list, int at, Oid type, Datum value)
 static ParamListInfo
 parameters(const DvStep *step, int limit)
 {
-	const DvProjection *p = step->projection;
-	int			nkeys = step->last_keys != NULL ? p->nkeys : 0;
-	ParamListInfo list = makeParamList(nkeys + 1);
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		values[2 * INDEX_MAX_KEYS];
+	int			n = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
+	ParamListInfo list = makeParamList(n + 1);
 	int			i;
 
-	for (i = 0; i < nkeys; i++)
-		add_parameter(list, i, p->keys[i].type, step->last_keys[i]);
-	add_parameter(list, nkeys, INT8OID, Int64GetDatum(limit));
+	for (i = 0; i < n; i++)
+		add_parameter(list, i, types[i], values[i]);
+	add_parameter(list, n, INT8OID, Int64GetDatum(limit));
 	return list;
 }
 
@@ -341,7 +358,7 @@ dv_batch_forget(DvStep *step, int outcomes)
 	for (i = 0; batch != NULL && i < batch->open_rows; i++)
 	{
 		if (batch->rows[i].busy)
-			hash_search(step->busy_ids, &batch->rows[i].handle, HASH_REMOVE, NULL);
+			dv_sets_leave_busy(step->sets, &batch->rows[i].handle);
 		dv_source_unanswer(step, &batch->rows[i]);
 	}
 	step->noutcomes = outcomes;

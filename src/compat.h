@@ -12,6 +12,7 @@
 #endif
 
 #include "funcapi.h"
+#include "lib/dshash.h"
 
 /* InitMaterializedSRF has another name and default in early 15 releases. */
 #if PG_VERSION_NUM >= 160000 || defined(MAT_SRF_USE_EXPECTED_DESC)
@@ -45,5 +46,20 @@
 #else
 #define dv_wait_event(name)	PG_WAIT_EXTENSION
 #endif
+
+/* Keys that are compared and hashed byte by byte; how they are copied is told from 17 on. */
+static inline dshash_parameters
+dv_dshash_parameters(size_t key, size_t entry, int tranche)
+{
+	dshash_parameters p = {
+		.key_size = key,.entry_size = entry,.compare_function = dshash_memcmp,.hash_function = dshash_memhash,
+#if PG_VERSION_NUM >= 170000
+		.copy_function = dshash_memcpy,
+#endif
+		.tranche_id = tranche
+	};
+
+	return p;
+}
 
 #endif							/* DV_COMPAT_H */

@@ -17,6 +17,7 @@
 
 #include "encode.h"
 #include "links.h"
+#include "sets.h"
 #include "states.h"
 
 /* Columns of one direction, with the types this tuple descriptor has. */
@@ -300,16 +301,12 @@ encode_close(DvStep *step, DvRow *row, const Datum *values, const bool *nulls, S
 static bool
 is_busy(DvStep *step, DvRow *row)
 {
-	const DvKnown *known;
-
-	if (hash_search(step->busy_ids, &row->handle, HASH_FIND, NULL) != NULL)
+	if (dv_sets_is_busy(step->sets, &row->handle))
 		return true;
-	known = row->wire.op == 'I' ? hash_search(step->known_ids, &row->handle, HASH_FIND, NULL) : NULL;
-	if (known != NULL)
+	if (row->wire.op == 'I' && dv_sets_is_known(step->sets, &row->handle, &row->uuid))
 	{
 		row->wire.op = 'U';
 		row->existed = row->verify = true;	/* still ours when it is written? */
-		row->uuid = known->id;
 		dv_source_format_id(&row->uuid, row->wire.id);
 	}
 	else if (row->wire.id[0] == '\0' && row->wire.op != 'I' && step->projection->link == NULL)

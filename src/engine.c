@@ -13,8 +13,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "engine.h"
-#include "settings.h"
+#include "gate.h"
+#include "lanes.h"
+#include "phase.h"
 
 /* Longest wait in one poll, so that stop requests and timers are seen. */
 #define POLL_MS			100
@@ -31,32 +32,22 @@
 /* Rows waiting in tasks before reading pauses: bounds memory in an outage. */
 #define QUEUED_ROWS_MAX	20000
 
-static HTAB *
-id_table(DvStep *step, const char *name, Size entry)
-{
-	HASHCTL		ctl = {.keysize = sizeof(pg_uuid_t),.entrysize = entry,.hcxt = step->context};
-
-	return hash_create(name, 1024, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
 void
 dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 {
-	HASHCTL		ctl = {.keysize = sizeof(DvVersion),.entrysize = sizeof(DvAnswered),.hcxt = context};
-
 	memset(step, 0, sizeof(DvStep));
 	step->rc = rc;
 	step->context = context;
 	step->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
 	step->next_key_context = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
+	step->range_context = AllocSetContextCreate(context, "dvmig range", ALLOCSET_SMALL_SIZES);
 	step->outcome_context = AllocSetContextCreate(context, "dvmig outcomes", ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&step->queue);
-	dv_pace_table_init(&step->pace);
-	step->busy_ids = id_table(step, "dvmig busy ids", sizeof(pg_uuid_t));
-	step->known_ids = id_table(step, "dvmig known ids", sizeof(DvKnown));
-	step->taken_ids = id_table(step, "dvmig taken ids", sizeof(pg_uuid_t) + sizeof(int));
-	step->refused = id_table(step, "dvmig refused flags", sizeof(pg_uuid_t));
-	step->answered = hash_create("dvmig answered versions", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	/* without a run: rows are encoded, not sent */
+	if (rc == NULL)
+		return;
+	step->pace = &rc->lanes->shared->pace;
+	step->sets = rc->lanes->sets;
 }
 
 void
@@ -66,7 +57,7 @@ dv_engine_release_row(DvStep *step, DvRow *row)
 
 	/* A row that was never sent must not free the id of one that is. */
 	if (row->busy)
-		hash_search(step->busy_ids, &row->handle, HASH_REMOVE, NULL);
+		dv_sets_leave_busy(step->sets, &row->handle);
 	if (--batch->open_rows == 0)
 		MemoryContextDelete(batch->context);
 }
@@ -119,7 +110,7 @@ void
 dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_before, int attempts)
 {
 	int			chunk = stage == DV_STAGE_EACH || (stage == DV_STAGE_FIND && step->nkey_columns > 0)
-		? step->pace.each_rows : stage == DV_STAGE_FIND ? DV_WIRE_FIND_MAX : n;
+		? step->pace->each_rows : stage == DV_STAGE_FIND ? DV_WIRE_FIND_MAX : n;
 	int			i;
 
 	for (i = 0; i < n; i += chunk)
@@ -289,12 +280,16 @@ bulk_headers(DvStep *step, const DvTask *task, const char **headers)
 		*headers = psprintf("%s: %s", table->caller_header, task->rows[0]->wire.caller);
 }
 
-static void
+/* False where the last place was taken by another lane of our user. */
+static bool
 send_task(DvStep *step, DvTask *task)
 {
 	const char *headers[HEADERS_MAX] = {NULL};
 	int			i;
 
+	if (!dv_gate_enter(step, task->stage == DV_STAGE_FIND ? 0 : task->n, GetCurrentTimestamp()))
+		return false;
+	dv_phase(DV_PHASE_ENCODE);
 	build_request(step, task);
 	if (task->body.len > 0)
 		headers[0] = task->content_type;
@@ -317,17 +312,21 @@ send_task(DvStep *step, DvTask *task)
 		step->counters.rows_sent += task->n;
 	dv_session_send(step->rc->session, task->body.len > 0 ? "POST" : "GET",
 					task->path.data, task->body.data, task->body.len, headers, task);
+	dv_phase(DV_PHASE_OTHER);
+	return true;
 }
 
 /* Rows the next read may take: a run can be limited to so many of each table. */
 static int
-read_limit(const DvStep *step)
+read_limit(DvStep *step)
 {
 	int64		left = step->rc->max_rows - step->counters.rows_read;
+	int			rows = dv_gate_bulk_rows(step);
 
+	/* a limited run has one lane */
 	if (step->rc->max_rows == 0 || strcmp(step->projection->pass, "deferred") == 0)
-		return step->pace.bulk_rows;
-	return (int) Max(0, Min(left, step->pace.bulk_rows));
+		return rows;
+	return (int) Max(0, Min(left, rows));
 }
 
 /* Keep as many requests in flight as the service's pace allows. */
@@ -338,16 +337,23 @@ fill(DvStep *step)
 	TimestampTz began = GetCurrentTimestamp();
 	TimestampTz now;
 
-	while (now = GetCurrentTimestamp(), !rc->stopping && dv_pace_may_send(&rc->pace, step->in_flight, now))
+	while (now = GetCurrentTimestamp(), !rc->stopping && dv_gate_is_open(step, now))
 	{
 		DvTask	   *task = ready_task(step, now);
 		DvRow	  **rows;
 		int			n;
 
 		if (task != NULL)
-			send_task(step, task);
-		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX || step->read_after > now)
+		{
+			if (!send_task(step, task))
+				break;
+		}
+		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX || step->read_after > now ||
+				 dv_sets_full(step->sets) || !dv_range_ready(step))
+		{
+			dv_gate_not_hungry(step);
 			break;
+		}
 		else if (read_limit(step) == 0)
 			step->lap_done = true;
 		else
@@ -401,6 +407,7 @@ wind_up(DvStep *step)
 	if (rc->message == NULL)
 		rc->message = MemoryContextStrdup(rc->context, "some requests had no answer within dvmig.stop_timeout; the next run asks which of their rows arrived");
 	dv_session_abandon(rc->session);
+	dv_gate_leave_all(step);
 	step->in_flight = 0;
 	step->unsettled = true;
 }
@@ -429,10 +436,13 @@ run_lap(DvStep *step)
 		if (step->in_flight == 0 && dlist_is_empty(&step->queue) &&
 			(step->lap_done || step->rc->stopping))
 			break;
+		dv_phase(step->held ? DV_PHASE_HOLD : DV_PHASE_WAIT);
 		reply = dv_session_poll(step->rc->session, POLL_MS, &owner);
+		dv_phase(DV_PHASE_OTHER);
 		if (reply == NULL)
 			continue;
 		step->in_flight--;
+		dv_gate_leave(step);
 		dv_answer_handle(step, owner, reply);
 		free_task(owner);
 		dv_http_reply_free(reply);
@@ -445,18 +455,35 @@ dv_engine_run_step(DvStep *step)
 {
 	MemoryContext scratch = AllocSetContextCreate(step->context, "dvmig loop", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
+	bool		another = true;
 
-	for (;;)
+	while (another)
 	{
+		dv_lanes_begin_lap(step);
 		dv_source_rewind(step);
 		run_lap(step);
+		another = dv_lanes_end_lap(step);
 		dv_outcome_retry_flags(step);
 		if (step->error != NULL)
 			ReThrowError(step->error);
-		if (step->rc->stopping || step->lap_taken == 0)
-			break;
+		another &= !step->rc->stopping;
 	}
-	step->counters.parked = step->lap_parked;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}
+
+void
+dv_engine_help_step(DvStep *step)
+{
+	MemoryContext scratch = AllocSetContextCreate(step->context, "dvmig loop", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+
+	while (dv_lanes_join_lap(step))
+	{
+		dv_source_rewind(step);
+		run_lap(step);
+		dv_lanes_leave_lap(step);
+	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 }

@@ -15,7 +15,6 @@
 #include "datatype/timestamp.h"
 #include "lib/ilist.h"
 #include "storage/itemptr.h"
-#include "utils/hsearch.h"
 #include "utils/uuid.h"
 
 #include "pace.h"
@@ -102,13 +101,6 @@ typedef struct DvTask
 
 typedef struct DvRecordSql DvRecordSql;	/* private to outcome.c */
 
-/* A record found to exist. */
-typedef struct DvKnown
-{
-	pg_uuid_t	handle;			/* hash key */
-	pg_uuid_t	id;
-} DvKnown;
-
 /* A verdict ready to be recorded. */
 typedef struct DvOutcome
 {
@@ -119,16 +111,8 @@ typedef struct DvOutcome
 	DvVerdict  *verdict;		/* failures */
 } DvOutcome;
 
-/* A version whose verdict is recorded but whose flag is not. */
-typedef struct DvAnswered
-{
-	DvVersion	version;		/* hash key */
-	char		flag;
-	bool		has_id;
-	bool		locked;			/* by a user: try again; else refused for good */
-	pg_uuid_t	id;
-	pg_uuid_t	handle;			/* of its row */
-} DvAnswered;
+typedef struct DvLanes DvLanes; /* lanes.h */
+typedef struct DvSets DvSets;	/* sets.h */
 
 typedef struct DvCounters
 {
@@ -148,9 +132,8 @@ typedef struct DvRunContext
 {
 	int64		run;
 	Oid			owner;			/* owner of the migration: our session user */
-	char		user_id[37];	/* our application user in Dataverse */
 	DvSession  *session;
-	DvPace		pace;			/* the application user's */
+	DvLanes    *lanes;			/* what the lanes of the run share */
 	MemoryContext context;
 	DvCounters	total;
 	bool		stopping;		/* asked to stop, or failed */
@@ -168,9 +151,11 @@ typedef struct DvRunContext
 typedef struct DvStep
 {
 	DvRunContext *rc;
+	int			number;			/* run_table.step */
 	DvProjection *projection;
 	MemoryContext context;
-	DvTablePace pace;			/* the table's */
+	DvTablePace *pace;			/* the table's, shared by the lanes */
+	DvSets	   *sets;			/* ids and versions, shared by the lanes */
 	bool		forgotten;		/* an earlier run did not end this pass cleanly */
 	TimestampTz forgotten_since;	/* when that run began; 0 = not known */
 	bool		unsettled;		/* rows of unknown outcome were left */
@@ -180,9 +165,12 @@ typedef struct DvStep
 
 	/* reading */
 	bool		lap_done;
-	bool		started;
+	bool		has_range;		/* rows up to until_keys are this lane's */
+	bool		lent;			/* all that is left of the lap is this lane's */
 	MemoryContext key_context;	/* of last_keys */
-	Datum	   *last_keys;
+	Datum	   *last_keys;		/* the last that was read; NULL = from the first */
+	MemoryContext range_context;	/* of until_keys */
+	Datum	   *until_keys;		/* the last of the range; NULL = to the end */
 	MemoryContext next_key_context; /* of next_keys */
 	Datum	   *next_keys;		/* of the last row of the read at work */
 	struct DvReadPlans *read_plans; /* private to batch.c */
@@ -206,10 +194,7 @@ typedef struct DvStep
 	dlist_head	queue;
 	int			queued_rows;
 	int			in_flight;
-	HTAB	   *busy_ids;		/* handles with a request or a task */
-	HTAB	   *known_ids;		/* handles found to exist: to be updated, not created */
-	HTAB	   *answered;		/* versions answered whose flag could not be set */
-	HTAB	   *taken_ids;		/* ids answered since the second lap, with a count */
+	bool		held;			/* the service, or a rate cap, lets nothing go for now */
 
 	/* recording */
 	DvOutcome  *outcomes;
@@ -217,7 +202,6 @@ typedef struct DvStep
 	int			max_outcomes;
 	MemoryContext outcome_context;	/* verdicts of outcomes, and recording */
 	DvRecordSql *record_sql;
-	HTAB	   *refused;		/* handles of rows whose flag was refused or reset */
 } DvStep;
 
 /* source.c */
@@ -243,9 +227,6 @@ extern void dv_outcome_record(DvStep *step);
 /* Try again to set flags that a user's lock kept from being set. */
 extern void dv_outcome_retry_flags(DvStep *step);
 
-/* Has this version an answer already (whose flag is not set yet)? */
-extern bool dv_outcome_answered(DvStep *step, const DvVersion *version);
-
 /* engine.c */
 
 /* Queue rows for a stage, in chunks that fit a request, not before a time. */
@@ -264,18 +245,34 @@ extern bool dv_engine_stop_overdue(const DvRunContext *rc);
 /* End the run: nothing new is sent, replies on their way are recorded. */
 extern void dv_engine_fail_run(DvStep *step, const char *message);
 
+/* range.c: whose turn it is to read what. */
+
+/*
+ * Is there something for this lane to read? Takes the next range of the lap
+ * where it has none. False where there is nothing (step->lap_done), or another
+ * lane is just looking, or a user locks the table (step->read_after).
+ */
+extern bool dv_range_ready(DvStep *step);
+
+/* All of the range is read. */
+extern void dv_range_done(DvStep *step);
+
 /* answer.c: what a reply means for the rows of its task. */
 extern void dv_answer_handle(DvStep *step, DvTask *task, const DvHttpReply *reply);
 
-/* Walk a table in laps until a lap takes nothing, or the run stops. */
+/*
+ * Walk a table in laps, with the lanes that help, until a lap takes nothing or
+ * the run stops; and take part in the laps of another lane's step.
+ */
 extern void dv_engine_run_step(DvStep *step);
+extern void dv_engine_help_step(DvStep *step);
 extern void dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context);
 extern void dv_engine_release_row(DvStep *step, DvRow *row);
 
 /* Give a row the id that Dataverse made, or that was found; text of a uuid. */
 extern void dv_engine_set_id(DvRow *row, const char *id);
 
-/* worker.c: called at least every 100 ms; looks for stop, mirrors progress. */
+/* worker.c: called at least every 100 ms; looks for stop, tells progress. */
 extern void dv_worker_tick(DvStep *step);
 
 /* worker.c: the same for work without a step. */

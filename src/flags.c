@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "flags.h"
+#include "sets.h"
 #include "spi.h"
 
 /* Waits in a row after which a user is taken to lock the whole table. */
@@ -176,15 +177,18 @@ dv_flags_set(DvStep *step, DvFlagMode mode)
 static void
 remember(DvStep *step, const Flag *flag, bool locked)
 {
-	DvAnswered *entry = hash_search(step->answered, &flag->version, HASH_ENTER, NULL);
+	DvAnswered	entry;
 
-	entry->flag = flag->flag;
-	entry->has_id = flag->has_id;
-	entry->id = flag->id;
-	entry->handle = flag->handle;
-	entry->locked = locked;
+	memset(&entry, 0, sizeof(entry));
+	entry.version = flag->version;
+	entry.flag = flag->flag;
+	entry.has_id = flag->has_id;
+	entry.id = flag->id;
+	entry.handle = flag->handle;
+	entry.locked = locked;
+	dv_sets_add_answered(step->sets, &entry);
 	if (!locked)
-		hash_search(step->refused, &flag->handle, HASH_ENTER, NULL);
+		dv_sets_set_refused(step->sets, &flag->handle, true);
 }
 
 void
@@ -197,9 +201,9 @@ dv_flags_committed(DvStep *step)
 		const Flag *flag = &last_flags[i];
 
 		if (flag->reset)
-			hash_search(step->refused, &flag->handle, HASH_ENTER, NULL);
+			dv_sets_set_refused(step->sets, &flag->handle, true);
 		else if (flag->set)
-			hash_search(step->refused, &flag->handle, HASH_REMOVE, NULL);
+			dv_sets_set_refused(step->sets, &flag->handle, false);
 		else if (flag->there)
 			remember(step, flag, last_skipped);
 	}
@@ -256,57 +260,41 @@ dv_flags_set_singly(DvStep *step)
 	}
 }
 
-bool
-dv_outcome_answered(DvStep *step, const DvVersion *version)
-{
-	return hash_search(step->answered, version, HASH_FIND, NULL) != NULL;
-}
-
 void
 dv_outcome_retry_flags(DvStep *step)
 {
-	HASH_SEQ_STATUS scan;
-	DvAnswered *entry;
-	List	   *locked = NIL;
-	ListCell   *cell;
+	int			n;
+	DvAnswered *locked = dv_sets_locked(step->sets, &n);
 	int			waits = 0;
+	int			i;
 
-	hash_seq_init(&scan, step->answered);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (entry->locked)
-		{
-			Flag	   *flag = palloc0(sizeof(Flag));
-
-			flag->version = entry->version;
-			flag->flag = entry->flag;
-			flag->has_id = entry->has_id;
-			flag->id = entry->id;
-			flag->handle = entry->handle;
-			locked = lappend(locked, flag);
-		}
-	foreach(cell, locked)
+	for (i = 0; i < n && waits < WAITS_MAX; i++)
 	{
-		Flag	   *flag = lfirst(cell);
+		Flag		flag;
 
+		memset(&flag, 0, sizeof(flag));
+		flag.version = locked[i].version;
+		flag.flag = locked[i].flag;
+		flag.has_id = locked[i].has_id;
+		flag.id = locked[i].id;
+		flag.handle = locked[i].handle;
 		dv_worker_tick(step);
 		/* entered again by set_one() where it is still locked */
-		hash_search(step->answered, &flag->version, HASH_REMOVE, NULL);
-		waits = set_one(step, flag) ? 0 : waits + 1;
-		if (waits >= WAITS_MAX)
-			break;
+		dv_sets_remove_answered(step->sets, &flag.version);
+		waits = set_one(step, &flag) ? 0 : waits + 1;
 	}
-	list_free_deep(locked);
+	pfree(locked);
 }
 
 long
 dv_flags_left(DvStep *step)
 {
-	HASH_SEQ_STATUS scan;
-	DvAnswered *entry;
+	int			n;
+	DvAnswered *locked = dv_sets_locked(step->sets, &n);
+	int			i;
 
-	hash_seq_init(&scan, step->answered);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (entry->locked)
-			hash_search(step->refused, &entry->handle, HASH_ENTER, NULL);
-	return hash_get_num_entries(step->refused);
+	for (i = 0; i < n; i++)
+		dv_sets_set_refused(step->sets, &locked[i].handle, true);
+	pfree(locked);
+	return dv_sets_count_refused(step->sets);
 }

@@ -213,7 +213,7 @@ dv_launch_job(PG_FUNCTION_ARGS)
 	args.owner = PG_GETARG_OID(1);
 	args.starter = InvalidTransactionId;
 	args.job = dsm_segment_handle(mapped);
-	handle = dv_worker_register(&args);
+	handle = dv_worker_start(&args);
 	PG_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
 	{
 		wait_for_begin(handle, dsm_segment_address(mapped));

@@ -21,6 +21,7 @@
 
 #include "engine.h"
 #include "flags.h"
+#include "phase.h"
 #include "spi.h"
 #include "states.h"
 
@@ -542,12 +543,15 @@ void
 dv_outcome_record(DvStep *step)
 {
 	DvFlagMode	mode = DV_FLAGS_TOGETHER;
+	DvPhase		phase;
 
 	if (step->noutcomes == 0)
 		return;
+	phase = dv_phase(DV_PHASE_RECORD);
 	if (!record_somehow(step, &mode))
 	{
 		give_up(step);
+		dv_phase(phase);
 		return;
 	}
 	if (strcmp(step->rc->waiting, LOCKED) == 0)
@@ -555,4 +559,5 @@ dv_outcome_record(DvStep *step)
 	if (mode == DV_FLAGS_NONE)
 		dv_flags_set_singly(step);
 	count_outcomes(step);
+	dv_phase(phase);
 }

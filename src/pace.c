@@ -51,6 +51,46 @@ dv_pace_may_send(const DvPace *pace, int in_flight, int64_t now)
 	return now >= pace->hold_until && in_flight < (int) pace->limit;
 }
 
+int
+dv_pace_places(const DvPace *pace)
+{
+	return (int) pace->limit;
+}
+
+bool
+dv_pace_is_holding(const DvPace *pace, int64_t now)
+{
+	return now < pace->hold_until;
+}
+
+void
+dv_rate_set(DvRate *rate, double rows_per_second, int64_t now)
+{
+	rate->rate = rows_per_second;
+	rate->credit = 0;
+	rate->counted = now;
+}
+
+/* What was not used in a second is not saved up for later. */
+bool
+dv_rate_may_send(DvRate *rate, int64_t now)
+{
+	if (rate->rate <= 0)
+		return true;
+	rate->credit += rate->rate * (double) (now - rate->counted) / SECOND;
+	rate->counted = now;
+	if (rate->credit > rate->rate)
+		rate->credit = rate->rate;
+	return rate->credit >= 0;
+}
+
+void
+dv_rate_sent(DvRate *rate, int rows, int64_t now)
+{
+	if (rate->rate > 0 && dv_rate_may_send(rate, now))
+		rate->credit -= rows;
+}
+
 /* Grow by about one per round of answers, up to the ceiling. */
 void
 dv_pace_good(DvPace *pace, int dop_hint)

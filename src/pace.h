@@ -27,11 +27,27 @@ typedef struct DvTablePace
 	int			each_rows;		/* operations of the next $batch */
 } DvTablePace;
 
+/* A cap on rows a second that a person sets; rate 0 = none. */
+typedef struct DvRate
+{
+	double		rate;
+	double		credit;			/* rows that may go now; below 0 after a large request */
+	int64_t		counted;		/* when the credit was counted last */
+} DvRate;
+
+extern void dv_rate_set(DvRate *rate, double rows_per_second, int64_t now);
+extern bool dv_rate_may_send(DvRate *rate, int64_t now);
+extern void dv_rate_sent(DvRate *rate, int rows, int64_t now);
+
 extern void dv_pace_init(DvPace *pace, int dop_hint);
 extern void dv_pace_table_init(DvTablePace *table);
 
 /* May another request be sent? */
 extern bool dv_pace_may_send(const DvPace *pace, int in_flight, int64_t now);
+
+/* How many at once, and whether nothing may be sent for a while. */
+extern int	dv_pace_places(const DvPace *pace);
+extern bool dv_pace_is_holding(const DvPace *pace, int64_t now);
 
 /* A good answer: n rows in "seconds". dop_hint 0 where the answer had none. */
 extern void dv_pace_good(DvPace *pace, int dop_hint);

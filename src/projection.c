@@ -232,27 +232,68 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 	return p;
 }
 
+/* " AND (k1, k2) > ($1, $2)", numbered from "first". */
+static void
+append_bound(StringInfo sql, const DvProjection *p, const char *operator, int first)
+{
+	int			i;
+
+	appendStringInfo(sql, " AND (%s) %s (", p->order_sql, operator);
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(sql, "%s$%d", i ? ", " : "", first + i);
+	appendStringInfoChar(sql, ')');
+}
+
 char *
-dv_projection_query(const DvProjection *p, bool after, int limit, bool maps)
+dv_projection_query(const DvProjection *p, bool after, bool until, int limit, bool maps)
 {
 	StringInfoData sql;
-	int			i;
+	int			n = 0;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, maps ? p->select_sql : p->known_sql);
 	appendStringInfo(&sql, " FROM (%s", p->inner_sql);
 	if (after)
-	{
-		appendStringInfo(&sql, " AND (%s) > (", p->order_sql);
-		for (i = 0; i < p->nkeys; i++)
-			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
-		appendStringInfoChar(&sql, ')');
-	}
+		append_bound(&sql, p, ">", 1);
+	n += after ? p->nkeys : 0;
+	if (until)
+		append_bound(&sql, p, "<=", n + 1);
+	n += until ? p->nkeys : 0;
 	if (limit > 0)
 		appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
 	else
-		appendStringInfo(&sql, " ORDER BY %s LIMIT $%d) s ", p->order_sql, after ? p->nkeys + 1 : 1);
+		appendStringInfo(&sql, " ORDER BY %s LIMIT $%d) s ", p->order_sql, n + 1);
 	appendStringInfoString(&sql, maps ? p->joins_sql : p->outcomes_sql);
 	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
 	return sql.data;
+}
+
+char *
+dv_projection_keys_query(const DvProjection *p, bool after, int n)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT %s FROM (%s", p->order_sql, p->inner_sql);
+	if (after)
+		append_bound(&sql, p, ">", 1);
+	appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s OFFSET %d", p->order_sql, n, n - 1);
+	return sql.data;
+}
+
+int
+dv_projection_bounds(const DvProjection *p, const Datum *after, const Datum *until, Oid *types, Datum *values)
+{
+	const Datum *bounds[] = {after, until};
+	int			n = 0;
+	int			b;
+	int			i;
+
+	for (b = 0; b < (int) lengthof(bounds); b++)
+		for (i = 0; bounds[b] != NULL && i < p->nkeys; i++)
+		{
+			types[n] = p->keys[i].type;
+			values[n++] = bounds[b][i];
+		}
+	return n;
 }

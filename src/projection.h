@@ -105,10 +105,18 @@ extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum def
 										MemoryContext context);
 
 /*
- * The SELECT for one batch: after "after" keys were read, at most "limit" rows,
- * or where that is 0 as many as the parameter behind the keys says.
- * Without "maps" only what is known of the rows: DV_KNOWN_... columns.
+ * The SELECT for one batch: behind some keys ("after"), up to and with others
+ * ("until"), at most "limit" rows, or where that is 0 as many as the parameter
+ * behind the keys says. Without "maps" only what is known of the rows:
+ * DV_KNOWN_... columns.
  */
-extern char *dv_projection_query(const DvProjection *p, bool after, int limit, bool maps);
+extern char *dv_projection_query(const DvProjection *p, bool after, bool until, int limit, bool maps);
+
+/* The SELECT for the keys of the n-th row behind some keys, to be run with a limit of one row. */
+extern char *dv_projection_keys_query(const DvProjection *p, bool after, int n);
+
+/* Parameters of these: keys or NULL. Returns their count; there is room for 2 * INDEX_MAX_KEYS. */
+extern int	dv_projection_bounds(const DvProjection *p, const Datum *after, const Datum *until,
+								 Oid *types, Datum *values);
 
 #endif							/* DV_PROJECTION_H */

@@ -59,24 +59,38 @@ watch_prepare(void)
 	launched = GetTopTransactionId();
 }
 
-BackgroundWorkerHandle *
-dv_worker_register(const DvWorkerArgs *args)
+bool
+dv_worker_register(const DvWorkerArgs *args, pid_t notify, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
-	BackgroundWorkerHandle *handle;
+	MemoryContext old;
+	bool		registered;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_notify_pid = notify;
 	strlcpy(worker.bgw_library_name, "dvmig", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "dv_worker_main", sizeof(worker.bgw_function_name));
 	snprintf(worker.bgw_name, BGW_MAXLEN, "dvmig run " INT64_FORMAT, args->run);
+	if (args->lane > 0)
+		snprintf(worker.bgw_name, BGW_MAXLEN, "dvmig run " INT64_FORMAT " lane %d", args->run, args->lane + 1);
 	strlcpy(worker.bgw_type, "dvmig worker", sizeof(worker.bgw_type));
-	StaticAssertStmt(sizeof(*args) <= BGW_EXTRALEN, "arguments fit");
-	memcpy(worker.bgw_extra, args, sizeof(*args));
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	StaticAssertStmt(sizeof(DvWorkerArgs) <= BGW_EXTRALEN, "arguments fit");
+	memcpy(worker.bgw_extra, args, sizeof(DvWorkerArgs));
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	registered = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	return registered;
+}
+
+BackgroundWorkerHandle *
+dv_worker_start(const DvWorkerArgs *args)
+{
+	BackgroundWorkerHandle *handle;
+
+	if (!dv_worker_register(args, MyProcPid, &handle))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker could be registered for the run"),
@@ -92,7 +106,6 @@ Datum
 dv_launch(PG_FUNCTION_ARGS)
 {
 	DvWorkerArgs args;
-	MemoryContext old;
 
 	memset(&args, 0, sizeof(args));
 	args.database = MyDatabaseId;
@@ -102,12 +115,10 @@ dv_launch(PG_FUNCTION_ARGS)
 	args.job = DSM_HANDLE_INVALID;
 	watch_prepare();
 
-	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (last_worker != NULL)
 		pfree(last_worker);
 	last_worker = NULL;
-	last_worker = dv_worker_register(&args);
-	MemoryContextSwitchTo(old);
+	last_worker = dv_worker_start(&args);
 	PG_RETURN_INT32(0);
 }
 

@@ -17,27 +17,23 @@
 
 #include "call.h"
 #include "flags.h"
+#include "lanes.h"
+#include "live.h"
 #include "metadata.h"
 #include "runstate.h"
 #include "spi.h"
 
-/* Asked to stop by dvmig.stop(), or from the beginning for a certain time. */
-#define STOP_IS_DUE	"(stop_requested OR coalesce(until_at <= clock_timestamp(), false))"
-
-/*
- * Begin a transaction as the extension's owner. It runs no user's code, so that
- * the time-outs that the owner of the migration sets himself are not for it.
- */
-static DvSwitch
-begin(const char *activity)
+/* It runs no user's code, so that the time-outs that the owner of the migration sets himself are not for it. */
+DvSwitch
+dv_runstate_begin(const char *activity)
 {
 	dv_spi_begin(activity);
 	dv_spi_no_timeouts();
 	return dv_call_become_extension_owner();
 }
 
-static void
-commit(DvSwitch before, bool asynchronous)
+void
+dv_runstate_commit(DvSwitch before, bool asynchronous)
 {
 	dv_call_restore(before);
 	dv_spi_commit(asynchronous);
@@ -51,38 +47,77 @@ keep(MemoryContext context, int row, int column)
 	return value ? MemoryContextStrdup(context, value) : NULL;
 }
 
+/* Columns of run_history that make a plan, and the run's tables. */
+#define PLAN_COLUMNS	"server, migration, coalesce((options ->> 'max_rows')::int, 0), coalesce((options ->> 'lanes')::int, 0), options ? 'filtered', kind"
+
+static void
+take_plan(DvRunContext *rc, DvRunPlan *plan)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	int			i;
+
+	plan->server = keep(rc->context, 0, 1);
+	plan->migration = keep(rc->context, 0, 2);
+	rc->max_rows = atoi(dv_spi_text(0, 3));
+	plan->lanes = atoi(dv_spi_text(0, 4));
+	rc->filtered = dv_spi_text(0, 5)[0] == 't';
+	plan->kind = keep(rc->context, 0, 6);
+	plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
+									 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
+									 1, types, values, NULL, SPI_OK_SELECT);
+	plan->tables = MemoryContextAlloc(rc->context, sizeof(Oid) * (plan->ntables + 1));
+	plan->names = MemoryContextAlloc(rc->context, sizeof(char *) * (plan->ntables + 1));
+	for (i = 0; i < plan->ntables; i++)
+	{
+		plan->tables[i] = atooid(dv_spi_text(i, 1));
+		plan->names[i] = keep(rc->context, i, 2);
+	}
+}
+
 bool
 dv_runstate_load(DvRunContext *rc, DvRunPlan *plan)
 {
 	Oid			types[2] = {INT8OID, INT4OID};
 	Datum		values[2] = {Int64GetDatum(rc->run), Int32GetDatum(MyProcPid)};
-	DvSwitch	before = begin("dvmig: loading the run");
+	DvSwitch	before = dv_runstate_begin("dvmig: loading the run");
 	bool		there;
-	int			i;
 
 	there = dv_spi_run("UPDATE dvmig.run_history SET state = 'running', pid = $2 WHERE run = $1 AND state = 'starting'"
-					   " RETURNING server, migration, coalesce((options ->> 'max_rows')::int, 0), options ? 'filtered', kind",
-					   2, types, values, NULL, SPI_OK_UPDATE_RETURNING) == 1;
+					   " RETURNING " PLAN_COLUMNS, 2, types, values, NULL, SPI_OK_UPDATE_RETURNING) == 1;
 	if (there)
-	{
-		plan->server = keep(rc->context, 0, 1);
-		plan->migration = keep(rc->context, 0, 2);
-		rc->max_rows = atoi(dv_spi_text(0, 3));
-		rc->filtered = dv_spi_text(0, 4)[0] == 't';
-		plan->kind = keep(rc->context, 0, 5);
-		plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
-										 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
-										 1, types, values, NULL, SPI_OK_SELECT);
-		plan->tables = MemoryContextAlloc(rc->context, sizeof(Oid) * (plan->ntables + 1));
-		plan->names = MemoryContextAlloc(rc->context, sizeof(char *) * (plan->ntables + 1));
-		for (i = 0; i < plan->ntables; i++)
-		{
-			plan->tables[i] = atooid(dv_spi_text(i, 1));
-			plan->names[i] = keep(rc->context, i, 2);
-		}
-	}
-	commit(before, false);
+		take_plan(rc, plan);
+	dv_runstate_commit(before, false);
 	return there;
+}
+
+bool
+dv_runstate_load_lane(DvRunContext *rc, DvRunPlan *plan)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+	DvSwitch	before = dv_runstate_begin("dvmig: joining the run");
+	bool		there = dv_spi_run("SELECT " PLAN_COLUMNS " FROM dvmig.run_history WHERE run = $1",
+								   1, types, values, NULL, SPI_OK_SELECT) == 1;
+
+	if (there)
+		take_plan(rc, plan);
+	dv_runstate_commit(before, true);
+	return there;
+}
+
+void
+dv_runstate_tell(DvRunContext *rc, const char *kind, const char *text)
+{
+	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
+	Datum		values[3] = {Int64GetDatum(rc->run), CStringGetTextDatum(kind), CStringGetTextDatum(text)};
+	DvSwitch	before = dv_runstate_begin("dvmig: telling of lanes");
+
+	dv_spi_run("INSERT INTO dvmig.event (role, migration, kind, object, detail)"
+			   " SELECT session_user, h.migration, $2, h.run::text, jsonb_build_object('message', $3) FROM dvmig.run_history h WHERE h.run = $1",
+			   3, types, values, NULL, SPI_OK_INSERT);
+	dv_runstate_commit(before, true);
+	ereport(LOG, (errmsg("dvmig run " INT64_FORMAT ": %s", rc->run, text)));
 }
 
 bool
@@ -90,7 +125,7 @@ dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisatio
 {
 	Oid			types[3] = {TEXTOID, TEXTOID, INT8OID};
 	Datum		values[3] = {CStringGetTextDatum(plan->server), CStringGetTextDatum(organisation_id), Int64GetDatum(rc->run)};
-	DvSwitch	before = begin("dvmig: checking the organisation");
+	DvSwitch	before = dv_runstate_begin("dvmig: checking the organisation");
 	char	   *pinned;
 	bool		same;
 
@@ -100,7 +135,7 @@ dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisatio
 			   3, types, values, NULL, SPI_OK_UPDATE);
 	dv_spi_run("SELECT organisation_id FROM dvmig.organisation WHERE server = $1", 1, types, values, NULL, SPI_OK_SELECT);
 	pinned = keep(rc->context, 0, 1);
-	commit(before, false);
+	dv_runstate_commit(before, false);
 	same = pinned != NULL && pg_strcasecmp(pinned, organisation_id) == 0;
 	if (!same)
 	{
@@ -129,31 +164,37 @@ fail_lost_tables(DvRunContext *rc)
 	}
 }
 
+#define STEP_COLUMNS	"t.staging::oid, r.staging, r.pass, r.deferred, r.step FROM dvmig.run_table r" \
+	" JOIN dvmig.migration_table t ON t.staging::text = r.staging"
+
+static void
+take_step(DvStepPlan *plan, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	bool		isnull;
+
+	plan->staging = atooid(dv_spi_text(0, 1));
+	plan->name = keep(context, 0, 2);
+	plan->pass = keep(context, 0, 3);
+	plan->deferred = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull), false, -1);
+	plan->number = atoi(dv_spi_text(0, 5));
+	MemoryContextSwitchTo(old);
+}
+
 bool
 dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(rc->run)};
-	DvSwitch	before = begin("dvmig: next table");
+	DvSwitch	before = dv_runstate_begin("dvmig: next table");
 	bool		there;
 
 	fail_lost_tables(rc);
-	there = dv_spi_run("SELECT t.staging::oid, r.staging, r.pass, r.deferred FROM dvmig.run_table r"
-					   " JOIN dvmig.migration_table t ON t.staging::text = r.staging"
-					   " WHERE r.run = $1 AND r.state = 'pending' ORDER BY r.step LIMIT 1",
+	there = dv_spi_run("SELECT " STEP_COLUMNS " WHERE r.run = $1 AND r.state = 'pending' ORDER BY r.step LIMIT 1",
 					   1, types, values, NULL, SPI_OK_SELECT) == 1;
 	if (there)
-	{
-		MemoryContext old = MemoryContextSwitchTo(rc->context);
-		bool		isnull;
-
-		plan->staging = atooid(dv_spi_text(0, 1));
-		plan->name = keep(rc->context, 0, 2);
-		plan->pass = keep(rc->context, 0, 3);
-		plan->deferred = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull), false, -1);
-		MemoryContextSwitchTo(old);
-	}
-	commit(before, false);
+		take_step(plan, rc->context);
+	dv_runstate_commit(before, false);
 	return there;
 }
 
@@ -198,10 +239,10 @@ count_rows(DvStep *step, const DvStepPlan *plan)
 
 	if (rows < 0)
 		return;
-	before = begin("dvmig: counting rows");
+	before = dv_runstate_begin("dvmig: counting rows");
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
 			   4, types, values, NULL, SPI_OK_UPDATE);
-	commit(before, true);
+	dv_runstate_commit(before, true);
 }
 
 /*
@@ -235,11 +276,11 @@ dv_runstate_follow_columns(DvStep *step)
 
 	PG_TRY();
 	{
-		DvSwitch	before = begin("dvmig: looking at the table's columns");
+		DvSwitch	before = dv_runstate_begin("dvmig: looking at the table's columns");
 
 		if (dv_spi_run("SELECT inner_sql FROM dvmig._projection($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT) == 1)
 			inner = MemoryContextStrdup(step->context, inner_sql_of_run(step->rc, p, dv_spi_text(0, 1)));
-		commit(before, true);
+		dv_runstate_commit(before, true);
 	}
 	PG_CATCH();
 	{
@@ -299,92 +340,59 @@ mark_clean(DvStep *step, const DvStepPlan *plan)
 			   4, types, values, NULL, SPI_OK_UPDATE);
 }
 
+static void
+load_projection(DvStep *step, const DvStepPlan *plan)
+{
+	DvSession  *session = step->rc->session;
+
+	step->number = plan->number;
+	step->projection = dv_projection_load(plan->staging, plan->pass, plan->deferred,
+										  dv_session_api_path(session), dv_session_api_url(session), step->context);
+	step->projection->inner_sql = MemoryContextStrdup(step->context,
+													  inner_sql_of_run(step->rc, step->projection, step->projection->inner_sql));
+}
+
+bool
+dv_runstate_join_step(DvStep *step, int number)
+{
+	DvStepPlan	plan;
+	Oid			types[2] = {INT8OID, INT4OID};
+	Datum		values[2] = {Int64GetDatum(step->rc->run), Int32GetDatum(number)};
+	DvSwitch	before = dv_runstate_begin("dvmig: loading the definition");
+	bool		there = dv_spi_run("SELECT " STEP_COLUMNS " WHERE r.run = $1 AND r.step = $2",
+								   2, types, values, NULL, SPI_OK_SELECT) == 1;
+
+	if (there)
+	{
+		take_step(&plan, step->context);
+		load_projection(step, &plan);
+	}
+	dv_runstate_commit(before, true);
+	return there;
+}
+
 void
 dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 {
 	DvRunContext *rc = step->rc;
 	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
 	Datum		values[3] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass)};
-	DvSwitch	before = begin("dvmig: loading the definition");
+	DvSwitch	before = dv_runstate_begin("dvmig: loading the definition");
 
-	step->projection = dv_projection_load(plan->staging, plan->pass, plan->deferred,
-										  dv_session_api_path(rc->session),
-										  dv_session_api_url(rc->session), step->context);
-	step->projection->inner_sql = MemoryContextStrdup(step->context,
-													  inner_sql_of_run(rc, step->projection, step->projection->inner_sql));
+	load_projection(step, plan);
 	dv_spi_run("UPDATE dvmig.run_table SET state = 'running', started_at = clock_timestamp()"
 			   " WHERE run = $1 AND staging = $2 AND pass = $3", 3, types, values, NULL, SPI_OK_UPDATE);
 	mark_unclean(step, plan);
 	/* With its WAL flushed before the first request goes out. */
-	commit(before, false);
+	dv_runstate_commit(before, false);
 	count_rows(step, plan);
-}
-
-/* Figures of the step into run_table. $1 run, $2 staging, $3 pass. */
-static void
-store_figures(DvStep *step, const DvStepPlan *plan)
-{
-	const DvCounters *c = &step->counters;
-	Oid			types[9] = {INT8OID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
-	Datum		values[9] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
-		CStringGetTextDatum(plan->pass), Int64GetDatum(c->rows_read), Int64GetDatum(c->succeeded),
-		Int64GetDatum(c->failed), Int64GetDatum(c->unchanged), Int64GetDatum(c->parked), Int64GetDatum(c->requests)
-	};
-
-	dv_spi_run("UPDATE dvmig.run_table SET rows_read = $4, succeeded = $5, failed = $6, unchanged = $7, parked = $8, requests = $9"
-			   " WHERE run = $1 AND staging = $2 AND pass = $3", 9, types, values, NULL, SPI_OK_UPDATE);
-}
-
-static void
-add_counters(DvCounters *to, const DvCounters *from)
-{
-	int			i;
-
-	for (i = 0; i < (int) (sizeof(DvCounters) / sizeof(int64)); i++)
-		((int64 *) to)[i] += ((const int64 *) from)[i];
-}
-
-/* Figures of the run: ended steps and, where given, the one at work. */
-static void
-store_run_figures(DvRunContext *rc, const DvStep *step)
-{
-	DvCounters	c = rc->total;
-	Oid			types[13];
-	Datum		values[13];
-	char		nulls[14] = "             ";
-	const char *message = rc->message ? rc->message : rc->waiting[0] ? psprintf("waiting: %s", rc->waiting) : NULL;
-	int			i;
-
-	if (step != NULL && !step->projection->later)
-		add_counters(&c, &step->counters);
-	for (i = 0; i < 11; i++)
-		types[i] = INT8OID;
-	types[11] = INT4OID;
-	types[12] = TEXTOID;
-	values[0] = Int64GetDatum(rc->run);
-	values[1] = Int64GetDatum(c.rows_read);
-	values[2] = Int64GetDatum(c.succeeded);
-	values[3] = Int64GetDatum(c.failed);
-	values[4] = Int64GetDatum(c.unchanged);
-	values[5] = Int64GetDatum(c.parked);
-	values[6] = Int64GetDatum(c.requests);
-	values[7] = Int64GetDatum(c.rows_sent);
-	values[8] = Int64GetDatum(c.bytes_sent);
-	values[9] = Int64GetDatum(c.throttled);
-	values[10] = Int64GetDatum(c.throttled_ms);
-	values[11] = Int32GetDatum(step ? step->in_flight : 0);
-	values[12] = message ? CStringGetTextDatum(message) : (Datum) 0;
-	nulls[12] = message ? ' ' : 'n';
-	dv_spi_run("UPDATE dvmig.run_history SET rows_read = $2, succeeded = $3, failed = $4, unchanged = $5, parked = $6,"
-			   " requests = $7, rows_sent = $8, bytes_sent = $9, throttled = $10, throttled_ms = $11, in_flight = $12,"
-			   " message = $13, updated_at = clock_timestamp() WHERE run = $1",
-			   13, types, values, nulls, SPI_OK_UPDATE);
 }
 
 void
 dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error)
 {
 	DvRunContext *rc = step->rc;
+	DvCounters	sum;
 	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
 	long		left = dv_flags_left(step);
 	const char *message = error ? dv_spi_told(error) :
@@ -393,9 +401,10 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	Datum		values[5] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
 	CStringGetTextDatum(state), message ? CStringGetTextDatum(message) : (Datum) 0};
 	char		nulls[6] = {' ', ' ', ' ', ' ', message ? ' ' : 'n', '\0'};
-	DvSwitch	before = begin("dvmig: ending a table");
+	DvSwitch	before = dv_runstate_begin("dvmig: ending a table");
 
-	store_figures(step, plan);
+	dv_lanes_step_counters(rc->lanes, &sum);
+	dv_live_store_step(step, plan, &sum);
 	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3",
 			   5, types, values, nulls, SPI_OK_UPDATE);
 	if (error == NULL && !step->unsettled)
@@ -404,15 +413,14 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	/* A row counts once: a later pass can only take its success back. */
 	if (step->projection != NULL && step->projection->later)
 	{
-		step->counters.succeeded = -step->counters.failed;
-		step->counters.rows_read = 0;
+		sum.succeeded = -sum.failed;
+		sum.rows_read = 0;
 	}
-	add_counters(&rc->total, &step->counters);
+	dv_lanes_add(&rc->total, &sum);
 	/* what an earlier run wrote is not among its successes */
 	rc->total.succeeded = Max(rc->total.succeeded, 0);
-	memset(&step->counters, 0, sizeof(DvCounters));
-	store_run_figures(rc, NULL);
-	commit(before, false);
+	dv_live_store_run(rc, NULL);
+	dv_runstate_commit(before, false);
 	if (error != NULL && !rc->failed)
 	{
 		rc->failed = true;
@@ -420,86 +428,16 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	}
 }
 
-/* Samples and alerts of the run; an alert goes to the server log from here. */
-static void
-watch_run(const DvRunContext *rc, bool ended)
-{
-	Oid			types[3] = {INT8OID, INT8OID, BOOLOID};
-	Datum		values[3] = {Int64GetDatum(rc->run), Int64GetDatum(dv_session_auth_failures), BoolGetDatum(ended)};
-
-	dv_spi_run("SELECT dvmig._watch_run($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
-}
-
-/* One try to mirror, "step" is the one at work or NULL; throws 55P03 where a user holds a lock on our rows. */
-static bool
-mirror(DvRunContext *rc, DvStep *step)
-{
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(rc->run)};
-	DvSwitch	before = begin("dvmig: mirroring progress");
-	bool		stop;
-
-	dv_spi_wait_briefly();
-	if (step != NULL)
-	{
-		DvStepPlan	plan = {.name = step->projection->table_name,.pass = step->projection->pass};
-
-		store_figures(step, &plan);
-	}
-	store_run_figures(rc, step);
-	watch_run(rc, false);
-	stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND NOT " STOP_IS_DUE,
-					  1, types, values, NULL, SPI_OK_SELECT) == 0;
-	commit(before, true);
-	return stop;
-}
-
-static bool
-mirror_or_wait(DvRunContext *rc, DvStep *step)
-{
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool stop = false;
-
-	PG_TRY();
-	{
-		stop = mirror(rc, step);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = dv_spi_abort(rc->context);
-
-		/* Requests are on their way: the figures can wait, they cannot. */
-		if (!dv_spi_is_contention(error) && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	return stop;
-}
-
-bool
-dv_runstate_mirror(DvStep *step)
-{
-	return mirror_or_wait(step->rc, step);
-}
-
-bool
-dv_runstate_mirror_run(DvRunContext *rc)
-{
-	return mirror_or_wait(rc, NULL);
-}
-
 bool
 dv_runstate_stop_requested(DvRunContext *rc)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(rc->run)};
-	DvSwitch	before = begin("dvmig: looking for a stop");
-	bool		stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND " STOP_IS_DUE,
+	DvSwitch	before = dv_runstate_begin("dvmig: looking for a stop");
+	bool		stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND " DV_STOP_IS_DUE,
 								  1, types, values, NULL, SPI_OK_SELECT) > 0;
 
-	commit(before, true);
+	dv_runstate_commit(before, true);
 	return stop;
 }
 
@@ -510,13 +448,13 @@ dv_runstate_finish(DvRunContext *rc)
 	Datum		values[4] = {Int64GetDatum(rc->run), BoolGetDatum(rc->failed), BoolGetDatum(rc->stopping),
 	rc->message ? CStringGetTextDatum(rc->message) : (Datum) 0};
 	char		nulls[5] = {' ', ' ', ' ', rc->message ? ' ' : 'n', '\0'};
-	DvSwitch	before = begin("dvmig: ending the run");
+	DvSwitch	before = dv_runstate_begin("dvmig: ending the run");
 
 	rc->waiting[0] = '\0';
-	store_run_figures(rc, NULL);
+	dv_live_store_run(rc, NULL);
 	dv_spi_run("SELECT dvmig._finish_run($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
-	watch_run(rc, true);
-	commit(before, false);
+	dv_live_watch(rc, true);
+	dv_runstate_commit(before, false);
 }
 
 /* Distinct keys one lookup needs, with the owner's rights; NULL where an expression throws. */
@@ -559,7 +497,7 @@ dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(rc->run)};
-	DvSwitch	before = begin("dvmig: listing references");
+	DvSwitch	before = dv_runstate_begin("dvmig: listing references");
 	int			n = (int) dv_spi_run("SELECT referenced_table, match_on, keys_sql FROM dvmig._run_references($1)",
 									 1, types, values, NULL, SPI_OK_SELECT);
 	/* not in the transaction's memory, which goes with the commit below */
@@ -574,7 +512,7 @@ dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
 		match_on[i] = keep(rc->context, i, 2);
 		sql[i] = keep(rc->context, i, 3);
 	}
-	commit(before, true);
+	dv_runstate_commit(before, true);
 	for (i = 0; i < n; i++)
 	{
 		bool		known;

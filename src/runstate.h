@@ -4,6 +4,7 @@
 #ifndef DV_RUNSTATE_H
 #define DV_RUNSTATE_H
 
+#include "call.h"
 #include "engine.h"
 
 typedef struct DvRunPlan
@@ -14,18 +15,30 @@ typedef struct DvRunPlan
 	int			ntables;
 	Oid		   *tables;
 	char	  **names;
+	int			lanes;			/* asked for; 0 = as many as fit */
 } DvRunPlan;
 
 typedef struct DvStepPlan
 {
+	int			number;			/* run_table.step */
 	Oid			staging;
 	char	   *name;			/* as in run_table.staging */
 	char	   *pass;			/* write, deferred, delete */
 	Datum		deferred;		/* text[] */
 } DvStepPlan;
 
+/* A transaction as the extension's owner, who alone may write dvmig's tables. */
+extern DvSwitch dv_runstate_begin(const char *activity);
+extern void dv_runstate_commit(DvSwitch before, bool asynchronous);
+
 /* Load the run and mark it running; false where start() was rolled back. */
 extern bool dv_runstate_load(DvRunContext *rc, DvRunPlan *plan);
+
+/* The same for a lane that helps; false where the run is gone. */
+extern bool dv_runstate_load_lane(DvRunContext *rc, DvRunPlan *plan);
+
+/* Something about the run's lanes that its owner should know: an event, and a line in the server log. */
+extern void dv_runstate_tell(DvRunContext *rc, const char *kind, const char *text);
 
 /* Compare the organisation with the pinned one, pin it at first use. */
 extern bool dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisation_id);
@@ -39,6 +52,9 @@ extern bool dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan);
 /* Load its projection, mark it running, and its table as not cleanly ended. */
 extern void dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan);
 
+/* The step of that number, for a lane that helps: its projection; false where it is gone. */
+extern bool dv_runstate_join_step(DvStep *step, int number);
+
 /* Store its figures and apply the gate; "error" where the table failed. */
 extern void dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error);
 
@@ -48,12 +64,6 @@ extern void dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const Err
  * column which no map uses can be dropped during a run.
  */
 extern bool dv_runstate_follow_columns(DvStep *step);
-
-/* Mirror live figures; true when the run is asked to stop. */
-extern bool dv_runstate_mirror(DvStep *step);
-
-/* The same for a run without a step at work. */
-extern bool dv_runstate_mirror_run(DvRunContext *rc);
 
 /* Is the run asked to stop? For when there is no step to mirror. */
 extern bool dv_runstate_stop_requested(DvRunContext *rc);

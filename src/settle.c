@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "answer.h"
+#include "lanes.h"
 #include "settings.h"
 #include "states.h"
 
@@ -62,7 +63,7 @@ written_since(const DvWireFound *found, const DvHttpReply *reply, TimestampTz ou
 static bool
 is_ours(const DvStep *step, const DvRow *row, const DvWireFound *found)
 {
-	return pg_strcasecmp(found->modified_by, step->rc->user_id) == 0 ||
+	return dv_lanes_is_user(step->rc->lanes, found->modified_by) ||
 		/* written by us as another user */
 		(row->wire.caller[0] != '\0' && pg_strcasecmp(found->modified_by, row->wire.caller) == 0);
 }
@@ -146,9 +147,7 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 	else
 	{
 		/* The next lap reads the row again and sends it as an update. */
-		DvKnown    *known = hash_search(step->known_ids, &row->handle, HASH_ENTER, NULL);
-
-		known->id = row->uuid;
+		dv_sets_set_known(step->sets, &row->handle, &row->uuid);
 		dv_engine_release_row(step, row);
 	}
 }

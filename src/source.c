@@ -15,7 +15,9 @@
 
 #include "batch.h"
 #include "encode.h"
+#include "phase.h"
 #include "runstate.h"
+#include "sets.h"
 #include "spi.h"
 
 /* Pause before the table is read again that a user locks, in milliseconds. */
@@ -24,22 +26,15 @@
 /* A row answered this often in one run does not keep its flag: leave it. */
 #define ANSWERS_MAX			3
 
-typedef struct TakenId
-{
-	pg_uuid_t	uuid;
-	int			count;
-} TakenId;
-
 static const char hex_digits[] = "0123456789abcdef";
 
 void
 dv_source_rewind(DvStep *step)
 {
-	step->lap++;
-	step->lap_done = false;
+	step->lap_done = step->has_range = step->lent = false;
 	step->lap_parked = 0;
 	step->lap_taken = 0;
-	step->last_keys = NULL;
+	step->last_keys = step->until_keys = NULL;
 	step->read_limit = 0;
 }
 
@@ -102,31 +97,15 @@ dv_source_key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *hand
 bool
 dv_source_answered_too_often(DvStep *step, const DvRow *row)
 {
-	TakenId    *taken;
-	bool		found;
-
-	if (step->lap < 2)
-		return false;
-	taken = hash_search(step->taken_ids, &row->handle, HASH_ENTER, &found);
-	if (!found)
-		taken->count = 0;
-	if (taken->count < ANSWERS_MAX)
-	{
-		taken->count++;
-		return false;
-	}
-	hash_search(step->refused, &row->handle, HASH_ENTER, NULL);
-	return true;
+	return step->lap >= 2 && !dv_sets_count_answer(step->sets, &row->handle, ANSWERS_MAX);
 }
 
 /* The answer it was counted for will not be: the read broke off. */
 void
 dv_source_unanswer(DvStep *step, const DvRow *row)
 {
-	TakenId    *taken = step->lap < 2 ? NULL : hash_search(step->taken_ids, &row->handle, HASH_FIND, NULL);
-
-	if (taken != NULL)
-		taken->count--;
+	if (step->lap >= 2)
+		dv_sets_uncount_answer(step->sets, &row->handle);
 }
 
 /* SQLSTATE classes that are the row's fault: data, constraints, raised errors, limits. */
@@ -143,19 +122,12 @@ dv_source_is_row_fault(int sqlerrcode)
 	return false;
 }
 
-static int
-key_parameters(DvStep *step, Oid *types, Datum *values)
+/* The SELECT for the next row of the range, and its parameters. */
+static char *
+next_row(DvStep *step, bool maps, int *nargs, Oid *types, Datum *values)
 {
-	int			i;
-
-	if (step->last_keys == NULL)
-		return 0;
-	for (i = 0; i < step->projection->nkeys; i++)
-	{
-		types[i] = step->projection->keys[i].type;
-		values[i] = step->last_keys[i];
-	}
-	return step->projection->nkeys;
+	*nargs = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
+	return dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 1, maps);
 }
 
 /* Which column's expression throws for the next row; "" if none does alone. */
@@ -164,8 +136,8 @@ failing_column(DvStep *step)
 {
 	const DvProjection *p = step->projection;
 	MemoryContext context = CurrentMemoryContext;
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		values[2 * INDEX_MAX_KEYS];
 	volatile int i;
 
 	for (i = 0; i < p->ncolumns; i++)
@@ -175,11 +147,12 @@ failing_column(DvStep *step)
 		PG_TRY();
 		{
 			char	   *sql;
+			int			nargs;
 
 			dv_spi_begin("dvmig: finding the column of an error");
-			sql = dv_projection_query(p, step->last_keys != NULL, 1, true);
+			sql = next_row(step, true, &nargs, types, values);
 			sql = psprintf("SELECT %s%s", p->expressions[i], sql + strlen(p->select_sql));
-			SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0);
+			SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
 			dv_spi_commit(true);
 		}
 		PG_CATCH();
@@ -211,13 +184,14 @@ static void
 take_bad_row(DvStep *step, const ErrorData *error)
 {
 	const char *column = failing_column(step);
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		values[2 * INDEX_MAX_KEYS];
 	char	   *sql;
+	int			nargs;
 
 	dv_spi_begin("dvmig: reading a row that cannot be transformed");
-	sql = dv_projection_query(step->projection, step->last_keys != NULL, 1, false);
-	SPI_execute_with_args(sql, key_parameters(step, types, values), types, values, NULL, true, 0);
+	sql = next_row(step, false, &nargs, types, values);
+	SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
 	if (SPI_processed > 0)
 	{
 		TupleDesc	desc = SPI_tuptable->tupdesc;
@@ -234,7 +208,7 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 		remember_keys(step, all + DV_KNOWN_KEYS - 1);
 		dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
-		if (dv_outcome_answered(step, &row->version) || dv_source_answered_too_often(step, row))
+		if (dv_sets_is_answered(step->sets, &row->version) || dv_source_answered_too_often(step, row))
 			MemoryContextDelete(context);
 		else
 		{
@@ -291,7 +265,7 @@ dv_source_read(DvStep *step, int limit, int *n)
 	*n = 0;
 	if (step->row_bytes > 0 && limit > (int) (DV_READ_BYTES_MAX / step->row_bytes))
 		limit = Max(1, (int) (DV_READ_BYTES_MAX / step->row_bytes));
-	while (!step->lap_done)
+	while (dv_range_ready(step))
 	{
 		int			ask = step->read_limit > 0 && step->read_limit < limit ? step->read_limit : limit;
 		int			got = 0;
@@ -300,11 +274,13 @@ dv_source_read(DvStep *step, int limit, int *n)
 		DvRow	  **rows;
 
 		CHECK_FOR_INTERRUPTS();
+		dv_phase(DV_PHASE_READ);
 		rows = try_read(step, ask, n, &got, &whole, &error);
+		dv_phase(DV_PHASE_OTHER);
 		if (error == NULL)
 		{
 			if (got == 0 || (got < ask && whole))
-				step->lap_done = true;
+				dv_range_done(step);
 			step->read_limit = step->read_limit > 0 && step->read_limit * 2 < limit ? step->read_limit * 2 : 0;
 			if (got > 0)
 				return rows;

@@ -13,6 +13,8 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "encode.h"
+#include "lanes.h"
 #include "verify.h"
 #include "wiretext.h"
 
@@ -274,12 +276,12 @@ changed_since(const DvVerify *v, const DvVerifyRow *row)
 {
 	pg_uuid_t	modifier;
 	pg_uuid_t	maker;
-	pg_uuid_t	us;
-	DvSlice		ours = {v->rc->user_id, strlen(v->rc->user_id)};
+	char		text[37];
 
 	if (!read_uuid(row->context[DV_VERIFY_MODIFIED_BY], &modifier))
 		return false;
-	if (read_uuid(ours, &us) && memcmp(&us, &modifier, UUID_LEN) == 0)
+	dv_source_format_id(&modifier, text);
+	if (dv_lanes_is_user(v->rc->lanes, text))
 		return false;
 	if (row->created && read_uuid(row->context[DV_VERIFY_CREATED_BY], &maker) && memcmp(&maker, &modifier, UUID_LEN) == 0)
 		return false;

@@ -1,7 +1,7 @@
 /*
- * worker.c - the background worker of a run
+ * worker.c - the background workers of a run
  *
- * A run is one worker. Its session user is the owner of the migration, so that
+ * A run is one worker or more, see lanes.h; the first leads. Their session user is the owner of the migration, so that
  * expressions, triggers and policies run with his rights and no others; only
  * dvmig's own tables are written as the extension's owner. Nothing but short
  * transactions: while a request is on its way there is none.
@@ -33,8 +33,11 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "engine.h"
+#include "gate.h"
 #include "job.h"
+#include "lane.h"
+#include "lanes.h"
+#include "live.h"
 #include "runstate.h"
 #include "settings.h"
 #include "spi.h"
@@ -96,9 +99,23 @@ dv_worker_table_tag(LOCKTAG *tag, Oid staging)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, staging, TABLE_LOCK);
 }
 
+bool
+dv_worker_share(const LOCKTAG *tag)
+{
+	return LockAcquire(tag, ShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Taken alone to begin, held by every lane: the run lives while one of them does. */
+static void
+let_lanes_share(const LOCKTAG *tag)
+{
+	(void) dv_worker_share(tag);
+	LockRelease(tag, ExclusiveLock, true);
+}
+
 /* Whatever the owner's role settings say, a run means the same. */
 static void
-pin_settings(const DvWorkerArgs *args)
+pin_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
@@ -119,8 +136,7 @@ pin_settings(const DvWorkerArgs *args)
 
 	for (i = 0; i < (int) lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("application_name", psprintf("dvmig run " INT64_FORMAT, args->run),
-					PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
 }
 
 /* start() returned, but its transaction decides whether there is a run. */
@@ -170,6 +186,12 @@ look_after_server(TimestampTz now)
 }
 
 void
+dv_worker_look_after_server(void)
+{
+	look_after_server(GetCurrentTimestamp());
+}
+
+void
 dv_worker_look(DvRunContext *rc)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -179,7 +201,7 @@ dv_worker_look(DvRunContext *rc)
 		rc->stopping = true;
 	if (now >= next_mirror)
 	{
-		rc->stopping |= dv_runstate_mirror_run(rc);
+		rc->stopping |= dv_live_mirror(rc, NULL);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
 	if (rc->stopping && rc->stop_by == 0)
@@ -195,9 +217,10 @@ dv_worker_tick(DvStep *step)
 	look_after_server(now);
 	if (stop_signalled)
 		rc->stopping = true;
-	if (now >= next_mirror)
+	dv_lanes_publish(step);
+	if (rc->lanes->me == 0 && now >= next_mirror)
 	{
-		rc->stopping |= dv_runstate_mirror(step);
+		rc->stopping |= dv_live_mirror(rc, step);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
 	if (rc->stopping && rc->stop_by == 0)
@@ -234,7 +257,10 @@ lock_table(Oid staging)
 	LOCKTAG		tag;
 
 	dv_worker_table_tag(&tag, staging);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	let_lanes_share(&tag);
+	return true;
 }
 
 /* Run one step; an error of the table alone fails the table, not the run. */
@@ -249,14 +275,18 @@ run_step(DvRunContext *rc, const DvStepPlan *plan)
 	PG_TRY();
 	{
 		dv_runstate_begin_step(step, plan);
+		dv_lanes_open_step(step, plan->number);
 		dv_engine_run_step(step);
 	}
 	PG_CATCH();
 	{
 		error = dv_spi_abort(rc->context);
 		dv_session_abandon(rc->session);
+		dv_gate_leave_all(step);
+		dv_lanes_report_error(rc->lanes, error);
 	}
 	PG_END_TRY();
+	dv_lanes_close_step(step);
 	if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION) &&
 		error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		ReThrowError(error);
@@ -290,28 +320,36 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 		rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
 		return false;
 	}
-	strlcpy(rc->user_id, who.user_id, sizeof(rc->user_id));
-	dv_pace_init(&rc->pace, who.dop_hint);
+	dv_lane_meet_user(rc, 0, &who);
 	return dv_runstate_pin(rc, plan, who.organisation_id);
 }
 
+static bool
+lock_tables(DvRunContext *rc, const DvRunPlan *plan)
+{
+	int			i;
+
+	for (i = 0; i < plan->ntables && !rc->failed; i++)
+		if (!lock_table(plan->tables[i]))
+		{
+			rc->failed = true;
+			rc->message = psprintf("staging table %s is being migrated by another run", plan->names[i]);
+		}
+	return !rc->failed;
+}
+
 static void
-run(DvRunContext *rc)
+run(DvRunContext *rc, const DvWorkerArgs *args)
 {
 	DvRunPlan	plan;
-	int			i;
 
 	if (!dv_runstate_load(rc, &plan))
 		return;					/* start() was rolled back */
-	for (i = 0; i < plan.ntables; i++)
-		if (!lock_table(plan.tables[i]))
-		{
-			rc->failed = true;
-			rc->message = psprintf("staging table %s is being migrated by another run", plan.names[i]);
-		}
+	rc->lanes = dv_lanes_create(rc->run, plan.lanes > 0 ? plan.lanes : 1);
 	waiting_run = rc;
-	if (!rc->failed && open_session(rc, &plan))
+	if (lock_tables(rc, &plan) && open_session(rc, &plan))
 	{
+		dv_lane_begin(rc, &plan, args);
 		dv_runstate_read_references(rc, &plan);
 		waiting_run = NULL;
 		if (strcmp(plan.kind, "run") == 0)
@@ -319,6 +357,8 @@ run(DvRunContext *rc)
 		else
 			dv_job_run(rc, &plan);
 	}
+	waiting_run = NULL;
+	dv_lanes_finish(rc->lanes);
 	dv_runstate_finish(rc);
 }
 
@@ -340,8 +380,11 @@ end_by_error(DvRunContext *rc, ErrorData *error)
 				(errcode(error->sqlerrcode),
 				 errmsg("dvmig run " INT64_FORMAT " failed (SQLSTATE %s)", rc->run, unpack_sql_state(error->sqlerrcode))));
 	}
+	waiting_run = NULL;
 	PG_TRY();
 	{
+		if (rc->lanes != NULL)
+			dv_lanes_finish(rc->lanes);
 		dv_runstate_finish(rc);
 	}
 	PG_CATCH();
@@ -373,9 +416,15 @@ dv_worker_main(Datum arg)
 
 	/* First of all: who looks at the run takes it for dead without its lock. */
 	dv_worker_run_tag(&tag, args.run);
-	(void) LockAcquire(&tag, ExclusiveLock, true, false);
-	wait_for_starter(args.starter);
-	pin_settings(&args);
+	if (args.lane == 0)
+	{
+		(void) LockAcquire(&tag, ExclusiveLock, true, false);
+		let_lanes_share(&tag);
+		wait_for_starter(args.starter);
+	}
+	else if (!dv_worker_share(&tag))
+		return;
+	pin_settings();
 	if (args.job != DSM_HANDLE_INVALID && !dv_job_begin(args.run, args.job))
 		return;
 
@@ -388,15 +437,23 @@ dv_worker_main(Datum arg)
 	dv_session_idle = while_waiting;
 	PG_TRY();
 	{
-		run(rc);
+		if (args.lane == 0)
+			run(rc, &args);
+		else
+			dv_lane_help(rc, &args);
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = dv_spi_abort(context);
 
-		end_by_error(rc, error);
+		if (args.lane == 0)
+			end_by_error(rc, error);
+		else
+			dv_lane_give_up(rc, error);
 	}
 	PG_END_TRY();
+	if (rc->lanes != NULL)
+		dv_lanes_goodbye(rc->lanes);
 	if (rc->session != NULL)
 		dv_session_close(rc->session);
 }

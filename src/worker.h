@@ -18,10 +18,18 @@ typedef struct DvWorkerArgs
 	int64		run;
 	TransactionId starter;		/* to be waited for */
 	dsm_handle	job;			/* what to do, if it is no run: see job.h */
+	dsm_handle	segment;		/* of the run; 0 for the lane that makes it */
+	int32		lane;			/* 0 = the one that leads */
 } DvWorkerArgs;
 
-/* run.c: register a worker at once; its handle lives in the current context. */
-extern BackgroundWorkerHandle *dv_worker_register(const DvWorkerArgs *args);
+/* run.c: register a worker; false where there is no slot. The handle is malloc'ed for good. */
+extern bool dv_worker_register(const DvWorkerArgs *args, pid_t notify, BackgroundWorkerHandle **handle);
+
+/* The same, or an ordinary error. */
+extern BackgroundWorkerHandle *dv_worker_start(const DvWorkerArgs *args);
+
+/* What a worker looks after wherever it is: interrupts, settings, its database. */
+extern void dv_worker_look_after_server(void);
 
 /*
  * Locks of runs and tables. They are advisory locks in the lock manager's eyes
@@ -30,5 +38,8 @@ extern BackgroundWorkerHandle *dv_worker_register(const DvWorkerArgs *args);
  */
 extern void dv_worker_run_tag(LOCKTAG *tag, int64 run);
 extern void dv_worker_table_tag(LOCKTAG *tag, Oid staging);
+
+/* Take such a lock together with other lanes; false where somebody has it alone. */
+extern bool dv_worker_share(const LOCKTAG *tag);
 
 #endif							/* DV_WORKER_H */

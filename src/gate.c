@@ -1,0 +1,200 @@
+/*
+ * gate.c - may this lane send now? One service protection gate per application user
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "gate.h"
+#include "share.h"
+
+/* A lane's fair part of its user's places, at least one. */
+static bool
+within_share(const DvShared *shared, const DvLane *me)
+{
+	const DvUser *user = &shared->users[me->user];
+	bool		others_hungry = false;
+	int			i;
+
+	if (user->lanes <= 1 || me->in_flight < Max(1, dv_pace_places(&user->pace) / user->lanes))
+		return true;
+	for (i = 0; i < DV_LANES_MAX; i++)
+		others_hungry |= shared->lanes[i].hungry && &shared->lanes[i] != me && shared->lanes[i].user == me->user;
+	return !others_hungry;
+}
+
+/* With the mutex. */
+static bool
+may_send(DvShared *shared, const DvLane *me, TimestampTz now)
+{
+	const DvUser *user = &shared->users[me->user];
+
+	return !shared->paused && dv_rate_may_send(&shared->rate, now) &&
+		dv_pace_may_send(&user->pace, user->in_flight, now) &&
+		(shared->tune.in_flight == 0 || user->in_flight < shared->tune.in_flight) &&
+		within_share(shared, me);
+}
+
+bool
+dv_gate_is_open(DvStep *step, TimestampTz now)
+{
+	DvLanes    *lanes = step->rc->lanes;
+	DvShared   *shared = lanes->shared;
+	DvLane	   *me = dv_lane_of(lanes);
+	bool		open;
+
+	SpinLockAcquire(&shared->mutex);
+	open = may_send(shared, me, now);
+	step->held = !open && (dv_pace_is_holding(&dv_user_of(lanes)->pace, now) || !dv_rate_may_send(&shared->rate, now));
+	me->hungry = !open && !step->held && !shared->paused;
+	SpinLockRelease(&shared->mutex);
+	return open;
+}
+
+bool
+dv_gate_enter(DvStep *step, int rows, TimestampTz now)
+{
+	DvLanes    *lanes = step->rc->lanes;
+	DvShared   *shared = lanes->shared;
+	DvLane	   *me = dv_lane_of(lanes);
+	bool		open;
+
+	SpinLockAcquire(&shared->mutex);
+	open = may_send(shared, me, now);
+	if (open)
+	{
+		dv_user_of(lanes)->in_flight++;
+		me->in_flight++;
+		dv_rate_sent(&shared->rate, rows, now);
+	}
+	me->hungry = !open;
+	SpinLockRelease(&shared->mutex);
+	return open;
+}
+
+void
+dv_gate_not_hungry(DvStep *step)
+{
+	dv_lane_of(step->rc->lanes)->hungry = false;
+}
+
+/* Places came free: a lane of the same user that waits for one is woken. */
+static void
+give_back(DvStep *step, int n)
+{
+	DvLanes    *lanes = step->rc->lanes;
+	DvShared   *shared = lanes->shared;
+	DvLane	   *me = dv_lane_of(lanes);
+	Latch	   *latch = NULL;
+	int			i;
+
+	SpinLockAcquire(&shared->mutex);
+	dv_user_of(lanes)->in_flight -= n;
+	me->in_flight -= n;
+	for (i = 0; i < DV_LANES_MAX && latch == NULL; i++)
+		if (shared->lanes[i].hungry && i != lanes->me && shared->lanes[i].user == me->user)
+			latch = shared->lanes[i].latch;
+	SpinLockRelease(&shared->mutex);
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+void
+dv_gate_leave(DvStep *step)
+{
+	give_back(step, 1);
+}
+
+void
+dv_gate_leave_all(DvStep *step)
+{
+	give_back(step, dv_lane_of(step->rc->lanes)->in_flight);
+}
+
+DvPace *
+dv_gate_pace(DvRunContext *rc)
+{
+	return &dv_user_of(rc->lanes)->pace;
+}
+
+/* ---------------------------------------------------------------- learning */
+
+void
+dv_gate_good(DvStep *step, const DvHttpReply *reply)
+{
+	DvLanes    *lanes = step->rc->lanes;
+
+	SpinLockAcquire(&lanes->shared->mutex);
+	dv_pace_good(&dv_user_of(lanes)->pace, reply->dop_hint);
+	SpinLockRelease(&lanes->shared->mutex);
+}
+
+void
+dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt)
+{
+	DvLanes    *lanes = step->rc->lanes;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&lanes->shared->mutex);
+	dv_pace_throttled(&dv_user_of(lanes)->pace, retry_after_ms, attempt, now);
+	SpinLockRelease(&lanes->shared->mutex);
+}
+
+void
+dv_gate_trouble(DvStep *step)
+{
+	DvLanes    *lanes = step->rc->lanes;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&lanes->shared->mutex);
+	dv_pace_trouble(&dv_user_of(lanes)->pace, now);
+	SpinLockRelease(&lanes->shared->mutex);
+}
+
+void
+dv_gate_bulk(DvStep *step, int rows, double seconds)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+
+	SpinLockAcquire(&shared->mutex);
+	dv_pace_table_bulk(step->pace, rows, seconds);
+	SpinLockRelease(&shared->mutex);
+}
+
+void
+dv_gate_each(DvStep *step, int rows, double seconds)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+
+	SpinLockAcquire(&shared->mutex);
+	dv_pace_table_each(step->pace, rows, seconds);
+	SpinLockRelease(&shared->mutex);
+}
+
+void
+dv_gate_refused(DvStep *step)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+
+	SpinLockAcquire(&shared->mutex);
+	dv_pace_table_refused(step->pace);
+	SpinLockRelease(&shared->mutex);
+}
+
+void
+dv_gate_shrink(DvStep *step, int rows)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+
+	SpinLockAcquire(&shared->mutex);
+	dv_pace_table_shrink(step->pace, rows);
+	SpinLockRelease(&shared->mutex);
+}
+
+int
+dv_gate_bulk_rows(DvStep *step)
+{
+	int			tuned = step->rc->lanes->shared->tune.batch_rows;
+
+	return tuned > 0 ? Min(tuned, step->pace->bulk_max) : step->pace->bulk_rows;
+}

@@ -1,0 +1,40 @@
+/*
+ * gate.h - may this lane send now? One service protection gate per application user
+ *
+ * Dataverse counts its limits per application user: lanes that share one share
+ * its limits, holds and what was learnt, in the run's shared memory. pace.c
+ * decides; here are the locks and the clock. What a table takes is learnt by
+ * all lanes together too.
+ */
+#ifndef DV_GATE_H
+#define DV_GATE_H
+
+#include "engine.h"
+
+/* Is there any use in preparing a request? Sets the phase to "hold" while not for a while. */
+extern bool dv_gate_is_open(DvStep *step, TimestampTz now);
+
+/* Take one of the user's places for a request with so many rows (0: a read); false where there is none. */
+extern bool dv_gate_enter(DvStep *step, int rows, TimestampTz now);
+extern void dv_gate_leave(DvStep *step);
+extern void dv_gate_leave_all(DvStep *step);
+
+/* Nothing to send: others of our user may have all places. */
+extern void dv_gate_not_hungry(DvStep *step);
+
+/* The pace of a job's application user: a job is one lane, and shares it with nobody. */
+extern DvPace *dv_gate_pace(DvRunContext *rc);
+
+/* What answers teach; see pace.h. */
+extern void dv_gate_good(DvStep *step, const DvHttpReply *reply);
+extern void dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt);
+extern void dv_gate_trouble(DvStep *step);
+extern void dv_gate_bulk(DvStep *step, int rows, double seconds);
+extern void dv_gate_each(DvStep *step, int rows, double seconds);
+extern void dv_gate_refused(DvStep *step);
+extern void dv_gate_shrink(DvStep *step, int rows);
+
+/* Rows of the next bulk request, tuned or learnt. */
+extern int	dv_gate_bulk_rows(DvStep *step);
+
+#endif							/* DV_GATE_H */

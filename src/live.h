@@ -1,0 +1,24 @@
+/*
+ * live.h - a run's live figures: from shared memory to dvmig's tables
+ */
+#ifndef DV_LIVE_H
+#define DV_LIVE_H
+
+#include "runstate.h"
+
+/* Condition on run_history: asked to stop by dvmig.stop(), or from the beginning for a certain time. */
+#define DV_STOP_IS_DUE	"(stop_requested OR coalesce(until_at <= clock_timestamp(), false))"
+
+/* Figures of a step into run_table, in the caller's transaction. */
+extern void dv_live_store_step(DvStep *step, const DvStepPlan *plan, const DvCounters *figures);
+
+/* Figures of the run: ended steps and, where given, the one at work. */
+extern void dv_live_store_run(DvRunContext *rc, const DvStep *step);
+
+/* Samples and alerts of the run, in the caller's transaction; an alert goes to the server log from here. */
+extern void dv_live_watch(const DvRunContext *rc, bool ended);
+
+/* Mirror live figures of all lanes, "step" NULL for work without one; true when the run is asked to stop. */
+extern bool dv_live_mirror(DvRunContext *rc, DvStep *step);
+
+#endif							/* DV_LIVE_H */

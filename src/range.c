@@ -1,0 +1,277 @@
+/*
+ * range.c - whose turn it is to read what
+ *
+ * A lap walks the source key upwards. Several lanes share the walk: a lane that
+ * has nothing left to read takes the cursor, looks by keys alone how far a few
+ * batches go, and leaves the cursor there for the next one. Nothing is read by
+ * two lanes and nothing is written in the tables for it. A lane that is alone
+ * has all that is left, and gives it back when another one asks.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "gate.h"
+#include "lanes.h"
+#include "spi.h"
+
+/* Batches of one range: few, so that all lanes end a lap at about the same time. */
+#define RANGE_BATCHES	4
+
+/* Pause after a look at the keys met a lock of a user's, in milliseconds. */
+#define LOCK_PAUSE_MS	100
+
+/* What a lane may do with the cursor. */
+typedef enum Turn
+{
+	TURN_OURS,					/* it is ours to move on */
+	TURN_LATER,					/* another lane has it */
+	TURN_OVER					/* the lap has nothing more */
+} Turn;
+
+static Datum *
+restore_keys(const DvProjection *p, char *from, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
+	bool		isnull;
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		keys[i] = datumRestore(&from, &isnull);
+	MemoryContextSwitchTo(old);
+	return keys;
+}
+
+/* Serialise keys; false where they are too long to be shared. */
+static bool
+serialise_keys(const DvProjection *p, const Datum *keys, char *to, int *len)
+{
+	Size		size = 0;
+	char	   *at = to;
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		size += datumEstimateSpace(keys[i], false, p->keys[i].byval, p->keys[i].len);
+	if (size > DV_CURSOR_BYTES)
+		return false;
+	for (i = 0; i < p->nkeys; i++)
+		datumSerialize(keys[i], false, p->keys[i].byval, p->keys[i].len, &at);
+	*len = (int) (at - to);
+	return true;
+}
+
+/* Take the cursor; *begun and buffer tell where it stands. */
+static Turn
+take_cursor(DvLanes *lanes, bool *begun, char *key)
+{
+	DvShared   *shared = lanes->shared;
+	Turn		turn = TURN_OURS;
+
+	SpinLockAcquire(&shared->mutex);
+	if (shared->exhausted || dv_lane_of(lanes)->leave)
+		turn = TURN_OVER;
+	else if (shared->holder >= 0 && shared->holder != lanes->me)
+	{
+		shared->wanted = shared->lent;
+		turn = TURN_LATER;
+	}
+	else
+	{
+		shared->holder = lanes->me;
+		shared->lent = shared->wanted = false;
+		*begun = shared->begun;
+		if (shared->begun)
+			memcpy(key, shared->key, shared->key_len);
+	}
+	SpinLockRelease(&shared->mutex);
+	return turn;
+}
+
+/* Leave the cursor behind this key; key NULL: where it was. */
+static void
+put_cursor(DvLanes *lanes, const char *key, int len, bool exhausted)
+{
+	DvShared   *shared = lanes->shared;
+
+	SpinLockAcquire(&shared->mutex);
+	if (key != NULL)
+	{
+		memcpy(shared->key, key, len);
+		shared->key_len = len;
+		shared->begun = true;
+	}
+	shared->exhausted |= exhausted;
+	shared->holder = -1;
+	shared->lent = false;
+	SpinLockRelease(&shared->mutex);
+}
+
+/*
+ * Look for the last key of the next range: the n-th from where the cursor
+ * stands. *last is NULL where there are fewer. False where a user locks the
+ * table; *odd where the keys cannot be looked at alone (a filter throws).
+ */
+static bool
+find_end(DvStep *step, int n, Datum **last, bool *odd)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const DvProjection *p = step->projection;
+	volatile bool ok = true;
+
+	*last = NULL;
+	*odd = false;
+	PG_TRY();
+	{
+		Oid			types[2 * INDEX_MAX_KEYS];
+		Datum		values[2 * INDEX_MAX_KEYS];
+		int			nargs = dv_projection_bounds(p, step->last_keys, NULL, types, values);
+
+		dv_spi_begin("dvmig: finding the next rows");
+		dv_spi_follow_indexes();
+		dv_spi_wait_briefly();
+		SPI_execute_with_args(dv_projection_keys_query(p, step->last_keys != NULL, n), nargs, types, values, NULL, true, 1);
+		if (SPI_processed > 0)
+		{
+			Datum	   *keys = MemoryContextAlloc(step->range_context, sizeof(Datum) * p->nkeys);
+			MemoryContext old = MemoryContextSwitchTo(step->range_context);
+			bool		isnull;
+			int			i;
+
+			for (i = 0; i < p->nkeys; i++)
+			{
+				keys[i] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1, &isnull);
+				keys[i] = p->keys[i].len == -1 ? PointerGetDatum(PG_DETOAST_DATUM_COPY(keys[i]))
+					: datumCopy(keys[i], p->keys[i].byval, p->keys[i].len);
+			}
+			MemoryContextSwitchTo(old);
+			*last = keys;
+		}
+		dv_spi_commit(true);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = dv_spi_abort(step->context);
+
+		ok = !dv_spi_is_contention(error);
+		*odd = ok;
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return ok;
+}
+
+/* All that is left of the lap is ours: "lent" until another lane asks, or for good. */
+static void
+take_rest(DvStep *step, bool lent)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+
+	step->has_range = true;
+	step->until_keys = NULL;
+	step->lent = lent;
+	SpinLockAcquire(&shared->mutex);
+	shared->lent = lent;
+	shared->exhausted |= !lent;
+	if (!lent)
+		shared->holder = -1;
+	SpinLockRelease(&shared->mutex);
+}
+
+static bool
+take_range(DvStep *step)
+{
+	DvLanes    *lanes = step->rc->lanes;
+	char	   *key = palloc(DV_CURSOR_BYTES);
+	Datum	   *last;
+	bool		begun;
+	bool		odd;
+	int			len;
+
+	switch (take_cursor(lanes, &begun, key))
+	{
+		case TURN_OVER:
+			step->lap_done = true;
+			return false;
+		case TURN_LATER:
+			return false;
+		case TURN_OURS:
+			break;
+	}
+	MemoryContextReset(step->key_context);
+	MemoryContextReset(step->range_context);
+	step->last_keys = begun ? restore_keys(step->projection, key, step->key_context) : NULL;
+	if (dv_lanes_count(lanes) <= 1)
+	{
+		take_rest(step, true);
+		return true;
+	}
+	if (!find_end(step, dv_gate_bulk_rows(step) * RANGE_BATCHES, &last, &odd))
+	{
+		put_cursor(lanes, NULL, 0, false);
+		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+		return false;
+	}
+	/* Fewer rows are left, or this lane will find out what is odd about them. */
+	if (odd || last == NULL || !serialise_keys(step->projection, last, key, &len))
+	{
+		take_rest(step, false);
+		return true;
+	}
+	put_cursor(lanes, key, len, false);
+	step->has_range = true;
+	step->lent = false;
+	step->until_keys = last;
+	return true;
+}
+
+/* Another lane asks for some of what was lent to us: it goes on behind what we read. */
+static void
+give_rest(DvStep *step)
+{
+	char	   *key = palloc(DV_CURSOR_BYTES);
+	int			len;
+
+	if (step->last_keys == NULL)
+		put_cursor(step->rc->lanes, NULL, 0, false);
+	else if (serialise_keys(step->projection, step->last_keys, key, &len))
+		put_cursor(step->rc->lanes, key, len, false);
+	else
+	{
+		take_rest(step, false);
+		return;
+	}
+	step->has_range = step->lent = false;
+}
+
+bool
+dv_range_ready(DvStep *step)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+
+	if (step->lap_done)
+		return false;
+	if (step->has_range && step->lent && (shared->wanted || dv_lane_of(step->rc->lanes)->leave))
+		give_rest(step);
+	return step->has_range || take_range(step);
+}
+
+void
+dv_range_done(DvStep *step)
+{
+	bool		all = step->until_keys == NULL;
+
+	step->has_range = false;
+	if (all)
+	{
+		if (step->lent)
+			put_cursor(step->rc->lanes, NULL, 0, true);
+		step->lent = false;
+		step->lap_done = true;
+	}
+}
