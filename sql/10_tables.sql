@@ -173,6 +173,7 @@ CREATE TABLE dvmig.column_map (
 	sensitive       bool NOT NULL DEFAULT false,
 	mask            text,
 	mask_sql        text,                      -- deparsed, every name qualified
+	by_level        bool,                      -- lookup to its own staging table: parents first, not in the deferred pass
 	pass            text NOT NULL GENERATED ALWAYS AS (CASE WHEN target_column IN ('statecode', 'statuscode') THEN 'states'
 		WHEN target_column IN ('@left', '@right') THEN 'links' ELSE 'write' END) STORED,
 	PRIMARY KEY (staging, target_column, variant)

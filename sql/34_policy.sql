@@ -207,6 +207,12 @@ BEGIN
 			RAISE EXCEPTION 'column "%" of % has a mask', cm.target_column, cm.staging
 				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Take the mask out first: set it to null.';
 		END IF;
+	WHEN 'by_level' THEN
+		IF v::bool AND NOT (cm.kind = 'parent' AND cm.parent = cm.staging) THEN
+			RAISE EXCEPTION 'column "%" of % is no lookup to the same staging table', cm.target_column, cm.staging
+				USING ERRCODE = 'invalid_parameter_value', HINT = 'Other lookups go by waves: parents are loaded first as it is.';
+		END IF;
+		cm.by_level := v::bool;
 	WHEN 'mask' THEN
 		cm.mask := v;
 		cm.sensitive := cm.sensitive OR v IS NOT NULL;
@@ -240,7 +246,7 @@ BEGIN
 		before := to_jsonb(cm) ->> s.name;
 		after := to_jsonb(n) ->> s.name;
 		UPDATE dvmig.column_map c SET send = n.send, on_too_long = n.on_too_long, on_unknown = n.on_unknown, on_missing = n.on_missing,
-			default_value = n.default_value, sensitive = n.sensitive, mask = n.mask, mask_sql = n.mask_sql, automatic = false
+			default_value = n.default_value, sensitive = n.sensitive, mask = n.mask, mask_sql = n.mask_sql, by_level = n.by_level, automatic = false
 		WHERE c.staging = cm.staging AND c.target_column = cm.target_column AND c.variant = cm.variant;
 		done := true;
 	END LOOP;

@@ -294,7 +294,7 @@ BEGIN
 		RETURN QUERY
 			SELECT r, w, coalesce((SELECT array_agg(DISTINCT c.target_column) FROM dvmig.column_map c
 				JOIN dvmig.migration_table p ON p.staging = c.parent AND p.migration_id = $1
-				WHERE c.staging = r AND c.kind = 'parent'
+				WHERE c.staging = r AND c.kind = 'parent' AND NOT dvmig._by_level(c)
 				  AND (c.parent = r OR NOT c.parent = ANY (placed))), '{}')
 			FROM unnest(ready) r;
 		placed := placed || ready;

@@ -210,8 +210,8 @@ AS $$
 				CASE WHEN p.doubtful_sql IS NOT NULL THEN format('CASE WHEN %s AND (%s) THEN %L END', p.missing_sql, p.doubtful_sql, 'ambiguous|' || p.col) END,
 				CASE WHEN (p.cm).on_missing = 'error' OR (p.cm).on_missing = 'default' AND p.default_sql IS NULL THEN format('CASE WHEN %s THEN %L END', p.absent_sql, p.fault)
 					WHEN (p.cm).on_missing = 'default' THEN format('CASE WHEN %s AND %s IS NULL THEN %L END', p.absent_sql, p.default_sql, p.fault) END), '') END,
-		nullif(concat_ws(', ', CASE WHEN p.parked_sql IS NOT NULL THEN format('CASE WHEN %s%s THEN %L END',
-				CASE WHEN (p.cm).fallback THEN format('NOT (%s) AND ', p.before_sql) END, p.parked_sql, 'parked|' || p.col) END,
+		nullif(concat_ws(', ', CASE WHEN p.parked_sql IS NOT NULL THEN format('CASE WHEN %s%s THEN %s END',
+				CASE WHEN (p.cm).fallback THEN format('NOT (%s) AND ', p.before_sql) END, p.parked_sql, dvmig._waits_sql(p.cm, p.n)) END,
 			CASE WHEN (p.cm).on_missing = 'park' AND p.absent_sql IS NOT NULL THEN format('CASE WHEN %s THEN %L END', p.absent_sql, 'parked|' || p.col) END), ''),
 		p.join_sql, p.filled_sql, p.n,
 		CASE WHEN 'default' IN ((p.cm).on_unknown, (p.cm).on_missing) THEN 'defaulted' WHEN 'null' IN ((p.cm).on_unknown, (p.cm).on_missing) THEN 'left empty' END,

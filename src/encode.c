@@ -116,6 +116,7 @@ take_fault(DvStep *step, DvRow *row, char *fault)
 		{"orphan", "lookup", "orphan", "no row of the parent staging table has this key"},
 		{"reference", "lookup", "reference_not_found", "no record of the referenced table matches"},
 		{"ambiguous", "lookup", "reference_ambiguous", "more than one record of the referenced table matches"},
+		{"circle", "lookup", "circle", "the chain of parents above the row comes back to it"},
 		{"state", "state", "state_pair", "the status does not belong to the state, or there is no such status"},
 	};
 	char	   *column = strchr(fault, '|');
