@@ -58,6 +58,7 @@ AS $$
 		('success', 8, 'message', 'text', 'what is worth knowing: unchanged, found to exist, kept ...'),
 		('success', 9, 'owed_passes', 'text', 'passes that are still owed, in their order: deferred, files, states'),
 		('success', 10, 'record_state', 'text', 'statecode,statuscode that the states pass set last'),
+		('success', 11, 'file_hash', 'text', 'hash of the names and bytes of the files uploaded'),
 		('error', 1, 'dataverse_id', 'uuid', 'id of the record in Dataverse, where known'),
 		('error', 2, 'created_run', 'bigint', 'run that created the record, where it exists'),
 		('error', 3, 'operation', 'text', 'what was tried: I insert, U update, D delete'),

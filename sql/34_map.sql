@@ -18,7 +18,7 @@ BEGIN
 				USING ERRCODE = 'object_not_in_prerequisite_state',
 				HINT = format('Read them with dvmig.refresh_metadata(%L, %L).', c.server, ARRAY[c.table_name]);
 		END IF;
-	ELSIF NOT (c.valid_for_create OR c.valid_for_update) THEN
+	ELSIF NOT (c.valid_for_create OR c.valid_for_update) AND c.column_type <> 'File' THEN
 		RAISE EXCEPTION 'column "%" of Dataverse table "%" is read-only', c.column_name, c.table_name
 			USING ERRCODE = 'invalid_parameter_value',
 			HINT = CASE WHEN c.column_name = 'createdon' THEN 'Map overriddencreatedon to keep the date a record was created in the source.'
@@ -181,7 +181,8 @@ BEGIN
 			HINT = CASE WHEN c.column_type IN ('Picklist', 'State', 'Status') THEN 'Map texts with dvmig.map_choice(), or write a cast to integer.'
 				WHEN c.column_type = 'MultiSelectPicklist' THEN 'Map labels with dvmig.map_choice(), or values as integer[].'
 				WHEN a.cast_hint IS NOT NULL THEN format('Write a cast: (...)%s.', a.cast_hint)
-				WHEN c.column_type IN ('File', 'Virtual', 'EntityName', 'ManagedProperty', 'CalendarRules') THEN 'Columns of this type are not loaded with the row.'
+				WHEN c.column_type = 'File' THEN 'Map it with dvmig.map_file().'
+				WHEN c.column_type IN ('Virtual', 'EntityName', 'ManagedProperty', 'CalendarRules') THEN 'Columns of this type are not loaded with the row.'
 				ELSE 'Write an expression of a type that the column takes.' END;
 	END IF;
 END

@@ -81,12 +81,12 @@ COMMENT ON FUNCTION dvmig._state_sql(regclass) IS 'SQL of the state a row is to 
 -- _owes_sql: the passes that a row owes once a pass is done, as bits (see the
 -- list of columns in 40_projection.sql). Each argument is SQL, or null where the
 -- table has no such pass.
-CREATE FUNCTION dvmig._owes_sql(pass text, owes_deferred text, owes_states text) RETURNS text
+CREATE FUNCTION dvmig._owes_sql(pass text, owes_deferred text, owes_files text, owes_states text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce(string_agg('CASE WHEN ' || q.owed || ' THEN ' || q.bit || ' ELSE 0 END', ' + ' ORDER BY q.bit), '0')
-	FROM (VALUES (1, owes_deferred, 'write'), (4, owes_states, 'write deferred files')) q (bit, owed, after)
+	FROM (VALUES (1, owes_deferred, 'write'), (2, owes_files, 'write deferred'), (4, owes_states, 'write deferred files')) q (bit, owed, after)
 	WHERE q.owed IS NOT NULL AND pass = ANY (string_to_array(q.after, ' '))
 $$;
-COMMENT ON FUNCTION dvmig._owes_sql(text, text, text) IS 'SQL of the passes that a row owes once a pass is done';
+COMMENT ON FUNCTION dvmig._owes_sql(text, text, text, text) IS 'SQL of the passes that a row owes once a pass is done';

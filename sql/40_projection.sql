@@ -186,13 +186,14 @@ BEGIN
 	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
-		'CASE WHEN x.operation <> ''D'' THEN x.content_hash END, %s, %s, %s, '
+		-- of files, what was uploaded last
+		'CASE WHEN x.operation <> ''D'' THEN ' || CASE pass WHEN 'files' THEN 'decode(x.file_hash, ''hex'')' ELSE 'x.content_hash' END || ' END, %s, %s, %s, '
 		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s, (%s)::uuid, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, id_sql, created,
 		-- to verify: was it an update, and is there a record of a row that failed
-		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, states.owed_sql) END,
+		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, dvmig._files_owed_sql($1), states.owed_sql) END,
 		CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL'
-			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', states.owed_unchanged_sql) END,
+			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', dvmig._files_owed_sql($1), states.owed_unchanged_sql) END,
 		coalesce(nullif(faults, ''), 'NULL'), coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'),
 		concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 

@@ -216,12 +216,13 @@ AS $$
 	SELECT w.staging, p.pass, p.ord, w.wave, CASE WHEN p.pass = 'delete' THEN '{}' ELSE w.deferred END, w.deferred
 	FROM dvmig._waves($1) w
 	JOIN dvmig.migration_table t ON t.staging = w.staging
-	CROSS JOIN (VALUES ('write', 1, 1), ('deferred', 2, 1), ('links', 3, 1), ('states', 5, 1), ('delete', 6, -1)) p (pass, ord, dir)
+	CROSS JOIN (VALUES ('write', 1, 1), ('deferred', 2, 1), ('links', 3, 1), ('files', 4, 1), ('states', 5, 1), ('delete', 6, -1)) p (pass, ord, dir)
 	WHERE (passes IS NULL OR p.pass = ANY (passes))
 	  AND CASE p.pass
 		WHEN 'write' THEN t.relationship IS NULL
 		WHEN 'links' THEN t.relationship IS NOT NULL
 		WHEN 'deferred' THEN cardinality(w.deferred) > 0
+		WHEN 'files' THEN EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = w.staging AND c.pass = 'files')
 		WHEN 'states' THEN EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = w.staging AND c.pass = 'states')
 			AND (passes IS NOT NULL OR NOT dvmig._closing_table(t.target))
 		ELSE true END

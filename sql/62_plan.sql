@@ -70,6 +70,12 @@ BEGIN
 			n := updates;
 			remark := 'lookups that go in a circle follow when both records exist';
 		END IF;
+		IF pass = 'files' THEN
+			updates := n + coalesce(dvmig._query_quietly(m.owner, (SELECT format('SELECT count(*) FROM (%s) s WHERE %s', p.inner_sql, dvmig._files_owed_sql(t.tab))
+				FROM dvmig._projection(t.tab, 'write') p), staging)::bigint, 0);
+			n := updates;
+			remark := 'files are uploaded one by one, of more than 4 MiB in chunks';
+		END IF;
 		IF pass = 'states' THEN
 			-- rows this run writes come on top of those that owe it already
 			updates := n + coalesce(dvmig._query_quietly(m.owner, (SELECT format('SELECT count(*) FROM (%s) s %s WHERE %s', p.inner_sql, p.outcomes_sql, w.owed_sql)
@@ -80,10 +86,11 @@ BEGIN
 		IF pass = 'delete' AND n = 0 THEN
 			CONTINUE;
 		END IF;
-		batches := ceil(n / CASE WHEN pass = 'links' OR pass = 'states' AND dvmig._closing_table(target) THEN 50 ELSE batch END::numeric);
+		batches := ceil(n / CASE WHEN pass = 'files' THEN 1 WHEN pass = 'links' OR pass = 'states' AND dvmig._closing_table(target) THEN 50 ELSE batch END::numeric);
 		requests := batches;
 		bytes := CASE WHEN pass IN ('delete', 'links', 'states') THEN n * 200
 			WHEN n = 0 THEN 0
+			WHEN pass = 'files' THEN NULL
 			ELSE n * dvmig._sample_bytes(t.tab, t.all_deferred, m.owner) END;
 		SELECT * INTO r FROM dvmig._measured_rate(t.tab);
 		-- a quarter in hand: Microsoft advises 20 to 30 per cent

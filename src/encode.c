@@ -16,6 +16,7 @@
 #include "utils/uuid.h"
 
 #include "encode.h"
+#include "files.h"
 #include "links.h"
 #include "sets.h"
 #include "states.h"
@@ -363,6 +364,11 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	row->content_offset = content->len;
 	if (row->wire.op == 'D')
 		return true;
+	if (step->projection->nfiles > 0)
+	{
+		dv_files_take(row, values, nulls);
+		return true;
+	}
 	if (step->projection->states)
 		dv_states_take(step, row, values, nulls);
 	if (step->projection->closing)

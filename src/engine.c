@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "files.h"
 #include "gate.h"
 #include "lanes.h"
 #include "phase.h"
@@ -359,7 +360,9 @@ fill(DvStep *step)
 		else
 		{
 			rows = dv_source_read(step, read_limit(step), &n);
-			if (n > 0)
+			if (n > 0 && step->projection->nfiles > 0)
+				dv_files_send(step, rows, n);
+			else if (n > 0)
 				dv_engine_queue_new(step, rows, n);
 			if (step->noutcomes >= RECORD_LOT)
 				dv_outcome_record(step);

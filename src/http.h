@@ -26,6 +26,7 @@ typedef struct DvHttpReply
 	char		request_id[48];	/* REQ_ID, else x-ms-service-request-id */
 	char		www_authenticate[512];
 	char		date[64];		/* Date header */
+	char		location[2048];	/* Location header; empty where absent or longer */
 	long		retry_after_ms; /* -1 where absent */
 	int			dop_hint;		/* x-ms-dop-hint; 0 where absent */
 	double		seconds;		/* from send to last byte */

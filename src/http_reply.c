@@ -145,6 +145,8 @@ take_header(DvReplyBox *box, const char *line, size_t len)
 		copy_value(reply->www_authenticate, sizeof(reply->www_authenticate), value, len);
 	else if (is_header(line, name_len, "date"))
 		copy_value(reply->date, sizeof(reply->date), value, len);
+	else if (is_header(line, name_len, "location") && len < sizeof(reply->location))
+		copy_value(reply->location, sizeof(reply->location), value, len);
 	else if (is_header(line, name_len, "retry-after"))
 		reply->retry_after_ms = dv_verdict_retry_after(value, len, (long long) time(NULL));
 	else if (is_header(line, name_len, "x-ms-dop-hint"))

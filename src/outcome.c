@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "engine.h"
+#include "files.h"
 #include "flags.h"
 #include "phase.h"
 #include "spi.h"
@@ -143,6 +144,7 @@ record_sql(DvStep *step)
 	MemoryContext old;
 	DvRecordSql *sql;
 	bool		write = strcmp(p->pass, "write") == 0;
+	bool		result = p->states || p->nfiles > 0;
 
 	if (step->record_sql != NULL)
 		return step->record_sql;
@@ -150,18 +152,21 @@ record_sql(DvStep *step)
 	sql = palloc(sizeof(DvRecordSql));
 	/* A later pass leaves the hash: it covers the deferred columns already. */
 	sql->success = psprintf(
-		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message, owed_passes, record_state)"
+		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message, owed_passes, record_state, file_hash)"
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
-		", pg_catalog.clock_timestamp(), u.\"dvmig message\", u.\"dvmig owes\", %s FROM %s"
+		", pg_catalog.clock_timestamp(), u.\"dvmig message\", u.\"dvmig owes\", %s, %s FROM %s"
 		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, operation = %s,"
 		" pass = CASE WHEN pg_catalog.starts_with(excluded.message, 'unchanged') THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
-		" run = excluded.run, recorded_at = excluded.recorded_at, message = coalesce(excluded.message, CASE WHEN excluded.pass NOT IN ('write', 'delete') THEN x.message END),"
-		" owed_passes = excluded.owed_passes, record_state = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.record_state, x.record_state) END",
+		" run = excluded.run, recorded_at = excluded.recorded_at, message = %s,"
+		" owed_passes = excluded.owed_passes, record_state = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.record_state, x.record_state) END,"
+		" file_hash = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.file_hash, x.file_hash) END",
 		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
-		p->states ? "u.\"dvmig state\"" : "NULL",
-		unnest_list(p, parameters(p, p->states ? 7 : 6), psprintf(", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\", \"dvmig owes\"%s",
-																p->states ? ", \"dvmig state\"" : "")),
-		key_list(p, ""), p->later ? "x.operation" : "excluded.operation", write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)");
+		p->states ? "u.\"dvmig result\"" : "NULL", p->nfiles > 0 ? "u.\"dvmig result\"" : "NULL",
+		unnest_list(p, parameters(p, result ? 7 : 6), psprintf(", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\", \"dvmig owes\"%s",
+																result ? ", \"dvmig result\"" : "")),
+		key_list(p, ""), p->later ? "x.operation" : "excluded.operation", write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)",
+		/* what the pass before said of the values stays */
+		p->later ? "nullif(pg_catalog.concat_ws('; ', nullif(x.message, 'unchanged'), excluded.message), '')" : "excluded.message");
 	sql->error = psprintf(
 		"INSERT INTO %s AS x (%s, dataverse_id, created_run, operation, error_column, error_class, code, message, http_status, request_id, attempts, run, recorded_at)"
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig created\", u.\"dvmig op\", u.\"dvmig column\", u.\"dvmig class\", u.\"dvmig code\", u.\"dvmig message\", u.\"dvmig status\", u.\"dvmig request\", u.\"dvmig attempts\", "
@@ -316,10 +321,10 @@ add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
 	for (i = 0; i < a->n; i++)
 		texts[i] = owed_passes(rows[i]->row->owes);
 	add_text_array(a, texts);
-	if (!step->projection->states)
+	if (!step->projection->states && step->projection->nfiles == 0)
 		return;
 	for (i = 0; i < a->n; i++)
-		texts[i] = dv_states_text(rows[i]->row);
+		texts[i] = step->projection->states ? dv_states_text(rows[i]->row) : dv_files_text(rows[i]->row);
 	add_text_array(a, texts);
 }
 

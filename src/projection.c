@@ -210,6 +210,27 @@ load_alternate_key(DvProjection *p, Datum deferred, MemoryContext context)
 	p->nkey_columns = n;
 }
 
+/* The file columns, in their pass. */
+static void
+load_files(DvProjection *p, MemoryContext context)
+{
+	Oid			types[1] = {OIDOID};
+	Datum		values[1] = {ObjectIdGetDatum(p->staging)};
+	int			i;
+
+	p->nfiles = (int) dv_spi_run("SELECT target_column, size_sql, bytes_sql, name_sql, coalesce(max_size, 0)"
+								 " FROM dvmig._file_maps($1::pg_catalog.regclass)", 1, types, values, NULL, SPI_OK_SELECT);
+	p->files = MemoryContextAllocZero(context, sizeof(DvFileColumn) * (p->nfiles + 1));
+	for (i = 0; i < p->nfiles; i++)
+	{
+		p->files[i].column = keep_text(context, i, 1);
+		p->files[i].size_sql = keep_text(context, i, 2);
+		p->files[i].bytes_sql = keep_text(context, i, 3);
+		p->files[i].name_sql = keep_text(context, i, 4);
+		p->files[i].max_size = strtoll(dv_spi_text(i, 5), NULL, 10);
+	}
+}
+
 DvProjection *
 dv_projection_load(Oid staging, const char *pass, Datum deferred,
 				   const char *api_path, const char *api_url, MemoryContext context)
@@ -227,6 +248,8 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 	load_table(p, context);
 	load_select(p, deferred, context);
 	load_columns(p, deferred, context);
+	if (strcmp(pass, "files") == 0)
+		load_files(p, context);
 	if (strcmp(pass, "write") == 0)
 		load_alternate_key(p, deferred, context);
 	return p;

@@ -58,6 +58,16 @@ typedef struct DvKeyType
 #define DV_OWES_FILES		2
 #define DV_OWES_STATES		4
 
+/* A file column: SQL over the staging row, see dvmig._file_maps(). */
+typedef struct DvFileColumn
+{
+	char	   *column;
+	char	   *size_sql;
+	char	   *bytes_sql;
+	char	   *name_sql;
+	int64		max_size;		/* bytes; 0 where not known */
+} DvFileColumn;
+
 typedef struct DvProjection
 {
 	Oid			staging;
@@ -69,6 +79,8 @@ typedef struct DvProjection
 	char	   *link;			/* rows are links: navigation property of the left end; else NULL */
 	bool		later;			/* a pass over rows that are written already */
 	bool		states;			/* the pass sets statecode and statuscode */
+	int			nfiles;			/* files pass */
+	DvFileColumn *files;
 	bool		closing;		/* by actions, which are not to be repeated */
 	bool		reopen;			/* on_closed: reopen what is closed, to change it */
 	char	   *on_exists;		/* update, keep, error */

@@ -1,0 +1,438 @@
+/*
+ * files.c - the pass that uploads file columns
+ *
+ * A file goes by requests of its own: one, where it is small, else an upload
+ * session and a request for each chunk. Chunks are read from the table one at a
+ * time, so that memory holds one. An upload may be repeated: it replaces what is
+ * there. A hash of names and bytes tells files that were uploaded already.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "answer.h"
+#include "encode.h"
+#include "files.h"
+#include "sha256.h"
+#include "spi.h"
+
+/* Bytes of a chunk; Dataverse asks for 4 MiB (x-ms-chunk-size), and takes less. */
+#define CHUNK_BYTES		(4 * 1024 * 1024)
+
+/* Tries of one file that fails for a passing reason. */
+#define FILE_TRIES		8
+
+/* Header lines of an upload request, and a NULL. */
+#define FILE_HEADERS	6
+
+typedef struct Upload
+{
+	DvStep	   *step;
+	DvRow	   *row;
+	const DvFileColumn *column;
+	bool		there;			/* the row version is still there, with a file */
+	int64		size;
+	char	   *name;
+	char	   *chunk;			/* CHUNK_BYTES of room */
+	DvVerdict	verdict;		/* of the last request, or our own */
+} Upload;
+
+void
+dv_files_take(DvRow *row, const Datum *values, const bool *nulls)
+{
+	bytea	   *last = nulls[DV_PROJ_HASH - 1] ? NULL : DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
+
+	row->has_hash = last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash);
+	if (row->has_hash)
+		memcpy(row->hash, VARDATA_ANY(last), sizeof(row->hash));
+}
+
+const char *
+dv_files_text(const DvRow *row)
+{
+	char	   *text = palloc(2 * sizeof(row->hash) + 1);
+
+	hex_encode((const char *) row->hash, sizeof(row->hash), text);
+	text[2 * sizeof(row->hash)] = '\0';
+	return text;
+}
+
+/* Run a query over the row version; the number of rows. */
+static uint64
+query_row(Upload *u, const char *sql, int64 offset, int32 length)
+{
+	DvVersion  *v = &u->row->version;
+	Oid			types[5] = {INT8OID, INT4OID, TIDOID, XIDOID, OIDOID};
+	Datum		values[5] = {Int64GetDatum(offset), Int32GetDatum(length), PointerGetDatum(&v->ctid),
+	TransactionIdGetDatum(v->xmin), ObjectIdGetDatum(v->tableoid)};
+
+	return dv_spi_run(psprintf("SELECT %s FROM %s s WHERE s.ctid = $3 AND s.xmin = $4 AND s.tableoid = $5"
+							   " AND $1 >= 0 AND $2 >= 0", sql, u->step->projection->staging_sql),
+					  5, types, values, NULL, SPI_OK_SELECT);
+}
+
+/* Size and name of the file; u->there is false where there is none. */
+static void
+describe(Upload *u)
+{
+	const DvFileColumn *c = u->column;
+	bool		isnull;
+
+	dv_spi_begin("dvmig: looking at a file");
+	u->there = query_row(u, psprintf("%s, coalesce(%s, 'file')", c->size_sql, c->name_sql), 0, 0) == 1;
+	if (u->there)
+	{
+		u->size = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		u->there = !isnull;
+		u->name = MemoryContextStrdup(u->row->batch->context, dv_spi_text(0, 2));
+	}
+	dv_spi_commit(true);
+}
+
+/* Bytes from an offset on, into u->chunk; false where the row was changed meanwhile. */
+static bool
+read_chunk(Upload *u, int64 offset, int32 length)
+{
+	bool		ok;
+	bool		isnull;
+
+	dv_spi_begin("dvmig: reading a file");
+	ok = query_row(u, u->column->bytes_sql, offset, length) == 1;
+	if (ok)
+	{
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		bytea	   *bytes = isnull ? NULL : DatumGetByteaPP(value);
+
+		ok = bytes != NULL && VARSIZE_ANY_EXHDR(bytes) == (Size) length;
+		if (ok)
+			memcpy(u->chunk, VARDATA_ANY(bytes), length);
+	}
+	dv_spi_commit(true);
+	return ok;
+}
+
+static void
+own_verdict(Upload *u, DvVerdictKind kind, const char *error_class, const char *code, const char *message)
+{
+	u->verdict = *dv_encode_verdict(error_class, code, u->column->column, message);
+	u->verdict.kind = kind;
+}
+
+/* Send one request and judge its answer; "more" tells whether chunks follow. */
+static DvHttpReply *
+send_part(Upload *u, const char *path, const char *const *headers, Size length, bool more)
+{
+	DvStep	   *step = u->step;
+	DvHttpReply *reply;
+	DvWireReply w;
+
+	step->counters.requests++;
+	step->counters.bytes_sent += length;
+	reply = dv_session_call(step->rc->session, "PATCH", path, u->chunk, length, headers);
+	memset(&u->verdict, 0, sizeof(u->verdict));
+	if (reply->transport != DV_HTTP_ANSWERED)
+	{
+		own_verdict(u, DV_RETRY, "unanswered", "unanswered", reply->error[0] ? reply->error : "no answer");
+		dv_answer_outage(step, u->verdict.message);
+	}
+	else if (reply->status == 204 || reply->status == (more ? 206 : 200) || (more && reply->status == 200))
+	{
+		u->verdict.kind = DV_DONE;
+		dv_answer_good(step, reply);
+	}
+	else
+	{
+		w = dv_answer_wire_reply(reply);
+		dv_wire_error(&w, 'U', true, &u->verdict);
+		strlcpy(u->verdict.column, u->column->column, sizeof(u->verdict.column));
+		if (u->verdict.kind == DV_FAIL_RUN)
+			dv_answer_fail_run(step, reply, &u->verdict);
+	}
+	return reply;
+}
+
+/* Names that a header may hold as they are. */
+static bool
+is_plain(const char *name)
+{
+	for (; *name; name++)
+		if (*name < ' ' || *name > '~' || *name == '"')
+			return false;
+	return true;
+}
+
+static char *
+percent_encoded(const char *text)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (; *text; text++)
+		if ((*text >= '0' && *text <= '9') || (*text >= 'A' && *text <= 'Z') || (*text >= 'a' && *text <= 'z') || strchr("-._~", *text))
+			appendStringInfoChar(&out, *text);
+		else
+			appendStringInfo(&out, "%%%02X", (unsigned char) *text);
+	return out.data;
+}
+
+/* Header lines common to all requests of an upload; returns where more go. */
+static int
+common_headers(Upload *u, const char **headers)
+{
+	int			n = 0;
+
+	/* said always: libcurl would call an empty body a form */
+	headers[n++] = "Content-Type: application/octet-stream";
+	if (is_plain(u->name))
+		headers[n++] = psprintf("x-ms-file-name: %s", u->name);
+	if (u->row->wire.caller[0] != '\0')
+		headers[n++] = psprintf("%s: %s", u->step->projection->wire.caller_header, u->row->wire.caller);
+	headers[n] = NULL;
+	return n;
+}
+
+/* The path below ours that an upload session was given; NULL where it leads elsewhere. */
+static const char *
+session_path(const Upload *u, const char *location)
+{
+	const DvWireTable *t = &u->step->projection->wire;
+	const char *prefix = strncmp(location, "/", 1) == 0 ? t->api_path : t->api_url;
+	size_t		len = strlen(prefix);
+
+	return pg_strncasecmp(location, prefix, len) == 0 && location[len] == '/' ? location + len : NULL;
+}
+
+/* The chunks of a file that has a session. */
+static void
+send_chunks(Upload *u, const char *path)
+{
+	const char *headers[FILE_HEADERS];
+	int			n = common_headers(u, headers);
+	int64		offset;
+
+	for (offset = 0; offset < u->size; offset += CHUNK_BYTES)
+	{
+		int32		length = (int32) Min(CHUNK_BYTES, u->size - offset);
+
+		if (!read_chunk(u, offset, length))
+		{
+			u->there = false;
+			return;
+		}
+		headers[n] = psprintf("Content-Range: bytes " INT64_FORMAT "-" INT64_FORMAT "/" INT64_FORMAT, offset, offset + length - 1, u->size);
+		headers[n + 1] = NULL;
+		dv_http_reply_free(send_part(u, path, headers, length, offset + length < u->size));
+		dv_worker_tick(u->step);
+		if (u->verdict.kind != DV_DONE || u->step->rc->stopping)
+			return;
+	}
+}
+
+/* One try to upload the file. */
+static void
+upload_once(Upload *u)
+{
+	const DvWireTable *t = &u->step->projection->wire;
+	char	   *path = psprintf("/%s(%s)/%s%s%s", t->entity_set, u->row->wire.id, u->column->column,
+								is_plain(u->name) ? "" : "?x-ms-file-name=", is_plain(u->name) ? "" : percent_encoded(u->name));
+	const char *headers[FILE_HEADERS];
+	int			n = common_headers(u, headers);
+	DvHttpReply *reply;
+	const char *next;
+
+	if (u->size <= CHUNK_BYTES)
+	{
+		if (read_chunk(u, 0, (int32) u->size))
+			dv_http_reply_free(send_part(u, path, headers, (Size) u->size, false));
+		else
+			u->there = false;
+		return;
+	}
+	headers[n] = "x-ms-transfer-mode: chunked";
+	headers[n + 1] = NULL;
+	reply = send_part(u, path, headers, 0, true);
+	if (u->verdict.kind == DV_DONE)
+	{
+		next = session_path(u, reply->location);
+		if (next == NULL)
+			own_verdict(u, DV_FAIL_ROW, "other", "upload_location", "the service gave no address for the upload");
+		else
+			send_chunks(u, pstrdup(next));
+	}
+	dv_http_reply_free(reply);
+}
+
+/* Wait outside of a transaction, looking for a stop. */
+static void
+pause_until(DvStep *step, TimestampTz until)
+{
+	while (!step->rc->stopping && GetCurrentTimestamp() < until)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100, PG_WAIT_EXTENSION);
+		dv_worker_tick(step);
+	}
+}
+
+/* Upload the file, again where it may help; true once it is there. */
+static bool
+upload(Upload *u)
+{
+	int			tries = 0;
+
+	while (!u->step->rc->stopping && u->there)
+	{
+		upload_once(u);
+		if (!u->there || u->step->rc->stopping)
+			break;
+		switch (u->verdict.kind)
+		{
+			case DV_DONE:
+				return true;
+			case DV_WAIT:
+				dv_answer_throttled(u->step, &u->verdict, tries);
+				pause_until(u->step, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Max(u->verdict.retry_after_ms, 1000)));
+				break;
+			case DV_RETRY:
+			case DV_SETTLE:
+			case DV_SHRINK:
+				/* an outage is waited for: dvmig.max_outage ends the run */
+				if (strcmp(u->verdict.code, "unanswered") != 0 && ++tries >= FILE_TRIES)
+					return false;
+				pause_until(u->step, dv_answer_backoff(Max(tries, 1)));
+				break;
+			default:
+				return false;
+		}
+	}
+	return false;
+}
+
+/* Add a file to the hash of the row's files; false where the row was changed meanwhile. */
+static bool
+hash_file(Upload *u, DvSha256 *hash)
+{
+	int64		offset;
+
+	dv_sha256_update(hash, u->column->column, strlen(u->column->column) + 1);
+	dv_sha256_update(hash, u->name, strlen(u->name) + 1);
+	dv_sha256_update(hash, &u->size, sizeof(u->size));
+	for (offset = 0; offset < u->size; offset += CHUNK_BYTES)
+	{
+		int32		length = (int32) Min(CHUNK_BYTES, u->size - offset);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!read_chunk(u, offset, length))
+			return false;
+		dv_sha256_update(hash, u->chunk, length);
+	}
+	return true;
+}
+
+/* Is a file larger than its column takes? Then the row has its verdict. */
+static bool
+too_big(Upload *u)
+{
+	if (u->column->max_size <= 0 || u->size <= u->column->max_size)
+		return false;
+	dv_outcome_failure(u->step, u->row, dv_encode_verdict("length", "file_too_big", u->column->column,
+														psprintf("the file has " INT64_FORMAT " bytes, and the column takes " INT64_FORMAT, u->size, u->column->max_size)));
+	return true;
+}
+
+/* Hash all files of a row into row->hash; false where it has a verdict, or was changed. */
+static bool
+hash_files(Upload *u, bool *unchanged, bool *changed)
+{
+	DvSha256	hash;
+	unsigned char digest[DV_SHA256_DIGEST];
+	int			i;
+
+	*changed = false;
+	dv_sha256_init(&hash);
+	for (i = 0; i < u->step->projection->nfiles; i++)
+	{
+		u->column = &u->step->projection->files[i];
+		describe(u);
+		if (!u->there)
+			continue;
+		if (too_big(u))
+			return false;
+		if (!hash_file(u, &hash))
+		{
+			*changed = true;
+			return false;
+		}
+	}
+	dv_sha256_final(&hash, digest);
+	*unchanged = u->row->has_hash && memcmp(u->row->hash, digest, sizeof(u->row->hash)) == 0;
+	memcpy(u->row->hash, digest, sizeof(u->row->hash));
+	/* not the hash of the row's content */
+	u->row->has_hash = false;
+	return true;
+}
+
+static void
+upload_row(Upload *u)
+{
+	DvStep	   *step = u->step;
+	bool		unchanged;
+	bool		changed;
+	int			i;
+
+	if (!hash_files(u, &unchanged, &changed))
+	{
+		if (changed)
+			dv_answer_leave_row(step, u->row);
+		return;
+	}
+	for (i = 0; i < step->projection->nfiles && !unchanged; i++)
+	{
+		u->column = &step->projection->files[i];
+		describe(u);
+		if (!u->there)
+			continue;
+		u->row->attempts++;
+		step->counters.rows_sent++;
+		if (upload(u))
+			continue;
+		if (step->rc->stopping || !u->there || u->verdict.kind == DV_FAIL_RUN)
+			dv_answer_leave_row(step, u->row);
+		else
+			dv_outcome_failure(step, u->row, &u->verdict);
+		return;
+	}
+	dv_outcome_success(step, u->row, unchanged ? "files unchanged" : "files uploaded");
+}
+
+void
+dv_files_send(DvStep *step, DvRow **rows, int n)
+{
+	MemoryContext scratch = AllocSetContextCreate(step->context, "dvmig upload", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	char	   *chunk = MemoryContextAllocHuge(step->context, CHUNK_BYTES);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		Upload		u = {.step = step,.row = rows[i],.chunk = chunk,.there = true};
+
+		if (step->rc->stopping)
+			dv_answer_leave_row(step, rows[i]);
+		else
+		{
+			dv_worker_tick(step);
+			upload_row(&u);
+			dv_outcome_record(step);
+		}
+		MemoryContextReset(scratch);
+	}
+	pfree(chunk);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}
