@@ -142,6 +142,10 @@ CREATE TABLE dvmig.migration_table (
 	on_closed     text CHECK (on_closed IN ('error', 'reopen')),
 	clean_end     bool NOT NULL DEFAULT true,
 	unclean_from  bigint,
+	forgotten_since timestamptz,
+	place         text,
+	max_errors    bigint,
+	max_error_rate numeric,
 	created_at    timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE dvmig.migration_table IS 'staging tables of a migration: where their rows go, what identifies them, where outcomes are kept';
@@ -149,6 +153,10 @@ COMMENT ON COLUMN dvmig.migration_table.namespace IS 'namespace of the ids deriv
 COMMENT ON COLUMN dvmig.migration_table.relationship IS 'many-to-many relationship that the rows are links of; null: the rows are records';
 COMMENT ON COLUMN dvmig.migration_table.clean_end IS 'false while a run works on the table: a run that finds false asks Dataverse which of its rows exist before it creates them';
 COMMENT ON COLUMN dvmig.migration_table.unclean_from IS 'while clean_end is false: the first run that may have left rows in doubt';
+COMMENT ON COLUMN dvmig.migration_table.forgotten_since IS 'while clean_end is false: since when runs may have worked that this database does not remember, because it was restored or promoted';
+COMMENT ON COLUMN dvmig.migration_table.place IS 'cluster, database and timeline in which a run last worked on the table: another one means that the database was restored, copied or promoted';
+COMMENT ON COLUMN dvmig.migration_table.max_errors IS 'rows of this table that may fail in a run before it is stopped; null: no limit';
+COMMENT ON COLUMN dvmig.migration_table.max_error_rate IS 'per cent of the answered rows of this table that may fail in a run before it is stopped; null: no limit';
 
 CREATE TABLE dvmig.column_map (
 	staging         regclass NOT NULL REFERENCES dvmig.migration_table ON DELETE CASCADE,
@@ -234,6 +242,8 @@ CREATE TABLE dvmig.run_history (
 	started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
 	ended_at       timestamptz,
 	pid            int,
+	place          text,
+	location       text,
 	stop_requested bool NOT NULL DEFAULT false,
 	rows_read      bigint NOT NULL DEFAULT 0,
 	rows_sent      bigint NOT NULL DEFAULT 0,
@@ -250,6 +260,8 @@ CREATE TABLE dvmig.run_history (
 );
 COMMENT ON TABLE dvmig.run_history IS 'one row per run, kept for comparison';
 COMMENT ON COLUMN dvmig.run_history.kind IS 'what was run: run (a migration), verify, undo, resend or rebuild (of outcomes)';
+COMMENT ON COLUMN dvmig.run_history.place IS 'cluster, database and timeline in which the run worked: see dvmig.auto_resume';
+COMMENT ON COLUMN dvmig.run_history.location IS 'hash of the host and data directory where the run worked: see dvmig.auto_resume';
 
 CREATE TABLE dvmig.run_table (
 	run         bigint NOT NULL REFERENCES dvmig.run_history ON DELETE CASCADE,

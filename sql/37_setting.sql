@@ -9,6 +9,10 @@ INSERT INTO dvmig.setting (applies_to, name, lowest, highest, during_run, about)
 INSERT INTO dvmig.setting (applies_to, name, allowed, about) VALUES
 	('table', 'on_closed', '{error,reopen}', 'what becomes of a change for a record that is closed in Dataverse'),
 	('table', 'on_exists', '{update,keep,error}', 'what becomes of a record that exists already and is not known to be ours');
+INSERT INTO dvmig.setting (applies_to, name, lowest, during_run, about) VALUES
+	('table', 'max_errors', 0, true, 'rows of the table that may fail in a run before it is stopped, from its next pass on; 0: stop at the first; null: no limit');
+INSERT INTO dvmig.setting (applies_to, name, lowest, highest, during_run, about) VALUES
+	('table', 'max_error_rate', 0, 100, true, 'per cent of the answered rows of the table that may fail in a run before it is stopped, from its next pass on; null: no limit');
 INSERT INTO dvmig.setting (applies_to, name, adjust, about) VALUES
 	('table', 'filter', '_adjust_filter', 'condition over the staging row; rows for which it is not true are left out'),
 	('table', 'filter_reason', '_adjust_filter', 'why rows are left out, for those who read the figures'),

@@ -120,6 +120,23 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._pass_maps(regclass, text, text[]) IS 'SQL of the values that a pass sends, in the order of its projection';
 
+-- _children_left: SQL over a row (s) of a staging table: not null where a row that
+-- points at it was to be deleted and could not be. Its record must not go before
+-- that one: Dataverse would take it along, or unlink it. (Rows whose turn has not
+-- come are no obstacle: in a circle all would wait for each other.)
+CREATE FUNCTION dvmig._children_left(staging regclass) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT string_agg(format(
+		'CASE WHEN (%s) IN (SELECT %s FROM %s s WHERE s.action_flag = ''D'' AND s.processing_flag = ''E'') THEN %L END',
+		(SELECT string_agg(format('s.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)),
+		array_to_string(c.expression_sql, ', '), c.staging, 'parked|' || c.staging::text), ', ' ORDER BY c.staging::text, c.target_column)
+	FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.parent
+	WHERE c.parent = $1 AND c.kind = 'parent'
+$$;
+COMMENT ON FUNCTION dvmig._children_left(regclass) IS 'SQL of why a row may not be deleted yet: a row that points at it could not be deleted';
+
 -- _projection: the parts of the SELECT; the engine adds the key range and the
 -- LIMIT to "inner_sql" and puts them together as
 --   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql
@@ -146,6 +163,7 @@ DECLARE
 	srv text;
 	op text;
 	created text;
+	children text := coalesce(CASE pass WHEN 'delete' THEN ' ELSE coalesce(' || dvmig._children_left($1) || ', NULL::text)' END, '');
 	-- how settle.c says that a record was found and left as it was
 	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user''), false)';
 BEGIN
@@ -188,13 +206,13 @@ BEGIN
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		-- of files, what was uploaded last
 		'CASE WHEN x.operation <> ''D'' THEN ' || CASE pass WHEN 'files' THEN 'decode(x.file_hash, ''hex'')' ELSE 'x.content_hash' END || ' END, %s, %s, %s, '
-		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text) END, %s, (%s)::uuid, %s',
+		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text)%s END, %s, (%s)::uuid, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, id_sql, created,
 		-- to verify: was it an update, and is there a record of a row that failed
 		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, dvmig._files_owed_sql($1), states.owed_sql) END,
 		CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL'
 			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', dvmig._files_owed_sql($1), states.owed_unchanged_sql) END,
-		coalesce(nullif(faults, ''), 'NULL'), coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'),
+		coalesce(nullif(faults, ''), 'NULL'), children, coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'),
 		concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 
 	known_sql := format('SELECT s.%I, s.%I, s.%I, (%s)::"char", coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id), %s, %s',

@@ -104,7 +104,7 @@ COMMENT ON FUNCTION dvmig._run_references(bigint) IS 'keys of existing records t
 -- _settle_dead_runs: runs whose worker is gone without saying so. A worker
 -- holds its run's lock from its first moment on, so that only one that has yet
 -- to begin gets some time. Called by all who look at runs: it waits for nobody.
-CREATE FUNCTION dvmig._settle_dead_runs() RETURNS void
+CREATE FUNCTION dvmig._settle_dead_runs(patience interval DEFAULT '15 seconds') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -116,12 +116,12 @@ BEGIN
 		message = coalesce(h.message || '; ', '') || 'the worker ended without finishing; the next run settles what is in doubt'
 	FROM (SELECT d.run FROM dvmig.run_history d
 		WHERE d.state IN ('starting', 'running', 'stopping') AND NOT dvmig._run_alive(d.run)
-		  AND (d.state <> 'starting' OR d.started_at < clock_timestamp() - interval '15 seconds')
+		  AND (d.state <> 'starting' OR d.started_at < clock_timestamp() - patience)
 		FOR UPDATE SKIP LOCKED) dead
 	WHERE h.run = dead.run;
 END
 $$;
-COMMENT ON FUNCTION dvmig._settle_dead_runs() IS 'mark runs as interrupted whose worker is gone';
+COMMENT ON FUNCTION dvmig._settle_dead_runs(interval) IS 'mark runs as interrupted whose worker is gone';
 
 -- _check_owner_can_run: a worker logs in as the owner of the migration.
 CREATE FUNCTION dvmig._check_owner_can_run(owner oid) RETURNS void
@@ -159,6 +159,7 @@ DECLARE
 	passes text[] := (SELECT array_agg(lower(btrim(p))) FROM jsonb_array_elements_text(options -> 'passes') p);
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
+	PERFORM dvmig._check_budget(options);
 	-- Two who start at once do so one after the other, and the second is refused.
 	PERFORM FROM dvmig.migration g WHERE g.migration_id = m.migration_id FOR NO KEY UPDATE;
 	PERFORM dvmig._settle_dead_runs();
@@ -171,10 +172,10 @@ BEGIN
 	PERFORM dvmig._check_owner_can_run(m.owner);
 	PERFORM dvmig._refuse_unmasked(m);
 	-- a filter may quote rows: it is not kept where others look
-	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options, until_at)
+	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options, until_at, place, location)
 	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller),
 		options - '{filter,resumes}'::text[] || jsonb_strip_nulls(jsonb_build_object('tables', tables)) || CASE WHEN options ? 'filter' THEN '{"filtered": true}' ELSE '{}' END::jsonb,
-		dvmig._until(options ->> 'until'))
+		dvmig._until(options ->> 'until'), dvmig._place(), dvmig._location())
 	RETURNING run INTO new_run;
 	PERFORM dvmig._plan_run(new_run, m.migration_id, tables, passes);
 	PERFORM dvmig._keep_run_rows(new_run, (options ->> 'resumes')::bigint);
@@ -505,7 +506,7 @@ DECLARE
 BEGIN
 	PERFORM dvmig._settle_dead_runs();
 	FOR h IN SELECT r.run FROM dvmig.run_history r
-		WHERE r.state = 'interrupted' AND r.kind = 'run' AND dvmig._may(caller, r.migration_id, 'operator')
+		WHERE r.state = 'interrupted' AND r.kind = 'run' AND NOT r.stop_requested AND dvmig._may(caller, r.migration_id, 'operator')
 		  -- outside of the hours it was given, the next window's start takes over
 		  AND (r.until_at IS NULL OR r.until_at > clock_timestamp())
 		  AND NOT EXISTS (SELECT FROM dvmig.run_history l WHERE l.migration_id = r.migration_id AND l.kind = 'run' AND l.run > r.run)

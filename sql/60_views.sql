@@ -28,6 +28,35 @@ SET search_path = pg_catalog, pg_temp
 AS $$ SELECT dvmig._query_as($1, dvmig._count_flags_sql($2, $3))::jsonb $$;
 COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text) IS 'rows of a staging table by flag, and those that its filter leaves out';
 
+-- _parents_left_out: staging tables whose filter leaves out rows that rows of this
+-- one wait for: they would wait for ever.
+CREATE FUNCTION dvmig._parents_left_out(owner oid, staging regclass) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	p record;
+	found text[] := '{}';
+BEGIN
+	FOR p IN SELECT DISTINCT t.staging, t.filter_sql, c.expression_sql, t.source_key
+		FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.parent
+		WHERE c.staging = $2 AND c.kind = 'parent' AND t.filter_sql IS NOT NULL LOOP
+		BEGIN
+			IF dvmig._query_as(owner, format(
+				'SELECT EXISTS (SELECT FROM %s s WHERE s.processing_flag = ''U'' AND s.action_flag <> ''D'' AND (%s) IN (SELECT %s FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE))::text',
+				$2, array_to_string(p.expression_sql, ', '), (SELECT string_agg(format('s.%I', k), ', ' ORDER BY i) FROM unnest(p.source_key) WITH ORDINALITY u(k, i)),
+				p.staging, p.filter_sql))::bool THEN
+				found := found || p.staging::text;
+			END IF;
+		EXCEPTION WHEN OTHERS THEN
+			NULL;		-- an expression or filter that throws: told elsewhere
+		END;
+	END LOOP;
+	RETURN nullif(array_to_string(found, ', '), '');
+END
+$$;
+COMMENT ON FUNCTION dvmig._parents_left_out(oid, regclass) IS 'staging tables whose filter leaves out rows that rows of this one wait for';
+
 CREATE FUNCTION dvmig._table_counts(staging regclass) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -69,6 +98,16 @@ BEGIN
 				-- a key that does not cast, say: that row will fail, not wait
 				counts := counts || jsonb_build_object('parked', NULL);
 			END;
+			IF (counts ->> 'parked')::bigint > 0 THEN
+				counts := counts || jsonb_strip_nulls(jsonb_build_object('left_out_parents', dvmig._parents_left_out(owner, $1)));
+			END IF;
+		END IF;
+		-- ... and a record goes only after those that point at it.
+		waiting := dvmig._children_left($1);
+		IF waiting IS NOT NULL THEN
+			counts := counts || jsonb_build_object('parked', coalesce((counts ->> 'parked')::bigint, 0) + dvmig._query_as(owner, format(
+				'SELECT count(*) FROM (%s) s WHERE coalesce(%s, NULL::text) IS NOT NULL',
+				(SELECT p.inner_sql FROM dvmig._projection($1, 'delete') p), waiting))::bigint);
 		END IF;
 	END IF;
 	RETURN jsonb_build_object('parked', 0) || counts;
@@ -112,7 +151,8 @@ BEGIN
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)
 			WHEN unprocessed > coalesce(parked, 0) THEN format('CALL dvmig.run(%L)', t.name)
 			WHEN failed > 0 THEN format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab)
-			WHEN parked > 0 THEN 'rows wait for their parents: correct those that failed'
+			WHEN parked > 0 AND c ? 'left_out_parents' THEN format('rows wait for parents that the filter of %s leaves out: load these too, or leave their children out', c ->> 'left_out_parents')
+			WHEN parked > 0 THEN 'rows wait for rows of other tables: correct those that failed'
 			WHEN owed > 0 AND dvmig._closing_table(t.tgt) AND EXISTS (SELECT FROM dvmig.column_map cm WHERE cm.staging = t.tab AND cm.pass = 'states')
 				THEN format('SELECT dvmig.start(%L, passes => ''{states}''): records are to be closed, after validation', t.name)
 			WHEN owed > 0 THEN format('CALL dvmig.run(%L): later passes are owed', t.name)

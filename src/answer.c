@@ -23,6 +23,14 @@
 /* Tries of one row that alone takes too long. */
 #define SLOW_TRIES		3
 
+/*
+ * Failures in a row, each of a request sent after the one before had failed,
+ * after which the service is taken to be down: then one request at a time is a
+ * probe, at intervals that grow to half a minute, and what waits to be sent
+ * goes back to the table.
+ */
+#define OUTAGE_TRIES	4
+
 static TimestampTz
 later_ms(long ms)
 {
@@ -36,7 +44,7 @@ dv_answer_backoff(int attempt)
 }
 
 void
-dv_answer_outage(DvStep *step, const char *why)
+dv_answer_outage(DvStep *step, TimestampTz sent_at, const char *why)
 {
 	DvRunContext *rc = step->rc;
 
@@ -44,16 +52,24 @@ dv_answer_outage(DvStep *step, const char *why)
 	strlcpy(rc->waiting, why, sizeof(rc->waiting));
 	if (rc->outage_since == 0)
 		rc->outage_since = GetCurrentTimestamp();
+	/* Requests that were on their way together tell of one failure. */
+	if (sent_at >= rc->outage_counted)
+	{
+		rc->outages++;
+		rc->outage_counted = GetCurrentTimestamp();
+		if (rc->outages >= OUTAGE_TRIES)
+			dv_gate_hold(step, dv_answer_backoff(rc->outages));
+	}
 	if (TimestampDifferenceExceeds(rc->outage_since, GetCurrentTimestamp(), dv_max_outage_s * 1000))
 		dv_engine_fail_run(step, psprintf("the service did not answer for longer than dvmig.max_outage: %s", why));
 }
 
 /* A service that answers reads but no writes is no good: see dv_answer_good(). */
 static void
-write_unanswered(DvStep *step, const char *why)
+write_unanswered(DvStep *step, const DvTask *task, const char *why)
 {
 	step->rc->unanswered = true;
-	dv_answer_outage(step, why);
+	dv_answer_outage(step, task->sent_at, why);
 }
 
 void
@@ -62,6 +78,7 @@ dv_answer_good(DvStep *step, const DvHttpReply *reply)
 	if (step->rc->unanswered)
 		return;
 	step->rc->outage_since = 0;
+	step->rc->outages = 0;
 	step->rc->waiting[0] = '\0';
 	dv_gate_good(step, reply);
 }
@@ -284,7 +301,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 				halve(step, task);
 				break;
 			}
-			if (task->attempts >= ROW_TRIES)
+			if (task->attempts >= v->tries)
 				goto isolate;
 			memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
 			s->nagain = task->n;
@@ -385,7 +402,7 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 				judge_row(step, task, task->rows[i], &v[i], reply, s);
 	}
 	if (v[0].kind == DV_SETTLE)
-		write_unanswered(step, v[0].message[0] ? v[0].message : "the answer was not understood");
+		write_unanswered(step, task, v[0].message[0] ? v[0].message : "the answer was not understood");
 	else if (v[0].kind != DV_WAIT && v[0].kind != DV_RETRY)
 	{
 		step->rc->unanswered = false;
@@ -404,14 +421,14 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 
 	if (task->stage == DV_STAGE_FIND || reply->transport == DV_HTTP_NOT_SENT)
 	{
-		dv_answer_outage(step, why);
+		dv_answer_outage(step, task->sent_at, why);
 		/* Reading, or never sent: the same again, later. */
 		memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
 		s->nagain = task->n;
 		s->again_at = dv_answer_backoff(task->attempts + 1);
 		return;
 	}
-	write_unanswered(step, why);
+	write_unanswered(step, task, why);
 	if (task->n > 1)
 		dv_gate_shrink(step, step->pace->bulk_rows);
 	for (i = 0; i < task->n; i++)
@@ -432,4 +449,6 @@ dv_answer_handle(DvStep *step, DvTask *task, const DvHttpReply *reply)
 	else
 		handle_write(step, task, reply, &s);
 	sorted_queue(step, task, &s);
+	if (step->rc->outages >= OUTAGE_TRIES)
+		dv_engine_give_back(step);
 }

@@ -24,8 +24,8 @@ typedef struct DvSorted
 /* When to try for the n-th time (from 1). */
 extern TimestampTz dv_answer_backoff(int attempt);
 
-/* The service failed; ends the run after dvmig.max_outage of nothing else. */
-extern void dv_answer_outage(DvStep *step, const char *why);
+/* A request sent then has failed for the service; ends the run after dvmig.max_outage of nothing else. */
+extern void dv_answer_outage(DvStep *step, TimestampTz sent_at, const char *why);
 extern void dv_answer_good(DvStep *step, const DvHttpReply *reply);
 extern void dv_answer_throttled(DvStep *step, const DvVerdict *v, int attempt);
 

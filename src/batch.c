@@ -204,7 +204,7 @@ receive(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContextReset(step->next_key_context);
 	step->next_keys = dv_batch_copy_keys(step->projection, slot->tts_values + DV_PROJ_KEYS - 1, step->next_key_context);
 	MemoryContextSwitchTo(old);
-	r->whole = r->content.len <= DV_READ_BYTES_MAX;
+	r->whole = r->content.len <= DV_READ_BYTES_MAX && !dv_budget_spent(step);
 	return r->whole;
 }
 

@@ -51,8 +51,8 @@ extern bool dv_source_is_row_fault(int sqlerrcode);
 
 /* source.c: was this row answered so often that its flag does not hold? */
 extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);
+extern void dv_source_unanswer(DvStep *step, const DvRow *row);
 
 /* source.c: take back what that counted. */
-extern void dv_source_unanswer(DvStep *step, const DvRow *row);
 
 #endif							/* DV_ENCODE_H */

@@ -13,10 +13,12 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "encode.h"
 #include "files.h"
 #include "gate.h"
 #include "lanes.h"
 #include "phase.h"
+#include "settings.h"
 
 /* Longest wait in one poll, so that stop requests and timers are seen. */
 #define POLL_MS			100
@@ -153,6 +155,20 @@ queue_by_caller(DvStep *step, DvRow **rows, int n)
 	pfree(single);
 }
 
+/*
+ * What an earlier run had on its way may still be carried out: what would be
+ * undone or written over by it has to come after it. (A create is none the
+ * worse: the later of two is refused.) The message stands until an answer comes.
+ */
+static TimestampTz
+hold_until(DvStep *step, char op)
+{
+	if (op == 'I' || step->forgotten_until <= GetCurrentTimestamp())
+		return 0;
+	strlcpy(step->rc->waiting, "requests of an earlier run may still be carried out, see dvmig.settle_time", sizeof(step->rc->waiting));
+	return step->forgotten_until;
+}
+
 /* Rows of one operation that need no look first. */
 static void
 queue_op(DvStep *step, DvRow **rows, int n, char op)
@@ -169,25 +185,37 @@ queue_op(DvStep *step, DvRow **rows, int n, char op)
 	if (count > 0 && bulk && step->projection->wire.caller_header != NULL)
 		queue_by_caller(step, some, count);
 	else if (count > 0)
-		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count, 0, 0);
+		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count, op == 'D' ? hold_until(step, op) : 0, 0);
 	pfree(some);
 }
 
-void
-dv_engine_queue_new(DvStep *step, DvRow **rows, int n)
+/* Rows of one operation that are looked for first. */
+static void
+queue_look(DvStep *step, DvRow **rows, int n, char op)
 {
 	DvRow	  **look = palloc(sizeof(DvRow *) * (n + 1));
 	int			count = 0;
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (rows[i]->verify)
+		if (rows[i]->verify && rows[i]->wire.op == op)
 			look[count++] = rows[i];
-	dv_engine_queue(step, DV_STAGE_FIND, look, count, 0, 0);
-	queue_op(step, rows, n, 'I');
-	queue_op(step, rows, n, 'U');
-	queue_op(step, rows, n, 'D');
+	if (count > 0)
+		dv_engine_queue(step, DV_STAGE_FIND, look, count, hold_until(step, op), 0);
 	pfree(look);
+}
+
+void
+dv_engine_queue_new(DvStep *step, DvRow **rows, int n)
+{
+	static const char ops[] = "IUD";
+	const char *op;
+
+	for (op = ops; *op != '\0'; op++)
+	{
+		queue_look(step, rows, n, *op);
+		queue_op(step, rows, n, *op);
+	}
 }
 
 /* The first task whose time has come. */
@@ -373,6 +401,42 @@ fill(DvStep *step)
 	}
 }
 
+/* Does it have rows of which it is not known whether they were written? */
+static bool
+is_doubtful(const DvTask *task)
+{
+	int			i;
+
+	for (i = 0; i < task->n; i++)
+		if (task->rows[i]->unknown_since != 0 || task->rows[i]->written || task->rows[i]->doubt != NULL)
+			return true;
+	return false;
+}
+
+void
+dv_engine_give_back(DvStep *step)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &step->queue)
+	{
+		DvTask	   *task = dlist_container(DvTask, node, iter.cur);
+		int			i;
+
+		if (is_doubtful(task))
+			continue;
+		dlist_delete(&task->node);
+		for (i = 0; i < task->n; i++)
+		{
+			dv_source_unanswer(step, task->rows[i]);
+			step->counters.rows_read--;
+			dv_engine_release_row(step, task->rows[i]);
+		}
+		step->queued_rows -= task->n;
+		free_task(task);
+	}
+}
+
 /* When stopping: what is not in flight will not be sent. */
 static void
 drop_queue(DvStep *step)
@@ -471,6 +535,7 @@ dv_engine_run_step(DvStep *step)
 			ReThrowError(step->error);
 		another &= !step->rc->stopping;
 	}
+	dv_budget_check(step, true);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 }

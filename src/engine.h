@@ -17,6 +17,7 @@
 #include "storage/itemptr.h"
 #include "utils/uuid.h"
 
+#include "budget.h"
 #include "pace.h"
 #include "projection.h"
 #include "session.h"
@@ -134,6 +135,7 @@ typedef struct DvRunContext
 	Oid			owner;			/* owner of the migration: our session user */
 	DvSession  *session;
 	DvLanes    *lanes;			/* what the lanes of the run share */
+	DvBudget	budget;			/* the run's; a table has its own */
 	MemoryContext context;
 	DvCounters	total;
 	bool		stopping;		/* asked to stop, or failed */
@@ -141,6 +143,8 @@ typedef struct DvRunContext
 	bool		failed;
 	char	   *message;		/* why it failed, or what it waits for */
 	TimestampTz outage_since;	/* first failure since an answer; 0 = none */
+	TimestampTz outage_counted; /* when a failure was last counted */
+	int			outages;		/* failures in a row */
 	bool		unanswered;		/* what became of the last write is not known */
 	TimestampTz last_write;		/* when a write was last answered */
 	char		waiting[256];	/* why it waits, while there is an outage */
@@ -156,8 +160,10 @@ typedef struct DvStep
 	MemoryContext context;
 	DvTablePace *pace;			/* the table's, shared by the lanes */
 	DvSets	   *sets;			/* ids and versions, shared by the lanes */
+	DvBudget	budget;			/* the table's */
 	bool		forgotten;		/* an earlier run did not end this pass cleanly */
 	TimestampTz forgotten_since;	/* when that run began; 0 = not known */
+	TimestampTz forgotten_until;	/* until then its requests may still be carried out */
 	bool		unsettled;		/* rows of unknown outcome were left */
 	DvCounters	counters;
 	int64		lap_parked;
@@ -238,6 +244,9 @@ extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
 
 /* Is this read a $batch of queries, because a row has no id yet? */
 extern bool dv_engine_finds_each(const DvTask *task);
+
+/* Rows that were not sent, or are known not to have been written, go back to the table. */
+extern void dv_engine_give_back(DvStep *step);
 
 /* Has a stopping run used up dvmig.stop_timeout? */
 extern bool dv_engine_stop_overdue(const DvRunContext *rc);

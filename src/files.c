@@ -139,7 +139,7 @@ send_part(Upload *u, const char *path, const char *const *headers, Size length, 
 	if (reply->transport != DV_HTTP_ANSWERED)
 	{
 		own_verdict(u, DV_RETRY, "unanswered", "unanswered", reply->error[0] ? reply->error : "no answer");
-		dv_answer_outage(step, u->verdict.message);
+		dv_answer_outage(step, GetCurrentTimestamp(), u->verdict.message);
 	}
 	else if (reply->status == 204 || reply->status == (more ? 206 : 200) || (more && reply->status == 200))
 	{

@@ -152,6 +152,16 @@ dv_gate_trouble(DvStep *step)
 }
 
 void
+dv_gate_hold(DvStep *step, TimestampTz until)
+{
+	DvLanes    *lanes = step->rc->lanes;
+
+	SpinLockAcquire(&lanes->shared->mutex);
+	dv_pace_hold(&dv_user_of(lanes)->pace, until);
+	SpinLockRelease(&lanes->shared->mutex);
+}
+
+void
 dv_gate_bulk(DvStep *step, int rows, double seconds)
 {
 	DvShared   *shared = step->rc->lanes->shared;

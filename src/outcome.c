@@ -488,6 +488,7 @@ count_outcomes(DvStep *step)
 	}
 	step->noutcomes = 0;
 	MemoryContextReset(step->outcome_context);
+	dv_budget_check(step, false);
 }
 
 /* The verdicts cannot be recorded: their rows stay as they are, to be settled by the next run. */

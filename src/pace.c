@@ -156,6 +156,14 @@ dv_pace_trouble(DvPace *pace, int64_t now)
 		pace->limit = 1;
 }
 
+void
+dv_pace_hold(DvPace *pace, int64_t until)
+{
+	pace->limit = 1;
+	if (until > pace->hold_until)
+		pace->hold_until = until;
+}
+
 /* Smaller requests put fewer good rows on the slow path with a bad one. */
 void
 dv_pace_table_refused(DvTablePace *table)

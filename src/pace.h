@@ -60,6 +60,9 @@ extern void dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, in
 /* The service had trouble (deadlock, outage): fewer requests at once. */
 extern void dv_pace_trouble(DvPace *pace, int64_t now);
 
+/* The service fails: one request a time as a probe, and none before then. */
+extern void dv_pace_hold(DvPace *pace, int64_t until);
+
 /* A bulk request was refused for a bad row, or was too much. */
 extern void dv_pace_table_refused(DvTablePace *table);
 extern void dv_pace_table_shrink(DvTablePace *table, int rows);

@@ -3,11 +3,13 @@
  */
 #include "postgres.h"
 
+#include "common/pg_prng.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
+#include "pace.h"
 #include "problem.h"
 #include "reader.h"
 #include "settings.h"
@@ -18,8 +20,6 @@
 /* A read that failed this often will not succeed. */
 #define READ_ATTEMPTS	5
 
-/* First pause after a transient failure that named none; doubled each time. */
-#define READ_PAUSE_MS	500
 
 void
 dv_reader_encode(StringInfo url, const char *text, size_t len)
@@ -37,13 +37,15 @@ dv_reader_encode(StringInfo url, const char *text, size_t len)
 
 /* Send what may be sent now; returns the time until the next may be, in ms. */
 static long
-send_due(DvSession *session, DvRead *reads, int n)
+send_due(DvSession *session, DvRead *reads, int n, TimestampTz hold_until)
 {
 	/* pages of 5,000 records are the largest the service gives */
 	static const char *const headers[] = {"Prefer: odata.maxpagesize=5000", NULL};
 	TimestampTz now = GetCurrentTimestamp();
 	long		wait = 1000;
 
+	if (hold_until > now)
+		return Min(wait, TimestampDifferenceMilliseconds(now, hold_until) + 1);
 	for (int i = 0; i < n && dv_session_in_flight(session) < READ_PARALLEL; i++)
 	{
 		DvRead	   *read = &reads[i];
@@ -62,34 +64,40 @@ send_due(DvSession *session, DvRead *reads, int n)
 	return wait;
 }
 
-/* True where a failed read may be tried again; sets when. */
+/*
+ * True where a failed read may be tried again; sets when. Throttled is the
+ * user, not the request: it holds every read.
+ */
 static bool
-try_later(DvRead *read, const DvHttpReply *reply, const DvProblem *problem)
+try_later(DvRead *read, const DvProblem *problem, TimestampTz *hold_until)
 {
-	long		pause = reply->retry_after_ms;
+	long		pause = problem->retry_after_ms;
 
-	if (!problem->transient || reply->transport == DV_HTTP_NOT_SENT ||
-		read->attempts >= READ_ATTEMPTS)
+	if (!problem->transient || (dv_session_patience != NULL && !dv_session_patience(problem)))
 		return false;
 	if (pause < 0)
-		pause = READ_PAUSE_MS << read->attempts;
-	if (pause > dv_request_timeout_ms)
+		pause = dv_pace_backoff_ms(read->attempts, pg_prng_uint32(&pg_global_prng_state));
+	if (dv_session_patience == NULL && (read->attempts >= READ_ATTEMPTS || pause > dv_request_timeout_ms))
 		return false;
 	read->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	if (problem->throttled)
+		*hold_until = Max(*hold_until, read->not_before);
 	return true;
 }
 
 static DvReadResult
 take_answer(DvSession *session, DvRead *read, const DvHttpReply *reply,
-			DvReadAnswer answer, void *arg, DvProblem *problem)
+			DvReadAnswer answer, void *arg, DvProblem *problem, TimestampTz *hold_until)
 {
 	if (reply->transport != DV_HTTP_ANSWERED || reply->no_token ||
 		reply->status == 429 || reply->status >= 500)
 	{
 		dv_session_explain(session, reply, problem);
-		return try_later(read, reply, problem) ? DV_READ_AGAIN : DV_READ_FAILED;
+		return try_later(read, problem, hold_until) ? DV_READ_AGAIN : DV_READ_FAILED;
 	}
 	read->attempts = 0;
+	if (dv_session_patience != NULL)
+		(void) dv_session_patience(NULL);
 	return answer(session, read, reply, arg, problem);
 }
 
@@ -98,10 +106,11 @@ dv_reader_run(DvSession *session, DvRead *reads, int n, DvReadAnswer answer,
 			  void *arg, DvProblem *problem)
 {
 	int			left = n;
+	TimestampTz hold_until = 0;
 
 	while (left > 0)
 	{
-		long		wait = send_due(session, reads, n);
+		long		wait = send_due(session, reads, n, hold_until);
 		DvRead	   *read;
 		DvReadResult result;
 		DvHttpReply *reply = dv_session_poll(session, wait, (void **) &read);
@@ -113,7 +122,7 @@ dv_reader_run(DvSession *session, DvRead *reads, int n, DvReadAnswer answer,
 			continue;
 		}
 		read->in_flight = false;
-		result = take_answer(session, read, reply, answer, arg, problem);
+		result = take_answer(session, read, reply, answer, arg, problem, &hold_until);
 		dv_http_reply_free(reply);
 		if (result == DV_READ_FAILED)
 		{

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "call.h"
+#include "doubt.h"
 #include "flags.h"
 #include "lanes.h"
 #include "live.h"
@@ -48,7 +49,8 @@ keep(MemoryContext context, int row, int column)
 }
 
 /* Columns of run_history that make a plan, and the run's tables. */
-#define PLAN_COLUMNS	"server, migration, coalesce((options ->> 'max_rows')::int, 0), coalesce((options ->> 'lanes')::int, 0), options ? 'filtered', kind"
+#define PLAN_COLUMNS	"server, migration, coalesce((options ->> 'max_rows')::int, 0), coalesce((options ->> 'lanes')::int, 0), options ? 'filtered', kind," \
+	" options ->> 'max_errors', options ->> 'max_error_rate'"
 
 static void
 take_plan(DvRunContext *rc, DvRunPlan *plan)
@@ -63,6 +65,7 @@ take_plan(DvRunContext *rc, DvRunPlan *plan)
 	plan->lanes = atoi(dv_spi_text(0, 4));
 	rc->filtered = dv_spi_text(0, 5)[0] == 't';
 	plan->kind = keep(rc->context, 0, 6);
+	dv_budget_read(&rc->budget, 0, 7);
 	plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
 									 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
 									 1, types, values, NULL, SPI_OK_SELECT);
@@ -295,51 +298,6 @@ dv_runstate_follow_columns(DvStep *step)
 	return true;
 }
 
-/*
- * What earlier runs left in doubt in this pass, and since when; marks the
- * table as being worked on. Only a pass that one of them began can have rows
- * in doubt: the others need not look theirs up.
- */
-static void
-mark_unclean(DvStep *step, const DvStepPlan *plan)
-{
-	Oid			types[4] = {INT8OID, OIDOID, TEXTOID, TEXTOID};
-	Datum		values[4] = {Int64GetDatum(step->rc->run), ObjectIdGetDatum(plan->staging),
-	CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass)};
-	Datum		since;
-	bool		isnull;
-
-	dv_spi_run("UPDATE dvmig.migration_table SET clean_end = false,"
-			   " unclean_from = CASE WHEN clean_end THEN $1 ELSE coalesce(unclean_from, $1) END WHERE staging::oid = $2",
-			   2, types, values, NULL, SPI_OK_UPDATE);
-	dv_spi_run("SELECT min(r.started_at) FROM dvmig.run_table r, dvmig.migration_table t"
-			   " WHERE t.staging::oid = $2 AND r.staging = $3 AND r.pass = $4 AND r.run >= t.unclean_from AND r.run < $1",
-			   4, types, values, NULL, SPI_OK_SELECT);
-	since = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	step->forgotten = !isnull;
-	step->forgotten_since = isnull ? 0 : DatumGetTimestampTz(since);
-}
-
-/*
- * The table is clean again once all is settled: what this step sent, what
- * other steps of this run sent, and what earlier runs left, for which every
- * pass must have been walked to its end.
- */
-static void
-mark_clean(DvStep *step, const DvStepPlan *plan)
-{
-	const DvRunContext *rc = step->rc;
-	Oid			types[4] = {INT8OID, OIDOID, TEXTOID, BOOLOID};
-	Datum		values[4] = {Int64GetDatum(rc->run), ObjectIdGetDatum(plan->staging),
-	CStringGetTextDatum(plan->name), BoolGetDatum(!rc->stopping && rc->max_rows == 0 && !rc->filtered)};
-
-	dv_spi_run("UPDATE dvmig.migration_table t SET clean_end = true WHERE t.staging::oid = $2"
-			   " AND NOT EXISTS (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state = 'failed')"
-			   " AND (t.unclean_from = $1 OR $4 AND NOT EXISTS"
-			   "  (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state IN ('pending', 'held')))",
-			   4, types, values, NULL, SPI_OK_UPDATE);
-}
-
 static void
 load_projection(DvStep *step, const DvStepPlan *plan)
 {
@@ -366,6 +324,7 @@ dv_runstate_join_step(DvStep *step, int number)
 	{
 		take_step(&plan, step->context);
 		load_projection(step, &plan);
+		dv_budget_load(step, plan.staging);
 	}
 	dv_runstate_commit(before, true);
 	return there;
@@ -382,7 +341,8 @@ dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 	load_projection(step, plan);
 	dv_spi_run("UPDATE dvmig.run_table SET state = 'running', started_at = clock_timestamp()"
 			   " WHERE run = $1 AND staging = $2 AND pass = $3", 3, types, values, NULL, SPI_OK_UPDATE);
-	mark_unclean(step, plan);
+	dv_doubt_begin(step, plan);
+	dv_budget_load(step, plan->staging);
 	/* With its WAL flushed before the first request goes out. */
 	dv_runstate_commit(before, false);
 	count_rows(step, plan);
@@ -405,10 +365,11 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 
 	dv_lanes_step_counters(rc->lanes, &sum);
 	dv_live_store_step(step, plan, &sum);
+	/* Before this pass gets its state: a run that ends for all rows alike may have left none in doubt. */
+	if (error == NULL && !step->unsettled)
+		dv_doubt_end(step, plan);
 	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3",
 			   5, types, values, nulls, SPI_OK_UPDATE);
-	if (error == NULL && !step->unsettled)
-		mark_clean(step, plan);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
 	/* A row counts once: a later pass can only take its success back. */
 	if (step->projection != NULL && step->projection->later)

@@ -45,6 +45,7 @@
 
 void		(*dv_session_idle) (void) = NULL;
 int64		dv_session_auth_failures = 0;
+bool		(*dv_session_patience) (const DvProblem *problem) = NULL;
 
 /* A request as it was handed in. */
 typedef struct DvPending
@@ -557,6 +558,8 @@ dv_session_explain(DvSession *session, const DvHttpReply *reply, DvProblem *prob
 		dv_problem_transport(problem, reply, session->server->url);
 	else
 		dv_problem_answer(problem, reply, session->server->url);
+	problem->throttled = !reply->no_token && reply->transport == DV_HTTP_ANSWERED && reply->status == 429;
+	problem->retry_after_ms = reply->no_token ? -1 : reply->retry_after_ms;
 }
 
 bool

@@ -47,6 +47,14 @@ extern int	dv_session_in_flight(DvSession *session);
 extern void (*dv_session_idle) (void);
 
 /*
+ * Where a process may wait for a service that fails: called with each failure
+ * that waiting may help, false once that was too long; with NULL when the
+ * service answers again. NULL in short calls, which try a few times and throw.
+ */
+struct DvProblem;
+extern bool (*dv_session_patience) (const struct DvProblem *problem);
+
+/*
  * Next finished reply, or NULL after timeout_ms (waits interruptibly). Tokens
  * are handled inside: a request refused by 401 is sent again once with a new
  * token; a second 401 is handed over. When no token can be had, the reply has
@@ -83,6 +91,8 @@ typedef struct DvWhoAmI
 typedef struct DvProblem
 {
 	bool		transient;
+	bool		throttled;		/* by the service's limits: no failure of it */
+	long		retry_after_ms; /* as the answer told; -1 where it did not */
 	int			sqlerrcode;		/* for ereport */
 	char		message[512];
 	char		detail[512];

@@ -5,6 +5,8 @@
 #define DV_SETTINGS_H
 
 extern char *dv_allowed_hosts;	/* comma-separated, "" = all */
+extern bool dv_auto_resume;
+extern bool dv_resume_after_promotion;
 extern int	dv_max_deletes;		/* records */
 extern int	dv_max_outage_s;
 extern int	dv_max_resend;		/* rows */

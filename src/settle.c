@@ -165,6 +165,7 @@ create_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRep
 	{
 		step->rc->unanswered = false;	/* the service did its work */
 		step->rc->outage_since = 0;
+		step->rc->outages = 0;
 		dv_outcome_success(step, row, "settled: found after an unanswered request");
 	}
 	else
@@ -282,7 +283,7 @@ dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 			}
 			/* FALLTHROUGH */
 		default:
-			dv_answer_outage(step, v.message[0] ? v.message : "reading ids back failed");
+			dv_answer_outage(step, task->sent_at, v.message[0] ? v.message : "reading ids back failed");
 			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, dv_answer_backoff(task->attempts + 1), task->attempts + 1);
 	}
 }

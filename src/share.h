@@ -102,6 +102,7 @@ typedef struct DvShared
 	char		error[1024];
 	bool		forgotten;		/* see DvStep */
 	TimestampTz forgotten_since;
+	TimestampTz forgotten_until;
 	DvTablePace pace;
 
 	/* where the next range of the lap begins */

@@ -35,134 +35,135 @@ typedef struct Rule
 	const char *ops;			/* operations it holds for */
 	DvVerdictKind kind;
 	const char *error_class;
+	int			tries;			/* DV_RETRY: how often several rows go again together */
 } Rule;
 
 /* *INDENT-OFF* */
 static const Rule rules[] = {
 	/* Throttled: the code counts, whatever status a proxy made of it. */
-	{"0x80072322", 0, ALL, ALL, DV_WAIT, "throttled"},		/* number of requests */
-	{"0x80072321", 0, ALL, ALL, DV_WAIT, "throttled"},		/* execution time */
-	{"0x80072326", 0, ALL, ALL, DV_WAIT, "throttled"},		/* concurrent requests */
-	{"0x8005F103", 0, ALL, ALL, DV_WAIT, "throttled"},		/* Throttling */
-	{ANY, 429, ALL, ALL, DV_WAIT, "throttled"},
+	{"0x80072322", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* number of requests */
+	{"0x80072321", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* execution time */
+	{"0x80072326", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* concurrent requests */
+	{"0x8005F103", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* Throttling */
+	{ANY, 429, ALL, ALL, DV_WAIT, "throttled", 0},
 
 	/* Who we are. The session has tried a fresh token before this is asked. */
-	{"0x8005F101", 0, ALL, ALL, DV_FAIL_RUN, "authentication"},	/* AccessTokenExpired */
-	{ANY, 401, ALL, ALL, DV_FAIL_RUN, "authentication"},
-	{ANY, 407, ALL, ALL, DV_FAIL_RUN, "authentication"},		/* a proxy asks who we are */
-	{"0x80072560", 0, ALL, ALL, DV_FAIL_RUN, "authentication"},	/* no application user */
-	{"0x80040225", 0, ALL, ALL, DV_FAIL_RUN, "authentication"},	/* user is disabled */
+	{"0x8005F101", 0, ALL, ALL, DV_FAIL_RUN, "authentication", 0},	/* AccessTokenExpired */
+	{ANY, 401, ALL, ALL, DV_FAIL_RUN, "authentication", 0},
+	{ANY, 407, ALL, ALL, DV_FAIL_RUN, "authentication", 0},		/* a proxy asks who we are */
+	{"0x80072560", 0, ALL, ALL, DV_FAIL_RUN, "authentication", 0},	/* no application user */
+	{"0x80040225", 0, ALL, ALL, DV_FAIL_RUN, "authentication", 0},	/* user is disabled */
 
 	/* What we may do. The owner's missing privilege is the row's, ours the run's. */
-	{"0x80040299", 0, ALL, ALL, DV_FAIL_ROW, "owner"},		/* 403 or 400 */
-	{SOME, 0, "Read Privilege Check For Owner failed", ALL, DV_FAIL_ROW, "owner"},
-	{SOME, 403, "prvOverrideCreatedOnCreatedBy", ALL, DV_FAIL_RUN, "privilege"},
-	{SOME, 403, "prvActOnBehalfOfAnotherUser", ALL, DV_FAIL_RUN, "privilege"},
-	{SOME, 403, "prvBypass", ALL, DV_FAIL_RUN, "privilege"},
-	{"0x80040220", 403, ALL, ALL, DV_FAIL_RUN, "privilege"},	/* PrivilegeDenied */
-	{"0x80048306", 403, ALL, ALL, DV_FAIL_RUN, "privilege"},
-	{"0x80040220", 0, ALL, ALL, DV_FAIL_ROW, "privilege"},		/* e.g. out of a plug-in */
-	{"0x80048306", 0, ALL, ALL, DV_FAIL_ROW, "privilege"},
-	{"0x8004F507", 0, ALL, ALL, DV_FAIL_ROW, "privilege"},		/* column security */
+	{"0x80040299", 0, ALL, ALL, DV_FAIL_ROW, "owner", 0},		/* 403 or 400 */
+	{SOME, 0, "Read Privilege Check For Owner failed", ALL, DV_FAIL_ROW, "owner", 0},
+	{SOME, 403, "prvOverrideCreatedOnCreatedBy", ALL, DV_FAIL_RUN, "privilege", 0},
+	{SOME, 403, "prvActOnBehalfOfAnotherUser", ALL, DV_FAIL_RUN, "privilege", 0},
+	{SOME, 403, "prvBypass", ALL, DV_FAIL_RUN, "privilege", 0},
+	{"0x80040220", 403, ALL, ALL, DV_FAIL_RUN, "privilege", 0},	/* PrivilegeDenied */
+	{"0x80048306", 403, ALL, ALL, DV_FAIL_RUN, "privilege", 0},
+	{"0x80040220", 0, ALL, ALL, DV_FAIL_ROW, "privilege", 0},		/* e.g. out of a plug-in */
+	{"0x80048306", 0, ALL, ALL, DV_FAIL_ROW, "privilege", 0},
+	{"0x8004F507", 0, ALL, ALL, DV_FAIL_ROW, "privilege", 0},		/* column security */
 
 	/* SQL Server. A victim of a deadlock was rolled back. */
-	{"0x80044150", 0, "Sql Number: 1205", ALL, DV_RETRY, "sql"},	/* deadlock */
-	{"0x80044150", 0, "Sql Number: 3732", ALL, DV_RETRY, "sql"},	/* a new table's bulk */
-	{"0x80044150", 0, "Sql Number: 2812", ALL, DV_RETRY, "sql"},	/* procedures are still */
-	{"0x80044150", 0, "Sql Number: 2766", ALL, DV_RETRY, "sql"},	/* being made */
-	{"0x80044150", 0, "Sql Number: -2", ALL, DV_SHRINK, "sql"},	/* time-out */
-	{"0x80044150", 0, "Sql Number: 2601", "I", DV_EXISTS, "duplicate"},	/* unique index */
-	{"0x80044150", 0, "Sql Number: 2627", "I", DV_EXISTS, "duplicate"},
-	{"0x80044150", 0, "Sql Number: 2601", ALL, DV_FAIL_ROW, "duplicate"},
-	{"0x80044150", 0, "Sql Number: 2627", ALL, DV_FAIL_ROW, "duplicate"},
-	{"0x80044150", 0, "Sql Number: 245", ALL, DV_FAIL_ROW, "sql"},	/* conversion */
-	{"0x80044150", 0, "Sql Number: 515", ALL, DV_FAIL_ROW, "sql"},	/* null */
-	{"0x80044150", 0, "Sql Number: 547", ALL, DV_FAIL_ROW, "sql"},	/* foreign key */
-	{"0x80044150", 0, "Sql Number: 2628", ALL, DV_FAIL_ROW, "length"},	/* truncation */
-	{"0x80044150", 0, "Sql Number: 8115", ALL, DV_FAIL_ROW, "range"},	/* overflow */
-	{"0x80044150", 0, "Sql Number: 8152", ALL, DV_FAIL_ROW, "length"},	/* truncation */
-	{"0x80044150", 0, ALL, ALL, DV_RETRY, "sql"},
-	{"0x80044151", 0, ALL, ALL, DV_SHRINK, "sql"},			/* SQL time-out */
-	{"0x80040255", 0, ALL, ALL, DV_RETRY, "sql"},			/* transaction aborted */
-	{"0x80040251", 0, ALL, ALL, DV_FAIL_ROW, "plugin"},		/* no active transaction */
-	{"0x80041136", 0, ALL, ALL, DV_FAIL_ROW, "range"},		/* arithmetic overflow */
-	{SOME, 0, "More than one concurrent Delete", ALL, DV_RETRY, "sql"},
+	{"0x80044150", 0, "Sql Number: 1205", ALL, DV_RETRY, "sql", 8},	/* deadlock */
+	{"0x80044150", 0, "Sql Number: 3732", ALL, DV_RETRY, "sql", 3},	/* a new table's bulk */
+	{"0x80044150", 0, "Sql Number: 2812", ALL, DV_RETRY, "sql", 3},	/* procedures are still */
+	{"0x80044150", 0, "Sql Number: 2766", ALL, DV_RETRY, "sql", 3},	/* being made */
+	{"0x80044150", 0, "Sql Number: -2", ALL, DV_SHRINK, "sql", 0},	/* time-out */
+	{"0x80044150", 0, "Sql Number: 2601", "I", DV_EXISTS, "duplicate", 0},	/* unique index */
+	{"0x80044150", 0, "Sql Number: 2627", "I", DV_EXISTS, "duplicate", 0},
+	{"0x80044150", 0, "Sql Number: 2601", ALL, DV_FAIL_ROW, "duplicate", 0},
+	{"0x80044150", 0, "Sql Number: 2627", ALL, DV_FAIL_ROW, "duplicate", 0},
+	{"0x80044150", 0, "Sql Number: 245", ALL, DV_FAIL_ROW, "sql", 0},	/* conversion */
+	{"0x80044150", 0, "Sql Number: 515", ALL, DV_FAIL_ROW, "sql", 0},	/* null */
+	{"0x80044150", 0, "Sql Number: 547", ALL, DV_FAIL_ROW, "sql", 0},	/* foreign key */
+	{"0x80044150", 0, "Sql Number: 2628", ALL, DV_FAIL_ROW, "length", 0},	/* truncation */
+	{"0x80044150", 0, "Sql Number: 8115", ALL, DV_FAIL_ROW, "range", 0},	/* overflow */
+	{"0x80044150", 0, "Sql Number: 8152", ALL, DV_FAIL_ROW, "length", 0},	/* truncation */
+	{"0x80044150", 0, ALL, ALL, DV_RETRY, "sql", 2},
+	{"0x80044151", 0, ALL, ALL, DV_SHRINK, "sql", 0},			/* SQL time-out */
+	{"0x80040255", 0, ALL, ALL, DV_RETRY, "sql", 3},			/* transaction aborted */
+	{"0x80040251", 0, ALL, ALL, DV_FAIL_ROW, "plugin", 0},		/* no active transaction */
+	{"0x80041136", 0, ALL, ALL, DV_FAIL_ROW, "range", 0},		/* arithmetic overflow */
+	{SOME, 0, "More than one concurrent Delete", ALL, DV_RETRY, "sql", 8},
 
 	/* "It is there already": true only once our id was looked for. */
-	{"0x80040237", 0, ALL, "IB", DV_EXISTS, "duplicate"},		/* primary key */
-	{"0x80060892", 0, ALL, "IB", DV_EXISTS, "duplicate"},		/* alternate key */
-	{"0x80073002", 0, ALL, "IB", DV_EXISTS, "duplicate"},		/* unique index */
-	{"0x80040333", 0, ALL, "IB", DV_EXISTS, "duplicate_detection"},
-	{"0x80040237", 0, ALL, ALL, DV_FAIL_ROW, "duplicate"},
-	{"0x80060892", 0, ALL, ALL, DV_FAIL_ROW, "duplicate"},
-	{"0x80073002", 0, ALL, ALL, DV_FAIL_ROW, "duplicate"},
-	{"0x80040333", 0, ALL, ALL, DV_FAIL_ROW, "duplicate_detection"},
-	{"0x80060882", 0, ALL, ALL, DV_FAIL_ROW, "version"},		/* row version mismatch */
+	{"0x80040237", 0, ALL, "IB", DV_EXISTS, "duplicate", 0},		/* primary key */
+	{"0x80060892", 0, ALL, "IB", DV_EXISTS, "duplicate", 0},		/* alternate key */
+	{"0x80073002", 0, ALL, "IB", DV_EXISTS, "duplicate", 0},		/* unique index */
+	{"0x80040333", 0, ALL, "IB", DV_EXISTS, "duplicate_detection", 0},
+	{"0x80040237", 0, ALL, ALL, DV_FAIL_ROW, "duplicate", 0},
+	{"0x80060892", 0, ALL, ALL, DV_FAIL_ROW, "duplicate", 0},
+	{"0x80073002", 0, ALL, ALL, DV_FAIL_ROW, "duplicate", 0},
+	{"0x80040333", 0, ALL, ALL, DV_FAIL_ROW, "duplicate_detection", 0},
+	{"0x80060882", 0, ALL, ALL, DV_FAIL_ROW, "version", 0},		/* row version mismatch */
 
 	/* "It is not there": the record itself, or one it points at (see wire_reply.c). */
-	{"0x80040217", 404, ALL, "D", DV_DONE, ""},
-	{"0x80060891", 404, ALL, "D", DV_DONE, ""},
-	{"0x80040217", 0, ALL, "U", DV_GONE, "gone"},
-	{"0x80060891", 0, ALL, "U", DV_GONE, "gone"},
-	{"0x80040217", 0, ALL, ALL, DV_FAIL_ROW, "lookup"},
-	{"0x80060891", 0, ALL, ALL, DV_FAIL_ROW, "lookup"},
+	{"0x80040217", 404, ALL, "D", DV_DONE, "", 0},
+	{"0x80060891", 404, ALL, "D", DV_DONE, "", 0},
+	{"0x80040217", 0, ALL, "U", DV_GONE, "gone", 0},
+	{"0x80060891", 0, ALL, "U", DV_GONE, "gone", 0},
+	{"0x80040217", 0, ALL, ALL, DV_FAIL_ROW, "lookup", 0},
+	{"0x80060891", 0, ALL, ALL, DV_FAIL_ROW, "lookup", 0},
 
 	/* The address is wrong. A bulk message the table lacks is no reason to stop. */
-	{"0x8006088a", 0, "CreateMultiple", ALL, DV_FAIL_ROW, "mapping"},
-	{"0x8006088a", 0, "UpdateMultiple", ALL, DV_FAIL_ROW, "mapping"},
-	{"0x8006088a", 0, ALL, ALL, DV_FAIL_RUN, "mapping"},		/* unknown segment */
-	{"0x80072535", 0, ALL, ALL, DV_FAIL_RUN, "mapping"},		/* virtual table */
-	{NONE, 404, "CreateMultiple", ALL, DV_FAIL_ROW, "mapping"},
-	{NONE, 404, "UpdateMultiple", ALL, DV_FAIL_ROW, "mapping"},
-	{NONE, 404, "No HTTP resource was found", ALL, DV_FAIL_RUN, "mapping"},
+	{"0x8006088a", 0, "CreateMultiple", ALL, DV_FAIL_ROW, "mapping", 0},
+	{"0x8006088a", 0, "UpdateMultiple", ALL, DV_FAIL_ROW, "mapping", 0},
+	{"0x8006088a", 0, ALL, ALL, DV_FAIL_RUN, "mapping", 0},		/* unknown segment */
+	{"0x80072535", 0, ALL, ALL, DV_FAIL_RUN, "mapping", 0},		/* virtual table */
+	{NONE, 404, "CreateMultiple", ALL, DV_FAIL_ROW, "mapping", 0},
+	{NONE, 404, "UpdateMultiple", ALL, DV_FAIL_ROW, "mapping", 0},
+	{NONE, 404, "No HTTP resource was found", ALL, DV_FAIL_RUN, "mapping", 0},
 
 	/* The content is wrong in form: usually every row's, by the column map. */
-	{"0x80048d19", 0, "undeclared property", ALL, DV_FAIL_ROW, "mapping"},
-	{"0x80048d19", 0, "Invalid property", ALL, DV_FAIL_ROW, "mapping"},
-	{"0x80048d19", 0, ALL, ALL, DV_FAIL_ROW, "type"},
-	{"0x0", 0, ALL, ALL, DV_FAIL_ROW, "mapping"},
-	{NONE, 400, "Could not find a property named", ALL, DV_FAIL_ROW, "mapping"},
-	{NONE, 400, "Invalid property", ALL, DV_FAIL_ROW, "mapping"},
+	{"0x80048d19", 0, "undeclared property", ALL, DV_FAIL_ROW, "mapping", 0},
+	{"0x80048d19", 0, "Invalid property", ALL, DV_FAIL_ROW, "mapping", 0},
+	{"0x80048d19", 0, ALL, ALL, DV_FAIL_ROW, "type", 0},
+	{"0x0", 0, ALL, ALL, DV_FAIL_ROW, "mapping", 0},
+	{NONE, 400, "Could not find a property named", ALL, DV_FAIL_ROW, "mapping", 0},
+	{NONE, 400, "Invalid property", ALL, DV_FAIL_ROW, "mapping", 0},
 
 	/* The content is wrong in value. */
-	{"0x80044331", 0, ALL, ALL, DV_FAIL_ROW, "length"},
-	{"0x80044a02", 0, ALL, ALL, DV_FAIL_ROW, "length"},		/* file */
-	{"0x8004431A", 0, ALL, ALL, DV_FAIL_ROW, "choice"},
-	{"0x80050222", 0, ALL, ALL, DV_FAIL_ROW, "choice"},		/* more than 150 choices */
-	{"0x8004432F", 0, ALL, ALL, DV_FAIL_ROW, "range"},		/* whole number */
-	{"0x80044330", 0, ALL, ALL, DV_FAIL_ROW, "range"},		/* decimal, currency */
-	{"0x80040239", 0, ALL, ALL, DV_FAIL_ROW, "date"},
-	{"0x80048408", 0, ALL, ALL, DV_FAIL_ROW, "state"},		/* state and status */
-	{"0x8004F854", 0, ALL, ALL, DV_FAIL_ROW, "state"},		/* status transitions */
-	{"0x8004F855", 0, ALL, ALL, DV_FAIL_ROW, "state"},
-	{"0x8004F856", 0, ALL, ALL, DV_FAIL_ROW, "state"},
-	{"0x8004F857", 0, ALL, ALL, DV_FAIL_ROW, "state"},
-	{"0x8004F858", 0, ALL, ALL, DV_FAIL_ROW, "state"},
-	{"0x80040265", 0, ALL, ALL, DV_FAIL_ROW, "plugin"},		/* IsvAborted */
-	{"0x80048550", 0, ALL, ALL, DV_FAIL_ROW, "plugin"},		/* before commit */
-	{SOME, 400, "is not a valid status code for state code", ALL, DV_FAIL_ROW, "state"},
-	{SOME, 400, "minimum value supported by CrmDateTime", ALL, DV_FAIL_ROW, "date"},
+	{"0x80044331", 0, ALL, ALL, DV_FAIL_ROW, "length", 0},
+	{"0x80044a02", 0, ALL, ALL, DV_FAIL_ROW, "length", 0},		/* file */
+	{"0x8004431A", 0, ALL, ALL, DV_FAIL_ROW, "choice", 0},
+	{"0x80050222", 0, ALL, ALL, DV_FAIL_ROW, "choice", 0},		/* more than 150 choices */
+	{"0x8004432F", 0, ALL, ALL, DV_FAIL_ROW, "range", 0},		/* whole number */
+	{"0x80044330", 0, ALL, ALL, DV_FAIL_ROW, "range", 0},		/* decimal, currency */
+	{"0x80040239", 0, ALL, ALL, DV_FAIL_ROW, "date", 0},
+	{"0x80048408", 0, ALL, ALL, DV_FAIL_ROW, "state", 0},		/* state and status */
+	{"0x8004F854", 0, ALL, ALL, DV_FAIL_ROW, "state", 0},		/* status transitions */
+	{"0x8004F855", 0, ALL, ALL, DV_FAIL_ROW, "state", 0},
+	{"0x8004F856", 0, ALL, ALL, DV_FAIL_ROW, "state", 0},
+	{"0x8004F857", 0, ALL, ALL, DV_FAIL_ROW, "state", 0},
+	{"0x8004F858", 0, ALL, ALL, DV_FAIL_ROW, "state", 0},
+	{"0x80040265", 0, ALL, ALL, DV_FAIL_ROW, "plugin", 0},		/* IsvAborted */
+	{"0x80048550", 0, ALL, ALL, DV_FAIL_ROW, "plugin", 0},		/* before commit */
+	{SOME, 400, "is not a valid status code for state code", ALL, DV_FAIL_ROW, "state", 0},
+	{SOME, 400, "minimum value supported by CrmDateTime", ALL, DV_FAIL_ROW, "date", 0},
 
 	/* Too much at once. */
-	{ANY, 413, ALL, ALL, DV_SHRINK, "length"},
-	{ANY, 414, ALL, ALL, DV_SHRINK, "length"},
-	{SOME, 0, "Message size exceeded when sending context", ALL, DV_SHRINK, "length"},
+	{ANY, 413, ALL, ALL, DV_SHRINK, "length", 0},
+	{ANY, 414, ALL, ALL, DV_SHRINK, "length", 0},
+	{SOME, 0, "Message size exceeded when sending context", ALL, DV_SHRINK, "length", 0},
 
 	/* Nobody knows: the gateway's word is not the service's. */
-	{ANY, 408, ALL, ALL, DV_SETTLE, "unavailable"},
-	{ANY, 502, ALL, ALL, DV_SETTLE, "unavailable"},
-	{ANY, 503, ALL, ALL, DV_SETTLE, "unavailable"},
-	{ANY, 504, ALL, ALL, DV_SETTLE, "unavailable"},
-	{NONE, STATUS_5XX, ALL, ALL, DV_SETTLE, "unavailable"},
+	{ANY, 408, ALL, ALL, DV_SETTLE, "unavailable", 0},
+	{ANY, 502, ALL, ALL, DV_SETTLE, "unavailable", 0},
+	{ANY, 503, ALL, ALL, DV_SETTLE, "unavailable", 0},
+	{ANY, 504, ALL, ALL, DV_SETTLE, "unavailable", 0},
+	{NONE, STATUS_5XX, ALL, ALL, DV_SETTLE, "unavailable", 0},
 
 	/* The rest, by status. */
-	{"0x80040216", 0, ALL, ALL, DV_RETRY, "other"},			/* unexpected error */
-	{SOME, 501, ALL, ALL, DV_FAIL_ROW, "other"},			/* not implemented */
-	{SOME, STATUS_5XX, ALL, ALL, DV_RETRY, "other"},
-	{SOME, 403, ALL, ALL, DV_FAIL_ROW, "privilege"},
-	{NONE, 404, ALL, "D", DV_SETTLE, "unavailable"},		/* "not found" by whom? */
-	{ANY, 425, ALL, ALL, DV_RETRY, "unavailable"},			/* too early */
-	{ANY, STATUS_4XX, ALL, ALL, DV_FAIL_ROW, "other"}
+	{"0x80040216", 0, ALL, ALL, DV_RETRY, "other", 1},			/* unexpected error */
+	{SOME, 501, ALL, ALL, DV_FAIL_ROW, "other", 0},			/* not implemented */
+	{SOME, STATUS_5XX, ALL, ALL, DV_RETRY, "other", 3},
+	{SOME, 403, ALL, ALL, DV_FAIL_ROW, "privilege", 0},
+	{NONE, 404, ALL, "D", DV_SETTLE, "unavailable", 0},		/* "not found" by whom? */
+	{ANY, 425, ALL, ALL, DV_RETRY, "unavailable", 8},			/* too early */
+	{ANY, STATUS_4XX, ALL, ALL, DV_FAIL_ROW, "other", 0}
 };
 
 /* Where a message names a column: between these two texts. */
@@ -272,6 +273,7 @@ static void
 set(DvVerdict *v, DvVerdictKind kind, const char *error_class)
 {
 	v->kind = kind;
+	v->tries = 0;
 	snprintf(v->error_class, sizeof(v->error_class), "%s", error_class);
 }
 
@@ -293,6 +295,7 @@ dv_verdict_classify(DvVerdict *v, char op, bool single)
 			(r->text != NULL && !contains(v->message, r->text)))
 			continue;
 		set(v, r->kind, r->error_class);
+		v->tries = r->tries;
 		break;
 	}
 	/* Nothing is known of one record among several. */

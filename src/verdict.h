@@ -34,6 +34,8 @@ typedef struct DvVerdict
 {
 	DvVerdictKind kind;
 	int			http_status;	/* of the part, or of the request */
+	int			tries;			/* DV_RETRY: how often a request of several rows goes
+								 * again as it is, before its rows go singly */
 	long		retry_after_ms;	/* as the answer gave it; -1 where it did not */
 	char		code[DV_CODE_LEN];	/* as sent, e.g. "0x80044331"; may be "" */
 	char		error_class[DV_CLASS_LEN];	/* see dv_verdict_classify(); "" with DV_DONE */

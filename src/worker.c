@@ -32,6 +32,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "answer.h"
 #include "compat.h"
 #include "gate.h"
 #include "job.h"
@@ -251,6 +252,40 @@ while_waiting(void)
 		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("run " INT64_FORMAT " was asked to stop", rc->run)));
 }
 
+/*
+ * Called while who we are is asked and references are read: shall a failing
+ * service be waited for? What it waits for is told at once, as a lap would.
+ */
+static bool
+be_patient(const DvProblem *problem)
+{
+	DvRunContext *rc = waiting_run;
+	const char *why = problem != NULL ? problem->message : "";
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (problem == NULL || problem->throttled)
+		rc->outage_since = 0;
+	else if (rc->outage_since == 0)
+		rc->outage_since = now;
+	if (strcmp(rc->waiting, why) != 0)
+	{
+		strlcpy(rc->waiting, why, sizeof(rc->waiting));
+		rc->stopping |= dv_live_mirror(rc, NULL);
+	}
+	return rc->outage_since == 0 || !TimestampDifferenceExceeds(rc->outage_since, now, dv_max_outage_s * 1000);
+}
+
+/* Wait, while looking after what a worker looks after. */
+static void
+pause_until(TimestampTz until)
+{
+	while (GetCurrentTimestamp() < until)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100, PG_WAIT_EXTENSION);
+		while_waiting();
+	}
+}
+
 static bool
 lock_table(Oid staging)
 {
@@ -310,16 +345,25 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 {
 	DvWhoAmI	who;
 	DvProblem	problem;
+	int			attempt = 0;
 
 	rc->session = dv_session_open(plan->server, rc->owner, 1);
 	memset(&problem, 0, sizeof(problem));
 	while_waiting();			/* asked to stop already? */
-	if (!dv_session_whoami(rc->session, &who, &problem))
+	while (!dv_session_whoami(rc->session, &who, &problem))
 	{
-		rc->failed = true;
-		rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
-		return false;
+		/* A server that never answered yet is more likely named wrongly than down. */
+		if (!problem.transient || !(problem.throttled || dv_session_is_pinned(rc->session)) || !be_patient(&problem))
+		{
+			rc->failed = true;
+			rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
+			return false;
+		}
+		attempt++;
+		pause_until(problem.retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem.retry_after_ms)
+					: dv_answer_backoff(attempt));
 	}
+	(void) be_patient(NULL);
 	dv_lane_meet_user(rc, 0, &who);
 	return dv_runstate_pin(rc, plan, who.organisation_id);
 }
@@ -347,11 +391,13 @@ run(DvRunContext *rc, const DvWorkerArgs *args)
 		return;					/* start() was rolled back */
 	rc->lanes = dv_lanes_create(rc->run, plan.lanes > 0 ? plan.lanes : 1);
 	waiting_run = rc;
+	dv_session_patience = be_patient;
 	if (lock_tables(rc, &plan) && open_session(rc, &plan))
 	{
 		dv_lane_begin(rc, &plan, args);
 		dv_runstate_read_references(rc, &plan);
 		waiting_run = NULL;
+		dv_session_patience = NULL;
 		if (strcmp(plan.kind, "run") == 0)
 			run_steps(rc);
 		else

@@ -39,7 +39,7 @@ static unsigned long clearings;
 static const char *const kind_names[] =
 {
 	"none", "status", "reset_before", "reset_after", "commit_later", "cut", "garbage", "slow", "dribble", "deadlock", "throttle",
-	"drop_ids", "shuffle_ids", "html", "hold", "body", NULL
+	"drop_ids", "shuffle_ids", "html", "hold", "body", "add_ids", "drop_parts", NULL
 };
 
 static bool
@@ -331,6 +331,18 @@ sim_fault_ids(const SimFault *f, SimBuf *body)
 
 	if (close == NULL)
 		return;
+	if (f->kind == SIM_FAULT_ADD_IDS)
+	{
+		SimBuf		more = {0};
+
+		sim_buf_add(&more, body->data, (size_t) (close - body->data));
+		for (long i = 0; i < drop; i++)
+			sim_buf_printf(&more, "%s\"dddddddd-0000-4000-8000-%012lx\"", close[-1] == '[' && i == 0 ? "" : ",", i);
+		sim_buf_add(&more, close, body->len - (size_t) (close - body->data));
+		sim_buf_free(body);
+		*body = more;
+		return;
+	}
 	list += 7;
 	n = (close - list + 1) / (long) entry;
 	if (f->kind == SIM_FAULT_SHUFFLE_IDS)
@@ -354,4 +366,32 @@ sim_fault_ids(const SimFault *f, SimBuf *body)
 	list += n > 0 ? n * (long) entry - 1 : 0;
 	memmove(list, close, strlen(close) + 1);
 	body->len -= (size_t) (close - list);
+}
+
+/* The last parts are missing, yet the answer is closed as it should be. */
+void
+sim_fault_parts(const SimFault *f, SimBuf *body)
+{
+	char		line[128];
+	const char *end = body->data != NULL && strncmp(body->data, "--", 2) == 0 ? strpbrk(body->data, "\r\n") : NULL;
+	size_t		n = end != NULL ? (size_t) (end - body->data) : 0;
+
+	if (n == 0 || n + 8 > sizeof line)
+		return;
+	memcpy(line, body->data, n);
+	line[n] = '\0';
+	for (long drop = f->bytes > 0 ? f->bytes : 1; drop > 0; drop--)
+	{
+		char	   *last = NULL;
+
+		/* The closing boundary is "--x--": not one that begins a part. */
+		for (char *at = body->data; (at = strstr(at, line)) != NULL; at += n)
+			if (strncmp(at + n, "--", 2) != 0)
+				last = at;
+		if (last == NULL || last == body->data)
+			break;
+		body->len = (size_t) (last - body->data);
+		*last = '\0';
+	}
+	sim_buf_printf(body, "%s--\r\n", line);
 }

@@ -10,7 +10,7 @@ typedef enum SimFaultKind
 {
 	SIM_FAULT_NONE, SIM_FAULT_STATUS, SIM_FAULT_RESET_BEFORE, SIM_FAULT_RESET_AFTER, SIM_FAULT_COMMIT_LATER, SIM_FAULT_CUT,
 	SIM_FAULT_GARBAGE, SIM_FAULT_SLOW, SIM_FAULT_DRIBBLE, SIM_FAULT_DEADLOCK, SIM_FAULT_THROTTLE, SIM_FAULT_DROP_IDS,
-	SIM_FAULT_SHUFFLE_IDS, SIM_FAULT_HTML, SIM_FAULT_HOLD, SIM_FAULT_BODY
+	SIM_FAULT_SHUFFLE_IDS, SIM_FAULT_HTML, SIM_FAULT_HOLD, SIM_FAULT_BODY, SIM_FAULT_ADD_IDS, SIM_FAULT_DROP_PARTS
 } SimFaultKind;
 
 /* What is to happen, copied out of its rule. */
@@ -45,7 +45,8 @@ extern void sim_fault_hold(const SimFault *f);
 /* Write the answer of a fault that replaces the real one. */
 extern void sim_fault_answer(const SimReq *r, const SimFault *f, SimResp *resp);
 
-/* Change the Ids of a CreateMultiple answer. */
+/* Change the Ids of a CreateMultiple answer, or the parts of a $batch answer. */
 extern void sim_fault_ids(const SimFault *f, SimBuf *body);
+extern void sim_fault_parts(const SimFault *f, SimBuf *body);
 
 #endif							/* SIM_FAULTS_H */

@@ -291,8 +291,10 @@ serve(SimReq *r, const SimFault *f, SimResp *resp)
 		sim_sleep_us((int64_t) (f->seconds * 1e6));
 	if (f->kind == SIM_FAULT_HOLD && f->after)
 		sim_fault_hold(f);
-	if (f->kind == SIM_FAULT_DROP_IDS || f->kind == SIM_FAULT_SHUFFLE_IDS)
+	if (f->kind == SIM_FAULT_DROP_IDS || f->kind == SIM_FAULT_SHUFFLE_IDS || f->kind == SIM_FAULT_ADD_IDS)
 		sim_fault_ids(f, &resp->body);
+	if (f->kind == SIM_FAULT_DROP_PARTS)
+		sim_fault_parts(f, &resp->body);
 }
 
 static enum MHD_Result

@@ -17,6 +17,7 @@
 #include "bulk.h"
 #include "faults.h"
 #include "http.h"
+#include "journal.h"
 #include "stats.h"
 #include "switches.h"
 #include "world.h"
@@ -36,13 +37,15 @@ static const char usage[] =
 "  --seed FILE          records to load, one JSON object a line\n"
 "  --sink               accept bulk creates without keeping rows\n"
 "  --threads N          N event threads instead of one thread a connection\n"
-"  --log FILE           a line for each request\n";
+"  --log FILE           a line for each request\n"
+"  --journal FILE       keep the records there; go on with them at the next start\n";
 
 typedef struct Settings
 {
 	SimHttpOptions http;
 	const char *metadata;
 	const char *port_file;
+	const char *journal;
 	const char *tenant;
 } Settings;
 
@@ -73,7 +76,7 @@ set_switch(const char *text)
 }
 
 enum {O_METADATA = 1, O_PORT, O_PORT_FILE, O_CERT, O_KEY, O_PROFILE, O_SET, O_TENANT, O_CLIENT, O_USERS, O_ORG, O_ORG_NAME, O_SEED, O_SINK,
-O_THREADS, O_LOG, O_HELP};
+O_THREADS, O_LOG, O_JOURNAL, O_HELP};
 
 static const struct option options[] =
 {
@@ -86,6 +89,7 @@ static const struct option options[] =
 	{"organization-name", required_argument, NULL, O_ORG_NAME},
 	{"seed", required_argument, NULL, O_SEED}, {"sink", no_argument, NULL, O_SINK},
 	{"threads", required_argument, NULL, O_THREADS}, {"log", required_argument, NULL, O_LOG},
+	{"journal", required_argument, NULL, O_JOURNAL},
 	{"help", no_argument, NULL, O_HELP}, {NULL, 0, NULL, 0}
 };
 
@@ -143,6 +147,9 @@ take_option(int o, Settings *s)
 			break;
 		case O_LOG:
 			s->http.log_file = optarg;
+			break;
+		case O_JOURNAL:
+			s->journal = optarg;
 			break;
 		case O_HELP:
 			fputs(usage, stdout);
@@ -206,6 +213,8 @@ main(int argc, char **argv)
 	sim_metadata_load(s.metadata);
 	sim_store_init();
 	sim_world_make();
+	if (s.journal != NULL)
+		sim_journal_open(s.journal);
 	sim_stats_reset();
 	port = sim_http_start(&s.http);
 	if (s.port_file != NULL)

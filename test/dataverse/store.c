@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal.h"
 #include "stats.h"
 
 struct SimUndo
@@ -68,6 +69,7 @@ sim_store_clear(void)
 			sim_key_rebuild(t, &t->keys[k]);
 	}
 	sim_links_clear();
+	sim_journal_clear();
 }
 
 uint64_t
@@ -205,8 +207,47 @@ sim_txn_note_link(SimTxn *x, SimManyToMany *r, SimGuid a, SimGuid b, bool added)
 }
 
 void
+sim_store_redo(SimTable *t, SimGuid id, SimRow *row, uint32_t creates, uint32_t updates)
+{
+	uint32_t	i = take_slot(t->store, id);
+	SimSlot    *slot = &t->store->slots[i];
+
+	if (slot->row != NULL)
+	{
+		sim_key_remove(t, i, slot->row);
+		t->store->live--;
+		free(slot->row);
+	}
+	slot->row = row;
+	slot->creates = creates;
+	slot->updates = updates;
+	if (row == NULL)
+		return;
+	t->store->live++;
+	sim_key_add(t, i, row);
+	if (row->version > last_version)
+		last_version = row->version;
+}
+
+static void
+write_journal(const SimTxn *x)
+{
+	for (size_t i = 0; i < x->n_undo; i++)
+	{
+		const SimUndo *u = &x->undo[i];
+
+		if (u->table != NULL)
+			sim_journal_slot(u->table, u->slot);
+		else
+			sim_journal_link(u->relation, u->a, u->b, u->added);
+	}
+	sim_journal_commit();
+}
+
+void
 sim_txn_commit(SimTxn *x)
 {
+	write_journal(x);
 	pthread_rwlock_unlock(&lock);
 	for (size_t i = 0; i < x->n_undo; i++)
 		free(x->undo[i].old);

@@ -138,6 +138,9 @@ extern uint32_t sim_key_find(const SimTable *t, const SimKey *k, const SimVal *v
 extern void sim_key_rebuild(SimTable *t, SimKey *k);
 extern bool sim_key_active(const SimKey *k);
 
+/* Put a record back as a journal tells it; row NULL where it was deleted. */
+extern void sim_store_redo(SimTable *t, SimGuid id, SimRow *row, uint32_t creates, uint32_t updates);
+
 /* Used between the store's files. */
 extern bool sim_key_check(const SimTable *t, SimGuid self, const SimRow *row, SimErr *e);
 extern void sim_key_add(SimTable *t, uint32_t slot, const SimRow *row);

@@ -17,7 +17,7 @@ use TAP::Harness;
 
 my $jobs = 1;
 my $verbose = 0;
-my $timeout = 900;
+my $timeout = $ENV{DVMIG_TAP_TIMEOUT} // 900;
 GetOptions('jobs=i' => \$jobs, 'timeout=i' => \$timeout, 'verbose!' => \$verbose)
   or die "usage: $0 [--jobs N] [--timeout SECONDS] [--verbose] file ...\n";
 

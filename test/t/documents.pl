@@ -86,7 +86,7 @@ is(missing($section{'Run states'}, map { $_->{state} } @$states), '', 'states an
 # Error classes, from where they are made.
 my %class;
 my $rules = slurp("$root/src/verdict.c");
-$class{$1} = 1 while $rules =~ /^\t\{.*DV_\w+, "([a-z_]+)"\}/mg;
+$class{$1} = 1 while $rules =~ /^\t\{.*DV_\w+, "([a-z_]+)", \d+\}/mg;
 for my $file (map { slurp("$root/src/$_") } qw(answer.c encode.c source.c))
 {
 	$class{$1} = 1 while $file =~ /_verdict\("([a-z_]+)"/g;

@@ -40,6 +40,11 @@ static const Case cases[] = {
 	{'I', ONE, 403, "0x8004F507", "column security", DV_FAIL_ROW, "privilege", ""},
 	{'I', ONE, 403, "0x80041234", "some access", DV_FAIL_ROW, "privilege", ""},
 	{'I', ONE, 403, "", "blocked by the firewall", DV_FAIL_ROW, "other", ""},
+	{'I', ONE, 403, "0x80041234", "missing prvActOnBehalfOfAnotherUser privilege", DV_FAIL_RUN, "privilege", ""},
+	{'I', ONE, 403, "0x80041234", "missing prvBypassCustomPlugins privilege", DV_FAIL_RUN, "privilege", ""},
+	{'I', ONE, 400, "0x80040220", "out of a plug-in", DV_FAIL_ROW, "privilege", ""},
+	{'I', ONE, 400, "0x80048306", "out of a plug-in", DV_FAIL_ROW, "privilege", ""},
+	{'I', ONE, 400, "0x80041234", "Read Privilege Check For Owner failed", DV_FAIL_ROW, "owner", ""},
 	/* SQL Server */
 	{'I', MANY, 500, "0x80044150", "Generic SQL error. Sql Number: 1205", DV_RETRY, "sql", ""},
 	{'I', MANY, 500, "0x80044150", "Sql ErrorCode: -2146232060 Sql Number: 3732 x", DV_RETRY, "sql", ""},
@@ -56,7 +61,19 @@ static const Case cases[] = {
 	{'I', ONE, 400, "0x80040251", "no active transaction", DV_FAIL_ROW, "plugin", ""},
 	{'I', ONE, 400, "0x80041136", "overflow", DV_FAIL_ROW, "range", ""},
 	{'D', ONE, 400, "0x80040203", "More than one concurrent Delete requests detected", DV_RETRY, "sql", ""},
+	{'I', ONE, 500, "0x80044150", "Sql Number: 2601", DV_EXISTS, "duplicate", ""},
+	{'U', ONE, 500, "0x80044150", "Sql Number: 2601", DV_FAIL_ROW, "duplicate", ""},
+	{'I', ONE, 500, "0x80044150", "Sql Number: 245", DV_FAIL_ROW, "sql", ""},
+	{'I', ONE, 500, "0x80044150", "Sql Number: 515", DV_FAIL_ROW, "sql", ""},
+	{'I', ONE, 500, "0x80044150", "Sql Number: 2628", DV_FAIL_ROW, "length", ""},
+	{'I', ONE, 500, "0x80044150", "Sql Number: 8152", DV_FAIL_ROW, "length", ""},
+	{'I', ONE, 500, "0x80044150", "Sql Number: 8115", DV_FAIL_ROW, "range", ""},
+	{'U', MANY, 400, "0x80044151", "SQL timeout expired.", DV_SHRINK, "sql", ""},
 	/* duplicates */
+	{'B', MANY, 412, "0x80060892", "violated", DV_EXISTS, "duplicate", ""},
+	{'U', ONE, 412, "0x80040237", "Cannot insert duplicate key.", DV_FAIL_ROW, "duplicate", ""},
+	{'U', ONE, 400, "0x80073002", "unique index", DV_FAIL_ROW, "duplicate", ""},
+	{'U', ONE, 412, "0x80040333", "A record was not created or updated", DV_FAIL_ROW, "duplicate_detection", ""},
 	{'I', ONE, 412, "0x80040237", "Cannot insert duplicate key.", DV_EXISTS, "duplicate", ""},
 	{'I', MANY, 412, "0x80040237", "Cannot insert duplicate key.", DV_EXISTS, "duplicate", ""},
 	{'I', ONE, 412, "0x80060892", "Entity Key A violated. A record with the same value for accountnumber already exists.",
@@ -66,6 +83,7 @@ static const Case cases[] = {
 	{'U', ONE, 412, "0x80060892", "violated", DV_FAIL_ROW, "duplicate", ""},
 	{'U', ONE, 412, "0x80060882", "version", DV_FAIL_ROW, "version", ""},
 	/* not there */
+	{'U', ONE, 404, "0x80060891", "no record", DV_GONE, "gone", ""},
 	{'U', ONE, 404, "0x80040217", "account With Id = 1 Does Not Exist", DV_GONE, "gone", ""},
 	{'U', MANY, 404, "0x80040217", "Contact With Ids = 1 Do Not Exist", DV_FAIL_ROW, "lookup", ""},
 	{'I', ONE, 404, "0x80040217", "account With Id = 1 Does Not Exist", DV_FAIL_ROW, "lookup", ""},
@@ -96,6 +114,11 @@ static const Case cases[] = {
 	{'U', ONE, 400, "0x80048408", "6 is not a valid status code for state code", DV_FAIL_ROW, "state", ""},
 	{'U', ONE, 400, "0x80040203", "6 is not a valid status code for state code TaskState.Open", DV_FAIL_ROW, "state", ""},
 	{'U', ONE, 400, "0x8004f856", "transition", DV_FAIL_ROW, "state", ""},
+	{'U', ONE, 400, "0x8004F854", "transition", DV_FAIL_ROW, "state", ""},
+	{'U', ONE, 400, "0x8004F855", "transition", DV_FAIL_ROW, "state", ""},
+	{'U', ONE, 400, "0x8004F857", "transition", DV_FAIL_ROW, "state", ""},
+	{'U', ONE, 400, "0x8004F858", "transition", DV_FAIL_ROW, "state", ""},
+	{'I', ONE, 400, "0x8004432F", "whole number", DV_FAIL_ROW, "range", ""},
 	{'I', ONE, 400, "0x80040265", "plug-in says no", DV_FAIL_ROW, "plugin", ""},
 	{'I', ONE, 400, "0x80048550", "pre-commit", DV_FAIL_ROW, "plugin", ""},
 	{'I', ONE, 400, "0x80044a02", "Attachment file size is too big.", DV_FAIL_ROW, "length", ""},
@@ -104,6 +127,7 @@ static const Case cases[] = {
 	/* size and time */
 	{'I', MANY, 413, "", "", DV_SHRINK, "length", ""},
 	{'I', MANY, 400, "0x80040216", "Message size exceeded when sending context to Sandbox", DV_SHRINK, "length", ""},
+	{'I', MANY, 414, "", "", DV_SHRINK, "length", ""},
 	/* nobody knows */
 	{'I', MANY, 502, "", "Bad Gateway", DV_SETTLE, "unavailable", ""},
 	{'I', MANY, 503, "", "", DV_SETTLE, "unavailable", ""},
@@ -117,6 +141,10 @@ static const Case cases[] = {
 	{'I', MANY, 400, "0x80040216", "An unexpected error occurred.", DV_RETRY, "other", ""},
 	{'I', MANY, 500, "0x80041234", "something", DV_RETRY, "other", ""},
 	{'I', ONE, 501, "0x80041234", "not implemented", DV_FAIL_ROW, "other", ""},
+	{'I', MANY, 425, "", "too early", DV_RETRY, "unavailable", ""},
+	{'I', MANY, 404, "", "No HTTP resource was found that matches CreateMultiple", DV_FAIL_ROW, "mapping", ""},
+	{'I', MANY, 404, "0x8006088a", "Resource not found for the segment 'Microsoft.Dynamics.CRM.UpdateMultiple'.", DV_FAIL_ROW, "mapping", ""},
+	{'I', ONE, 400, "", "Invalid property 'Name' was found", DV_FAIL_ROW, "mapping", "Name"},
 	/* never a success */
 	{'I', MANY, 200, "", "", DV_SETTLE, "unavailable", ""},
 	{'U', MANY, 204, "", "", DV_SETTLE, "unavailable", ""},
@@ -147,6 +175,46 @@ test_table(void)
 				"%c %s %d %s %.40s: %s %s %s", c->op, c->single ? "one" : "many", c->status, c->code, c->message,
 				dv_verdict_name(c->kind), c->error_class, c->column))
 			printf("#  got: %s %s %s\n", dv_verdict_name(v.kind), v.error_class, v.column);
+	}
+}
+
+/* How often several rows go again together before they go singly. */
+static const struct
+{
+	int			status;
+	const char *code;
+	const char *message;
+	int			tries;
+}			tries[] = {
+	{500, "0x80044150", "Sql Number: 1205", 8},
+	{500, "0x80044150", "Sql Number: 3732", 3},
+	{500, "0x80044150", "Sql Number: 2812", 3},
+	{500, "0x80044150", "Sql Number: 2766", 3},
+	{500, "0x80044150", "Sql Number: 99999", 2},
+	{500, "0x80040255", "", 3},
+	{500, "0x80041234", "", 3},
+	{400, "0x80040216", "An unexpected error occurred.", 1},
+	{425, "", "", 8},
+	{429, "", "", 0},
+	{400, "0x80044331", "", 0},
+	{0, "", "", 0}
+};
+
+static void
+test_tries(void)
+{
+	size_t		i;
+
+	for (i = 0; i < sizeof(tries) / sizeof(tries[0]); i++)
+	{
+		DvVerdict	v;
+
+		memset(&v, 0xAA, sizeof(v));
+		v.http_status = tries[i].status;
+		snprintf(v.code, sizeof(v.code), "%s", tries[i].code);
+		snprintf(v.message, sizeof(v.message), "%s", tries[i].message);
+		dv_verdict_classify(&v, 'I', false);
+		is_number(v.tries, tries[i].tries, tries[i].code);
 	}
 }
 
@@ -193,6 +261,7 @@ int
 main(void)
 {
 	test_table();
+	test_tries();
 	test_retry_after();
 	return done_testing();
 }

@@ -156,6 +156,21 @@ for my $after (0, 1)
 	my @got = @{$bulk->(@ids)->json->{Ids}};
 	isnt("@got", "@ids", 'ids in another order');
 	is(join(' ', sort @got), join(' ', sort @ids), 'all of them');
+	@ids = map {guid()} 1 .. 4;
+	fault($sim, do => 'add_ids', bytes => 2);
+	@got = @{$bulk->(@ids)->json->{Ids}};
+	is(scalar @got, 6, 'ids too many');
+	is("@got[0 .. 3]", "@ids", 'behind the right ones');
+}
+
+# --- parts of a batch
+{
+	my @ids = map {guid()} 1 .. 3;
+	fault($sim, do => 'drop_parts', bytes => 2, match => {path_contains => '$batch'});
+	my $r = batch($sim, [map {op('POST', 'accounts', {accountid => $_})} @ids]);
+	is(scalar @{$r->{parts}}, 1, 'parts that are missing');
+	like($r->{body}, qr/--\r\n\z/, 'of an answer that is closed');
+	is(scalar(grep {there($_)} @ids), 3, 'and all was carried out');
 }
 
 # --- which requests, how often

@@ -31,13 +31,13 @@ our %FIELDS = (
 	},
 );
 
-# new(profile =>, rows => companies, tables => [...], settle => '300ms', conf =>, set => {...})
+# new(profile =>, rows => companies, tables => [...], settle => '300ms', and as for DvMig: conf, set, args, init)
 sub new
 {
 	my ($class, %o) = @_;
 	my @tables = @{ $o{tables} // ['customers'] };
 	my %have = map { $_ => 1 } @tables;
-	my $t = DvMig->new(profile => $o{profile} // 'strict', name => $o{name}, conf => $o{conf}, set => $o{set});
+	my $t = DvMig->new(profile => $o{profile} // 'strict', map { $_ => $o{$_} } grep { defined $o{$_} } qw(name conf set args init));
 	my $self = bless { t => $t, rows => $o{rows} // 300, tables => \@tables, profile => $o{profile} // 'strict' }, $class;
 
 	$t->sql(sprintf q{ALTER DATABASE postgres SET dvmig.settle_time = '%s'}, $o{settle} // '300ms');

@@ -1,0 +1,273 @@
+# What ends a run and what does not: limits of failed rows, who we are and what
+# we may do, throttling, and a service that is down for a while
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use File::Temp ();
+use Test::More;
+
+use JSON::PP;
+
+use DvMig::Attack;
+
+my $a = DvMig::Attack->new(name => 'verdicts', rows => 300, tables => [ 'customers', 'tasks' ]);
+my $t = $a->t;
+my %write = (match => { method => 'POST', path_contains => 'CreateMultiple' });
+my $run;
+
+$t->{quiet} = 1;
+
+# spoil(every): so many per cent of the companies have a name that is too long.
+sub spoil
+{
+	my ($a, $every) = @_;
+
+	$a->fresh;
+	$a->sql("UPDATE staging.customers SET name = repeat('x', 500) WHERE id % $every = 0");
+	return;
+}
+
+# left(table): rows without a verdict.
+sub left { return $_[0]->t->status("staging.$_[1]")->{unprocessed}; }
+
+# ------------------------------------------------------------ limits of failed rows
+
+for my $refused ([ 'max_errors => -1', 'max_errors must be at least 0' ], [ 'max_error_rate => 101', 'max_error_rate must be from 0 to 100' ],
+	[ q{max_error_rate => 'NaN'}, 'max_error_rate must be from 0 to 100' ])
+{
+	like($t->error("SELECT dvmig.start('m', $refused->[0])"), qr/22023.*$refused->[1].*HINT/s, "$refused->[0] is refused");
+}
+is($t->sql('SELECT count(*) FROM dvmig.run_history'), 0, 'and no run is begun');
+
+# Stops of the run by its own limits, or by the table's.
+my @limits = (
+	[ 'max_errors => 0, the run', 'max_errors => 0', '', 10, qr/max_errors is 0/ ],
+	[ 'max_errors => 20, the run', 'max_errors => 20', '', 10, qr/2\d of \d+ rows of the run failed, and max_errors is 20/ ],
+	[ 'max_error_rate => 5, the run', 'max_error_rate => 5', '', 10, qr/max_error_rate is 5 per cent/ ],
+	[ 'max_error_rate => 0, the run', 'max_error_rate => 0', '', 100, qr/max_error_rate is 0 per cent/ ],
+	[ 'max_errors 20, the table', '', q{SELECT dvmig.set_table('staging.customers', 'max_errors', '20')}, 10, qr/rows of staging\.customers failed, and max_errors is 20/ ],
+	[ 'max_error_rate 5, the table', '', q{SELECT dvmig.set_table('staging.customers', 'max_error_rate', '5')}, 10, qr/rows of staging\.customers failed, and max_error_rate is 5 per cent/ ],
+);
+$a->{rows} = 2000;
+for my $limit (@limits)
+{
+	my ($name, $arguments, $setting, $every, $says) = @$limit;
+
+	spoil($a, $every);
+	$a->sql($setting) if $setting;
+	$run = $a->run($arguments);
+	is($run->{state}, 'failed', "$name: the run ends") or diag explain $run;
+	like($run->{message}, qr/^too many errors: .*$says.*top_errors/, "$name: and says why and what is next");
+	my $failed = $t->status('staging.customers')->{failed};
+	cmp_ok($failed, '>', 0, "$name: what failed is recorded");
+	cmp_ok($failed, '<', 2000 / $every, "$name: but not every row that would have failed");
+	cmp_ok(left($a, 'customers'), '>', 500, "$name: rows are left as they were");
+	is($t->status('staging.customers')->{in_doubt}, 0, "$name: none of them in doubt");
+	is(left($a, 'tasks'), 2000, "$name: the next table is not begun");
+	subtest "$name: account" => sub { $t->account('m', 'staging.customers' => $DvMig::Attack::FIELDS{customers}, 'staging.tasks' => $DvMig::Attack::FIELDS{tasks}) };
+	$a->sql(q{SELECT dvmig.set_table('staging.customers', 'max_errors', NULL), dvmig.set_table('staging.customers', 'max_error_rate', NULL)});
+}
+
+# Rows that fail before anything is sent count like the others.
+spoil($a, 2);
+$a->sql('UPDATE staging.customers SET name = NULL, phone = repeat(phone, 100) WHERE id % 2 = 0');
+$run = $a->run('max_errors => 7');
+is($run->{state}, 'failed', 'rows that are not fit to be sent: the run ends');
+cmp_ok($t->status('staging.customers')->{failed}, '<', 400, 'before it fills the error table');
+
+# What a limit bears is no reason to stop; corrected rows go with the next run.
+$a->{rows} = 300;
+spoil($a, 30);
+is($a->run('max_errors => 10, max_error_rate => 4')->{state}, 'completed', 'ten errors and 10 are no more than allowed');
+is($t->counts('staging.customers'), '300/0/290/10/0', 'all rows have a verdict');
+$a->sql(q{UPDATE staging.customers SET name = 'short' WHERE length(name) > 100; SELECT dvmig.retry('staging.customers')});
+is($a->run('max_errors => 0')->{state}, 'completed', 'corrected rows');
+$a->exact('corrected rows', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+# Of few rows the share counts once all have their verdict: the next table is not begun.
+$a->{rows} = 20;
+spoil($a, 4);
+$run = $a->run('max_error_rate => 10');
+is($run->{state}, 'failed', 'a small table above the share: the run ends');
+is(left($a, 'tasks'), 20, 'the next table is not begun');
+is($t->counts('staging.customers'), '20/0/15/5/0', 'after the table');
+
+# ---------------------------------------------------- who we are, what we may do
+
+$a->{rows} = 300;
+my @refused = (
+	[ 'application user missing', 403, '0x80072560', qr/no application user/ ],
+	[ 'application user disabled', 403, '0x80040225', qr/application user is disabled/ ],
+	[ 'privilege missing', 403, '0x80040220', qr/lacks a privilege/ ],
+	[ 'token refused again and again', 401, '', qr/refused the access token/ ],
+);
+for my $case (@refused)
+{
+	my ($name, $status, $code, $says) = @$case;
+
+	$a->fresh;
+	$a->faults({ %write, do => 'status', status => $status, code => $code, message => 'prvCreateAccount', count => 0, nth => 2 });
+	$run = $a->run;
+	is($run->{state}, 'failed', "$name: the run ends");
+	like($run->{message}, $says, "$name: told apart");
+	is($t->status('staging.customers')->{failed}, 0, "$name: no row failed");
+	is($t->status('staging.customers')->{in_doubt}, 0, "$name: none is in doubt");
+	is($a->run->{state}, 'completed', "$name: the next run goes on");
+	$a->exact($name, customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+}
+
+# Tokens that are withdrawn in mid-run are renewed, with the secret that is in
+# the file then.
+my $dir = File::Temp->newdir;
+my $write_secret = sub {
+	open(my $out, '>', "$dir/secret.new") or die $!;
+	print $out $_[0], "\n";
+	close $out;
+	chmod 0600, "$dir/secret.new";
+	rename "$dir/secret.new", "$dir/secret";
+};
+$write_secret->(DvMig::Sim::SECRET);
+$a->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (DROP client_secret, ADD client_secret_file '$dir/secret')");
+$a->fresh;
+$a->faults({ %write, do => 'hold', nth => 2, count => 0 });
+$run = $t->start('m');
+$a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
+$a->sim->sim('DELETE', 'tokens');
+$a->clear;
+is($t->finish($run)->{state}, 'completed', 'withdrawn tokens are renewed');
+$a->exact('withdrawn tokens', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+$a->fresh;
+$a->faults({ %write, do => 'hold', nth => 2, count => 0 });
+$run = $t->start('m');
+$a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
+$write_secret->('of yesterday');
+$a->sim->sim('DELETE', 'tokens');
+$a->clear;
+$run = $t->finish($run);
+is($run->{state}, 'failed', 'a secret that is refused in mid-run ends it');
+like($run->{message}, qr/client secret was refused/, 'and it says so');
+unlike($run->{message}, qr/of yesterday/, 'without the secret');
+is($t->status('staging.customers')->{failed}, 0, 'no row failed');
+$write_secret->(DvMig::Sim::SECRET);
+is($a->run->{state}, 'completed', 'with the rotated secret the next run goes on');
+$a->exact('rotated secret', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+# A token that lives for a moment is renewed all the time.
+$a->sim->set(token_lifetime => 1);
+$a->sim->sim('DELETE', 'tokens');
+$a->fresh;
+is($a->run->{state}, 'completed', 'tokens that expire all the time');
+$a->exact('short-lived tokens', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+$a->sim->set(token_lifetime => 3600);
+
+# ------------------------------------------------------------------- throttling
+
+# Whatever is asked first: who we are, references, rows, ids.
+for my $what ('WhoAmI', 'CreateMultiple', '$batch')
+{
+	$a->fresh;
+	$a->faults({ match => { path_contains => $what }, do => 'throttle', retry_after => 1, count => 3 });
+	$run = $a->run;
+	is($run->{state}, 'completed', "throttled at $what: the run completes") or diag explain $run;
+	is($run->{failed}, 0, "throttled at $what: nothing failed");
+	$a->exact("throttled at $what", customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+}
+
+# Nothing of that user is sent while it is held.
+$a->fresh;
+$a->faults({ %write, do => 'throttle', retry_after => 2, count => 1 });
+$run = $t->start('m');
+$a->fired(1);
+my $sent = $a->sim->stats->{requests_total} // 0;
+ok($t->wait_for("SELECT throttled > 0 FROM dvmig.run_history WHERE run = $run"), 'the run says that it was throttled');
+is($t->finish($run)->{state}, 'completed', 'Retry-After: the run completes');
+
+# ------------------------------------------------------------ a service that is down
+
+# While nothing is answered the run is running, says why, and changes no row;
+# rows that are edited meanwhile go as they are then.
+$a->fresh;
+$a->faults({ match => {}, do => 'status', status => 503, count => 0 });
+$run = $t->start('m');
+ok($t->wait_for("SELECT state = 'running' AND message LIKE '%not available now%' FROM dvmig.progress WHERE run = $run"),
+	'down before the first answer: dvmig.progress says what the run waits for');
+$a->clear;
+is($t->finish($run)->{state}, 'completed', 'down before the first answer: it goes on by itself');
+$a->exact('down at first', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+$a->fresh;
+$a->faults({ match => {}, do => 'status', status => 503, count => 0, nth => 6 });
+$run = $t->start('m');
+ok($t->wait_for("SELECT state = 'running' AND message LIKE 'waiting: %' FROM dvmig.progress WHERE run = $run"), 'down in the middle: dvmig.progress says that the run waits');
+$a->until('it has tried for some time', sub { $a->sim->stats->{faults} > 8 });
+is($t->status('staging.customers')->{failed}, 0, 'down in the middle: no row failed');
+$a->sql(q{UPDATE staging.customers SET phone = 'edited' WHERE processing_flag = 'U'});
+$a->clear;
+$run = $t->finish($run);
+is($run->{state}, 'completed', 'down in the middle: it goes on by itself');
+is($run->{message}, undef, 'down in the middle: and has nothing more to say');
+$a->exact('down in the middle', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+# An outage in later laps: rows that are given back again and again are still taken.
+$a->fresh;
+is($a->run->{state}, 'completed', 'loaded');
+$a->edit('customers');
+$a->faults({ match => { method => 'POST', path_contains => 'UpdateMultiple' }, do => 'status', status => 503, count => 7 });
+is($a->run('resend => true')->{state}, 'completed', 'updates in an outage: the run completes');
+$a->exact('updates in an outage', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+# A run that waits can be stopped.
+$a->fresh;
+$a->faults({ match => {}, do => 'status', status => 503, count => 0 });
+$run = $t->start('m');
+ok($t->wait_for("SELECT message IS NOT NULL FROM dvmig.progress WHERE run = $run"), 'it waits');
+$t->sql("SELECT dvmig.stop($run)");
+is($t->finish($run)->{state}, 'stopped', 'a run that waits for the service is stopped');
+$a->clear;
+
+# Only dvmig.max_outage ends it.
+$a->sql(q{ALTER DATABASE postgres SET dvmig.max_outage = '2s'});
+$a->faults({ match => {}, do => 'status', status => 503, count => 0 });
+$run = $a->run;
+is($run->{state}, 'failed', 'down for longer than dvmig.max_outage: the run ends');
+is($t->counts('staging.customers'), '300/300/0/0/0', 'no row has changed');
+$a->sql('ALTER DATABASE postgres RESET dvmig.max_outage');
+is($a->run->{state}, 'completed', 'the next run goes on');
+$a->exact('after max_outage', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+
+# ------------------------------------------------- what an earlier run had on its way
+
+# An update and a delete whose answers a stopped run did not wait for may still
+# come: what the next run has for these rows waits for dvmig.settle_time.
+$a->sql(q{ALTER DATABASE postgres SET dvmig.settle_time = '3s'; ALTER DATABASE postgres SET dvmig.stop_timeout = 0});
+for my $late ([ 'update', q{UPDATE staging.customers SET name = 'before', processing_flag = 'U' WHERE id <= 50}, 'UpdateMultiple' ],
+	[ 'create', q{INSERT INTO staging.customers SELECT n, 'before' FROM generate_series(1001, 1050) n}, 'CreateMultiple' ])
+{
+	my ($what, $prepare, $path) = @$late;
+
+	$a->fresh;
+	is($a->run->{state}, 'completed', "late $what: loaded");
+	$a->sql($prepare);
+	$a->faults({ match => { method => 'POST', path_contains => $path }, do => 'commit_later', seconds => 2, count => 1 },
+		{ match => { method => 'GET', path_contains => 'accounts' }, do => 'status', status => 503, count => 0 });
+	$run = $t->start('m');
+	$a->fired(2);
+	$t->sql("SELECT dvmig.stop($run)");
+	is($t->finish($run)->{state}, 'stopped', "late $what: the run is stopped in between");
+	$a->clear;
+	my $ids = $what eq 'create' ? 'id > 1000' : 'id <= 50';
+	$a->sql("UPDATE staging.customers SET action_flag = 'D' WHERE $ids AND id % 2 = 0");
+	$a->sql("UPDATE staging.customers SET name = 'after' WHERE $ids");
+	$a->sql("UPDATE staging.customers SET processing_flag = 'U' WHERE $ids");
+	my $before = $a->sim->stats->{rows_updated} // 0;
+	is($a->run->{state}, 'completed', "late $what: the next run completes");
+	my $all = $what eq 'create' ? 350 : 300;
+	$a->exact("late $what", customers => "$all/0/$all/0/0", tasks => '300/0/300/0/0');
+}
+$a->done;
+
+done_testing();
