@@ -46,13 +46,13 @@ ALTER TABLE dvmig.migration
 	ADD alert_throttled_share numeric DEFAULT 80,
 	ADD alert_auth_failures int DEFAULT 3;
 COMMENT ON COLUMN dvmig.migration.alert_error_share IS 'alert when more than so many per cent of the rows of the last minute failed; 100: never';
-COMMENT ON COLUMN dvmig.migration.alert_stall IS 'alert when no row got a verdict for so many seconds; 0: never';
+COMMENT ON COLUMN dvmig.migration.alert_stall IS 'alert when no row was read or got a verdict for so many seconds; 0: never';
 COMMENT ON COLUMN dvmig.migration.alert_throttled_share IS 'alert when more than so many per cent of the last minute were spent held back by the service; 100: never';
 COMMENT ON COLUMN dvmig.migration.alert_auth_failures IS 'alert when so many logins or requests of a run were refused for who we are; 0: never';
 
 INSERT INTO dvmig.setting (applies_to, name, lowest, highest, access, during_run, about) VALUES
 	('migration', 'alert_error_share', 0, 100, 'operator', true, 'alert when more than so many per cent of the rows of the last minute failed; 100: never'),
-	('migration', 'alert_stall', 0, 604800, 'operator', true, 'alert when no row got a verdict for so many seconds; 0: never'),
+	('migration', 'alert_stall', 0, 604800, 'operator', true, 'alert when no row was read or got a verdict for so many seconds; 0: never'),
 	('migration', 'alert_throttled_share', 0, 100, 'operator', true, 'alert when more than so many per cent of the last minute were spent held back by the service; 100: never'),
 	('migration', 'alert_auth_failures', 0, 1000000, 'operator', true, 'alert when so many logins or requests of a run were refused for who we are; 0: never');
 
@@ -62,8 +62,8 @@ ALTER TABLE dvmig.run_history
 	ADD progress_rows bigint,
 	ADD alerts text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN dvmig.run_history.auth_failures IS 'logins and requests that were refused for who we are';
-COMMENT ON COLUMN dvmig.run_history.progress_at IS 'when a row last got a verdict';
-COMMENT ON COLUMN dvmig.run_history.progress_rows IS 'rows that had a verdict then';
+COMMENT ON COLUMN dvmig.run_history.progress_at IS 'when a row was last read or got a verdict';
+COMMENT ON COLUMN dvmig.run_history.progress_rows IS 'rows read and verdicts by then, of all passes';
 COMMENT ON COLUMN dvmig.run_history.alerts IS 'alerts that are raised and not over';
 
 -- _raise_alert: an event, a notification that every role can hear, and a line in
@@ -124,9 +124,11 @@ DECLARE
 	h dvmig.run_history;
 	a record;
 BEGIN
+	-- of every pass: a deferred lookup is progress, though its row has succeeded before
 	UPDATE dvmig.run_history r SET auth_failures = greatest(r.auth_failures, $2),
-		progress_at = CASE WHEN r.succeeded + r.failed IS DISTINCT FROM r.progress_rows THEN clock_timestamp() ELSE r.progress_at END,
-		progress_rows = r.succeeded + r.failed
+		progress_at = CASE WHEN p.done IS DISTINCT FROM r.progress_rows THEN clock_timestamp() ELSE r.progress_at END,
+		progress_rows = p.done
+	FROM (SELECT coalesce(sum(t.rows_read + t.succeeded + t.failed), 0)::bigint AS done FROM dvmig.run_table t WHERE t.run = $1) p
 	WHERE r.run = $1 RETURNING r.* INTO h;
 	IF NOT FOUND OR h.kind <> 'run' THEN
 		RETURN;

@@ -13,9 +13,25 @@ AS $$
 			extract(epoch FROM coalesce(h.ended_at, clock_timestamp()) - h.started_at)::numeric AS seconds,
 			h.succeeded, h.failed, h.unchanged, h.requests, h.bytes_sent, h.throttled,
 			round(((h.succeeded + h.failed) / greatest(extract(epoch FROM coalesce(h.ended_at, clock_timestamp()) - h.started_at), 0.001))::numeric, 1) AS rate
-		FROM dvmig.run_history h WHERE h.migration_id = $1 ORDER BY h.run DESC LIMIT 20) q
+		FROM dvmig.run_history h WHERE h.migration_id = $1 AND h.kind = 'run' ORDER BY h.run DESC LIMIT 20) q
 $$;
 COMMENT ON FUNCTION dvmig._report_runs(int) IS 'the last 20 runs of a migration with the figures that are compared';
+
+-- _report_steps: where the time of the last 10 runs went, longest first.
+CREATE FUNCTION dvmig._report_steps(migration_id int) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(jsonb_agg(q ORDER BY q.seconds DESC), '[]') FROM (
+		SELECT t.run, t.staging, t.pass, t.succeeded, t.failed, t.requests, s.seconds,
+			round((t.succeeded + t.failed) / greatest(s.seconds, 0.001), 1) AS rate,
+			round(s.seconds * 1000 / nullif(t.requests, 0)) AS ms_per_request
+		FROM (SELECT h.run FROM dvmig.run_history h WHERE h.migration_id = $1 AND h.kind = 'run' ORDER BY h.run DESC LIMIT 10) r
+		JOIN dvmig.run_table t USING (run),
+			LATERAL (SELECT extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.started_at)::numeric AS seconds) s
+		WHERE t.started_at IS NOT NULL AND t.requests > 0 ORDER BY s.seconds DESC LIMIT 12) q
+$$;
+COMMENT ON FUNCTION dvmig._report_steps(int) IS 'the longest steps of the last 10 runs of a migration';
 
 -- _report_rates: rows per second over time of the largest of the last 20 runs,
 -- in at most 120 steps.
@@ -118,7 +134,7 @@ BEGIN
 				'failed', coalesce(sum((t ->> 'failed')::numeric), 0), 'unprocessed', coalesce(sum((t ->> 'unprocessed')::numeric), 0),
 				'left_out', coalesce(sum((t ->> 'left_out')::numeric), 0), 'owed', coalesce(sum((t ->> 'owed')::numeric), 0),
 				'holds', coalesce(bool_and((t ->> 'invariant_holds')::bool), true)) FROM jsonb_array_elements(tables) t),
-		'tables', tables, 'runs', dvmig._report_runs(m.migration_id), 'rates', dvmig._report_rates(m.migration_id),
+		'tables', tables, 'runs', dvmig._report_runs(m.migration_id), 'steps', dvmig._report_steps(m.migration_id), 'rates', dvmig._report_rates(m.migration_id),
 		'classes', dvmig._report_classes(m),
 		'errors', (SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') FROM (SELECT * FROM dvmig._top_error_rows(caller) r
 			WHERE r.migration = m.name ORDER BY r.failed_rows DESC, r.staging, r.error_class, r.code LIMIT 20) e),

@@ -244,6 +244,10 @@ BEGIN
 			CASE WHEN top < 9e18 THEN top::bigint END, NULL::interval,
 			CASE WHEN seed > top THEN 'nothing to do' ELSE format('SELECT dvmig.set_autonumber_seed(%L, %L, %s)', c.tab, c.column_name, top + 1) END;
 	END LOOP;
+EXCEPTION WHEN OTHERS THEN
+	-- the rest of the list is worth having all the same
+	RETURN QUERY SELECT 'blocker', NULL::text, format('which columns number themselves could not be asked: %s', SQLERRM), NULL::bigint, NULL::interval,
+		format('SELECT * FROM dvmig.whoami(%L)', m.server);
 END
 $$;
 COMMENT ON FUNCTION dvmig._cutover_numbers(dvmig.migration) IS 'autonumber columns that were filled by a migration';

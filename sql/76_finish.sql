@@ -108,7 +108,8 @@ BEGIN
 	ELSIF NOT EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvname = m.server AND u.umuser = m.owner) THEN
 		RETURN false;
 	END IF;
-	PERFORM dvmig._run_as(caller, format('DROP USER MAPPING IF EXISTS FOR %s SERVER %I', m.owner, m.server), false);
+	-- the owner may drop his own, whoever of his members asks
+	PERFORM dvmig._run_as(m.owner, format('DROP USER MAPPING IF EXISTS FOR %s SERVER %I', m.owner, m.server), false);
 	RETURN true;
 END
 $$;

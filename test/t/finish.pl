@@ -76,6 +76,13 @@ $t->run('m');
 like($list, qr/blocker public.firms - is not verified: it was loaded at .*, after its last verification/, 'a load makes the verification old');
 like($list, qr/no backup/, 'and the backup');
 
+# a service that does not answer is in the way, and the list comes all the same
+$t->sim->fault({ match => { path_contains => 'WhoAmI' }, do => 'status', status => 503, count => 0 });
+($verdict, $forecast, $list) = cutover();
+$t->sim->sim('DELETE', 'fault');
+like($list, qr/blocker - - which columns number themselves could not be asked: /, 'a service that does not answer is a blocker');
+like($list, qr/no backup/, 'among the others');
+
 # bad input
 like($t->error(q{SELECT * FROM dvmig.cutover('m', -1)}), qr/22023.*margin/s, 'a negative margin');
 like($t->error(q{SELECT * FROM dvmig.cutover('nix')}), qr/42704/, 'no such migration');
@@ -101,7 +108,10 @@ else
 {
 	is($t->sql(q{SELECT dvmig.sign_off('m', 'seen by sales')}), 'migration m is signed off', 'what users changed since is theirs');
 }
-like($t->sql(q{SELECT dvmig.report('m')}), qr/Signed off by postgres at /, 'the report says so');
+my $report = $t->sql(q{SELECT dvmig.report('m')});
+like($report, qr/Signed off by postgres at /, 'the report says so');
+like($report, qr/<h2>Verification<\/h2><table>.*<td>public.bills<\/td><td>equal<\/td><td class="n">30<\/td>/, 'and shows the verification');
+like($report, qr/<h2>Longest steps[^<]*<\/h2><table>.*<td>public.firms<\/td><td>write<\/td>/, 'and where the time went');
 $t->sql(q{CREATE ROLE night LOGIN; SELECT dvmig.grant_operator('night', 'm')});
 like($t->error(q{SET ROLE night; SELECT dvmig.sign_off('m', 'me')}), qr/42501/, 'an operator cannot sign off');
 like($t->error(q{SET ROLE night; SELECT dvmig.discard('m')}), qr/42501/, 'nor discard');

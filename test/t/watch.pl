@@ -79,6 +79,15 @@ is($t->finish($run)->{state}, 'completed', 'the run ends');
 like($t->sql(q{SELECT dvmig.start_if_idle('m')}), qr/^\d+$/, 'start_if_idle starts where nothing is at work');
 $t->sql('SELECT dvmig.wait(max(run)) FROM dvmig.run_history');
 
+# A pass whose rows have succeeded before is progress as well.
+is($t->sql(qq{
+	UPDATE dvmig.run_history SET progress_at = now() - interval '1 hour' WHERE run = $run;
+	SELECT dvmig._watch_run($run, 0, false);
+	SELECT progress_at < now() - interval '30 minutes' FROM dvmig.run_history WHERE run = $run;
+	INSERT INTO dvmig.run_table (run, staging, pass, step, wave, rows_read, succeeded) VALUES ($run, 'public.firms', 'deferred', 9, 1, 5, 5);
+	SELECT dvmig._watch_run($run, 0, false);
+	SELECT progress_at > now() - interval '1 minute' FROM dvmig.run_history WHERE run = $run}) =~ s/\s//gr, 'tt', 'any pass counts as progress');
+
 # ---------------------------------------------------------------- throttling
 
 $t->sql(q{SELECT dvmig.set_migration('m', 'alert_throttled_share', '20'); UPDATE firms SET name = name || '?', processing_flag = 'U'});
