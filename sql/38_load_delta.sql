@@ -1,4 +1,10 @@
 -- A fresh extract, merged into a staging table by source key.
+--
+-- Two roles meet here: whoever calls, and the owner of the migration, whose
+-- triggers and types the staging table has. The extract is read with the caller's
+-- rights, the staging table written with the owner's, after it was checked that
+-- the caller could write it himself. So that neither runs code of the other's, a
+-- caller who is not the owner can bring columns of the system's types only.
 
 CREATE FUNCTION dvmig._run_as_caller(role oid, command text) RETURNS bigint
 LANGUAGE c STRICT
@@ -27,6 +33,29 @@ AS $$
 	ORDER BY a.attnum
 $$;
 COMMENT ON FUNCTION dvmig._delta_columns(regclass, regclass, text[]) IS 'columns that a staging table and an extract have in common, and when they differ';
+
+-- _check_delta_rights: what the caller needs who is not the owner himself.
+CREATE FUNCTION dvmig._check_delta_rights(caller oid, t dvmig.migration_table, source regclass) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	strange text;
+BEGIN
+	IF NOT has_table_privilege(caller, t.staging, 'INSERT') OR NOT has_table_privilege(caller, t.staging, 'UPDATE') THEN
+		RAISE EXCEPTION 'permission denied for table %', t.staging
+			USING ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT, INSERT, UPDATE ON %s TO %s.', t.staging, caller::regrole);
+	END IF;
+	PERFORM dvmig._require_reading(caller, t.staging);
+	SELECT string_agg(format('%I (%s)', a.attname, format_type(a.atttypid, a.atttypmod)), ', ') INTO strange
+	FROM pg_attribute a WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384;
+	IF strange IS NOT NULL THEN
+		RAISE EXCEPTION 'the extract has columns of types that are not the system''s: %', strange
+			USING ERRCODE = 'feature_not_supported', HINT = 'Cast them in a query, as in SELECT ..., branch::text AS branch FROM ...; the owner of the migration need not.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_delta_rights(oid, dvmig.migration_table, regclass) IS 'whether a caller who is not the owner may merge this extract';
 
 -- _check_delta: every row of the extract has a key of its own.
 CREATE FUNCTION dvmig._check_delta(caller oid, t dvmig.migration_table, source regclass) RETURNS void
@@ -66,7 +95,7 @@ COMMENT ON FUNCTION dvmig._check_delta(oid, dvmig.migration_table, regclass) IS 
 
 -- _merge_delta: new rows are inserted, those that differ updated, those missing
 -- marked for deletion where asked; what is equal is not touched.
-CREATE FUNCTION dvmig._merge_delta(caller oid, t dvmig.migration_table, source regclass, deletes bool,
+CREATE FUNCTION dvmig._merge_delta(writer oid, t dvmig.migration_table, source regclass, deletes bool,
 	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -79,30 +108,29 @@ DECLARE
 	sets text;
 	differs text;
 BEGIN
-	PERFORM dvmig._check_delta(caller, t, source);
 	SELECT string_agg(format('s.%I = %s', d.col, d.value_sql), ' AND ') FILTER (WHERE d.is_key),
 		string_agg(quote_ident(d.col), ', '), string_agg(d.value_sql, ', '),
 		string_agg(format('%I = %s, ', d.col, d.value_sql), '') FILTER (WHERE NOT d.is_key),
 		string_agg(d.differs_sql, ' OR ') FILTER (WHERE NOT d.is_key)
 	INTO same, cols, vals, sets, differs
 	FROM dvmig._delta_columns(t.staging, source, t.source_key) d;
-	total := dvmig._query_as(caller, format('SELECT count(*) FROM %s', source));
+	total := dvmig._query_as(writer, format('SELECT count(*) FROM %s', source));
 	IF total = 0 AND deletes THEN
 		RAISE EXCEPTION 'the extract is empty: every record of % would be deleted', t.staging
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call it without deletes if there is nothing new.';
 	END IF;
 	-- A record that was loaded is updated, and never created again; one that waits
 	-- for its deletion, or was deleted, is wanted again.
-	updated := dvmig._run_as(caller, format(
+	updated := dvmig._run_as(writer, format(
 		'UPDATE %s s SET %sprocessing_flag = ''U'', action_flag = CASE WHEN s.action_flag = ''D'' THEN ''I'''
 		' WHEN s.processing_flag IN (''S'', ''P'') THEN ''U'' ELSE s.action_flag END'
 		' FROM %s x WHERE %s AND (s.action_flag = ''D'' OR %s)', t.staging, sets, source, same, coalesce(differs, 'false')));
-	inserted := dvmig._run_as(caller, format(
+	inserted := dvmig._run_as(writer, format(
 		'INSERT INTO %s (%s, action_flag, processing_flag) SELECT %s, ''I'', ''U'' FROM %s x WHERE NOT EXISTS (SELECT FROM %1$s s WHERE %5$s)',
 		t.staging, cols, vals, source, same));
 	deleted := 0;
 	IF deletes THEN
-		deleted := dvmig._run_as(caller, format(
+		deleted := dvmig._run_as(writer, format(
 			'UPDATE %s s SET processing_flag = ''U'', action_flag = ''D'' WHERE s.action_flag <> ''D'' AND NOT EXISTS (SELECT FROM %s x WHERE %s)',
 			t.staging, source, same));
 	END IF;
@@ -111,16 +139,47 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._merge_delta(oid, dvmig.migration_table, regclass, bool) IS 'merge an extract into a staging table by source key';
 
-CREATE FUNCTION dvmig._load_delta(caller oid, staging regclass, source regclass, deletes bool,
+-- _keep_extract: the extract's rows in a temporary table of the caller's, so that
+-- all steps see the same ones, and the owner of the migration can read them.
+CREATE FUNCTION dvmig._keep_extract(caller oid, owner regrole, query text) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM dvmig._drop_extract(caller);
+	PERFORM dvmig._run_as_caller(caller, format(E'CREATE TEMPORARY TABLE dvmig_extract AS SELECT * FROM (%s\n) q', query));
+	PERFORM dvmig._run_as_caller(caller, 'ANALYZE pg_temp.dvmig_extract');
+	PERFORM dvmig._run_as_caller(caller, format('GRANT SELECT ON pg_temp.dvmig_extract TO %s', owner));
+	RETURN to_regclass('pg_temp.dvmig_extract');
+END
+$$;
+COMMENT ON FUNCTION dvmig._keep_extract(oid, regrole, text) IS 'rows of an extract in a temporary table of the caller''s';
+
+CREATE FUNCTION dvmig._drop_extract(caller oid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF to_regclass('pg_temp.dvmig_extract') IS NOT NULL THEN
+		PERFORM dvmig._run_as_caller(caller, 'DROP TABLE pg_temp.dvmig_extract');
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._drop_extract(oid) IS 'drop the temporary table of an extract';
+
+-- _load_extract: merge a table (source) or a query, one of the two.
+CREATE FUNCTION dvmig._load_extract(caller oid, staging regclass, source regclass, query text, deletes bool,
 	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	t dvmig.migration_table := dvmig._table(caller, staging, 'operator');
+	m dvmig.migration;
 	r record;
 BEGIN
-	IF source IS NULL THEN
+	SELECT g.* INTO m FROM dvmig.migration g WHERE g.migration_id = t.migration_id;
+	IF source IS NULL AND query IS NULL THEN
 		RAISE EXCEPTION 'the source is missing' USING ERRCODE = 'null_value_not_allowed';
 	ELSIF source = staging THEN
 		RAISE EXCEPTION 'a staging table cannot be the extract for itself' USING ERRCODE = 'invalid_parameter_value';
@@ -128,51 +187,56 @@ BEGIN
 		RAISE EXCEPTION 'the flag columns of % are no longer of the types that dvmig gave them', t.staging
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give them their types back.';
 	END IF;
-	SELECT d.* INTO r FROM dvmig._merge_delta(caller, t, source, coalesce(deletes, false)) d;
+	IF query IS NOT NULL OR caller <> m.owner THEN
+		source := dvmig._keep_extract(caller, m.owner, coalesce(query, format('SELECT * FROM %s', source)));
+	END IF;
+	IF caller <> m.owner THEN
+		PERFORM dvmig._check_delta_rights(caller, t, source);
+	END IF;
+	PERFORM dvmig._check_delta(caller, t, source);
+	SELECT d.* INTO r FROM dvmig._merge_delta(m.owner, t, source, coalesce(deletes, false)) d;
+	PERFORM dvmig._drop_extract(caller);
 	inserted := r.inserted; updated := r.updated; deleted := r.deleted; unchanged := r.unchanged;
 	-- without the source: a query may quote rows
-	PERFORM dvmig._log(caller, (SELECT m.name FROM dvmig.migration m WHERE m.migration_id = t.migration_id), 'load_delta', staging::text,
+	PERFORM dvmig._log(caller, m.name, 'load_delta', staging::text,
 		jsonb_build_object('inserted', inserted, 'updated', updated, 'deleted', deleted, 'unchanged', unchanged));
 END
 $$;
+COMMENT ON FUNCTION dvmig._load_extract(oid, regclass, regclass, text, bool) IS 'merge a table or a query into a staging table: see dvmig.load_delta()';
+
+CREATE FUNCTION dvmig._load_delta(caller oid, staging regclass, source regclass, deletes bool,
+	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM dvmig._load_extract($1, $2, $3, NULL, $4) $$;
 COMMENT ON FUNCTION dvmig._load_delta(oid, regclass, regclass, bool) IS 'merge an extract into a staging table: see dvmig.load_delta()';
 
 CREATE FUNCTION dvmig.load_delta(staging regclass, source regclass, deletes bool DEFAULT false,
 	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.load_delta(regclass, regclass, bool) IS
-	'merge a fresh extract into a staging table by source key: new rows get action I, changed ones U, missing ones D if deletes; equal rows are not touched. Runs with the rights of who calls';
+	'merge a fresh extract into a staging table by source key: new rows get action I, changed ones U, missing ones D if deletes; equal rows are not touched. The extract is read with the rights of who calls, who must be able to write the staging table';
 
--- _load_delta: the source by its name, or as a query, whose rows are kept in a
--- temporary table of the caller's, so that all steps see the same ones.
+-- _load_delta: the source by its name as the caller sees it, or as a query.
 CREATE FUNCTION dvmig._load_delta(caller oid, staging regclass, source text, deletes bool,
 	OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT unchanged bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	is_query bool := source ~* '^\s*(select|with|values|table)\M' OR source ~ '^\s*\(';
 	rel regclass;
 	r record;
 BEGIN
-	IF source ~* '^\s*(select|with|values|table)\M' OR source ~ '^\s*\(' THEN
-		IF to_regclass('pg_temp.dvmig_extract') IS NOT NULL THEN
-			PERFORM dvmig._run_as_caller(caller, 'DROP TABLE pg_temp.dvmig_extract');
-		END IF;
-		PERFORM dvmig._run_as_caller(caller, format(E'CREATE TEMPORARY TABLE dvmig_extract AS SELECT * FROM (%s\n) q', source));
-		rel := to_regclass('pg_temp.dvmig_extract');
-		PERFORM dvmig._run_as_caller(caller, 'ANALYZE pg_temp.dvmig_extract');
-	ELSIF source IS NOT NULL THEN
+	IF source IS NOT NULL AND NOT is_query THEN
 		rel := dvmig._caller_regclass(caller, source);
 		IF rel IS NULL THEN
 			RAISE EXCEPTION 'relation "%" does not exist', source
 				USING ERRCODE = 'undefined_table', HINT = 'Give the name of a table or view, or a query that begins with SELECT.';
 		END IF;
 	END IF;
-	SELECT d.* INTO r FROM dvmig._load_delta(caller, staging, rel, deletes) d;
+	SELECT d.* INTO r FROM dvmig._load_extract(caller, staging, rel, CASE WHEN is_query THEN source END, deletes) d;
 	inserted := r.inserted; updated := r.updated; deleted := r.deleted; unchanged := r.unchanged;
-	IF rel = to_regclass('pg_temp.dvmig_extract') THEN
-		PERFORM dvmig._run_as_caller(caller, 'DROP TABLE pg_temp.dvmig_extract');
-	END IF;
 END
 $$;
 COMMENT ON FUNCTION dvmig._load_delta(oid, regclass, text, bool) IS 'merge a table or query into a staging table: see dvmig.load_delta()';

@@ -80,20 +80,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._signed_off(dvmig.migration) IS 'whether a migration is signed off, and nothing was done to it since';
 
--- _discard_rows: empty or drop tables as the caller, who must own them.
+-- _discard_tables: empty or drop tables as their owners, of whom the caller must
+-- be a member: their triggers are theirs.
 CREATE FUNCTION dvmig._discard_tables(caller oid, tables regclass[], how text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	list text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.oid = ANY (tables));
+	o record;
 BEGIN
-	IF list IS NOT NULL AND how <> 'keep' THEN
-		PERFORM dvmig._run_as(caller, CASE how WHEN 'drop' THEN 'DROP TABLE ' ELSE 'TRUNCATE ' END || list, false);
-	END IF;
+	FOR o IN SELECT c.relowner, string_agg(c.oid::regclass::text, ', ') AS list, min(c.oid::regclass::text) AS one
+		FROM pg_class c WHERE c.oid = ANY (tables) AND how <> 'keep' GROUP BY 1
+	LOOP
+		IF NOT pg_has_role(caller, o.relowner, 'USAGE') THEN
+			RAISE EXCEPTION 'must be owner of table %', o.one USING ERRCODE = 'insufficient_privilege';
+		END IF;
+		PERFORM dvmig._run_as(o.relowner, CASE how WHEN 'drop' THEN 'DROP TABLE ' ELSE 'TRUNCATE ' END || o.list);
+	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION dvmig._discard_tables(oid, regclass[], text) IS 'empty or drop tables as the caller';
+COMMENT ON FUNCTION dvmig._discard_tables(oid, regclass[], text) IS 'empty or drop tables as their owners';
 
 -- _discard_secrets: the user mapping of the migration's owner, unless other
 -- migrations of his need it.

@@ -78,12 +78,41 @@ is($t->sql(q{SELECT count(*) FROM firms WHERE processing_flag <> 'P'}), '0', 'no
 $t->sql(q{CREATE ROLE night LOGIN; SELECT dvmig.grant_operator('night', 'm')});
 like($t->error(q{SET ROLE night; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for table src/s, 'who may not read the source');
 $t->sql(q{GRANT SELECT ON src TO night; UPDATE src SET name = 'night' WHERE id = '1'});
-like($t->error(q{SET ROLE night; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for table firms/s, 'who may not write the staging table');
+like($t->error(q{SET ROLE night; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for table public.firms/s, 'who may not write the staging table');
 $t->sql(q{GRANT SELECT, INSERT, UPDATE ON firms TO night});
 is($t->sql(q{SET ROLE night; SELECT updated FROM dvmig.load_delta('firms', 'SELECT * FROM src')}), '1', 'who may both');
 is($t->sql(q{SELECT role || ' ' || detail::text FROM dvmig.event ORDER BY event_id DESC LIMIT 1}), 'night {"deleted": 0, "updated": 1, "inserted": 0, "unchanged": 100}', 'is noted');
 $t->sql(q{CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA dvmig TO stranger; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dvmig TO stranger});
 like($t->error(q{SET ROLE stranger; SELECT dvmig.load_delta('firms', 'src')}), qr/42501.*permission denied for migration "m"/s, 'not who is no operator');
+
+# Whose code runs as whom: triggers of the owner as the owner, whoever calls; and
+# nothing of the caller's as the owner.
+$t->sql(sprintf q{CREATE ROLE dba LOGIN; CREATE USER MAPPING FOR dba SERVER sim OPTIONS (client_id '%s', client_secret '%s')}, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
+$t->sql(q{
+	SELECT dvmig.grant_owner('dba'); GRANT USAGE ON FOREIGN SERVER sim TO dba; GRANT CREATE ON SCHEMA public TO dba;
+	CREATE TABLE seen (who text); GRANT INSERT ON seen TO PUBLIC;
+	SET ROLE dba;
+	SELECT dvmig.create_migration('his', 'sim');
+	CREATE TABLE his (id int PRIMARY KEY, name text);
+	SELECT dvmig.add_table('his', 'his', 'account', source_key => 'id');
+	SELECT dvmig.grant_operator('night', 'his');
+	GRANT SELECT, INSERT, UPDATE ON his TO night;
+	CREATE FUNCTION public.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES ('trigger ' || current_user); RETURN new; END $$;
+	CREATE TRIGGER trap BEFORE INSERT OR UPDATE ON his FOR EACH ROW EXECUTE FUNCTION public.trap()});
+is($t->sql(q{SELECT inserted FROM dvmig.load_delta('his', 'SELECT 1 AS id, ''a'' AS name')}), '1', "a superuser loads into an owner's table");
+is($t->sql(q{SET ROLE night; SELECT inserted FROM dvmig.load_delta('his', 'SELECT 2 AS id, ''b'' AS name')}), '1', 'an operator too');
+is($t->sql(q{SELECT string_agg(DISTINCT who, ',') FROM seen}), 'trigger dba', "the owner's trigger has the owner's rights");
+$t->sql(q{
+	GRANT CREATE ON SCHEMA public TO night;
+	SET ROLE night;
+	CREATE TYPE public.bait AS (n int);
+	CREATE FUNCTION public.bite(public.bait) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES ('cast ' || current_user); RETURN 3; END $$;
+	CREATE CAST (public.bait AS int) WITH FUNCTION public.bite(public.bait) AS IMPLICIT});
+like($t->error(q{SET ROLE night; SELECT dvmig.load_delta('his', 'SELECT ROW(3)::public.bait AS id, ''c'' AS name')}),
+	qr/0A000.*not the system's: id \(public.bait\).*Cast them/s, "a type of the operator's is refused");
+is($t->sql(q{SELECT count(*) FROM seen WHERE who LIKE 'cast%'}), '0', 'and its cast has not run');
+is($t->sql(q{SET ROLE dba; CREATE DOMAIN public.short AS text CHECK (length(value) < 9); SELECT inserted FROM dvmig.load_delta('his', 'SELECT 4 AS id, ''d''::public.short AS name')}) =~ s/.*\n//sr, '1',
+	'the owner may have types of his own');
 
 # Composite keys, and types without an equality of their own.
 $t->sql(q{

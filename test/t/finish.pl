@@ -139,8 +139,23 @@ for my $statement (q{DELETE FROM dvmig.kept_report}, q{UPDATE dvmig.event SET ro
 	like($t->error("SET ROLE night; $statement"), qr/42501/, "an operator may not: $statement");
 }
 
-# Dropped altogether.
+# Triggers of an owner have the owner's rights, also when a superuser discards.
 $t->server('box', environment => 'sandbox');
+$t->sql(sprintf q{CREATE ROLE dba LOGIN; CREATE USER MAPPING FOR dba SERVER box OPTIONS (client_id '%s', client_secret '%s')}, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
+$t->sql(q{
+	SELECT dvmig.grant_owner('dba'); GRANT USAGE ON FOREIGN SERVER box TO dba; GRANT CREATE ON SCHEMA public TO dba;
+	CREATE TABLE seen (who text); GRANT INSERT ON seen TO PUBLIC;
+	SET ROLE dba;
+	SELECT dvmig.create_migration('his', 'box');
+	CREATE TABLE his (id int PRIMARY KEY, name text);
+	SELECT dvmig.add_table('his', 'his', 'account', source_key => 'id');
+	CREATE FUNCTION public.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
+	CREATE TRIGGER trap AFTER TRUNCATE ON his EXECUTE FUNCTION public.trap();
+	RESET ROLE;
+	SELECT dvmig.sign_off('his'); SELECT dvmig.discard('his', secrets => 'keep')});
+is($t->sql('SELECT string_agg(who, $$,$$) FROM seen'), 'dba', 'a trigger on the emptied table ran as its owner');
+
+# Dropped altogether.
 $t->sql(q{SELECT dvmig.create_migration('n', 'box'); CREATE TABLE one (id int PRIMARY KEY, name text); INSERT INTO one VALUES (1, 'x');
 	SELECT dvmig.add_table('n', 'one', 'account', source_key => 'id'); SELECT dvmig.sign_off('n', 'never mind', override => true)});
 like($t->sql(q{SELECT dvmig.discard('n', staging_data => 'drop', outcomes => 'drop', secrets => 'keep')}), qr/staging data dropped, outcomes dropped, user mapping kept/, 'dropped');
