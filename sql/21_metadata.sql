@@ -293,10 +293,10 @@ COMMENT ON FUNCTION dvmig._ensure_metadata(oid, text, text) IS 'read a table''s 
 
 CREATE FUNCTION dvmig._fetch_records(caller oid, server text, table_name text, match_on text[], keys text[])
 RETURNS TABLE (match_key text, record_id uuid)
-LANGUAGE c VOLATILE STRICT
+LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'dv_fetch_records';
 COMMENT ON FUNCTION dvmig._fetch_records(oid, text, text, text[], text[]) IS
-	'records of a Dataverse table by key, keys as Dataverse has them; may bring some that were not asked for';
+	'records of a Dataverse table by key, keys as Dataverse has them; may bring some that were not asked for; without keys: all';
 
 -- _store_reference: what was found for keys (null: for every key that was
 -- found). Dataverse compares texts without regard to case and to blanks at

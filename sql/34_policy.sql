@@ -61,6 +61,7 @@ BEGIN
 	ELSIF m.mask IS NULL THEN
 		RETURN NULL;
 	END IF;
+	PERFORM dvmig._draw_mask_key(g.migration_id);
 	e := dvmig._compile_expression(g.owner, m.staging, m.mask);
 	IF e.is_volatile THEN
 		RAISE EXCEPTION 'the mask for column "%" is volatile', m.target_column

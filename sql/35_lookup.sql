@@ -127,7 +127,9 @@ DECLARE
 	kc dvmig.metadata_column;
 BEGIN
 	PERFORM dvmig._target_table(caller, m.server, l.referenced_table);
+	PERFORM dvmig._ensure_reference(caller, m.server, cols, l.referenced_table);
 	FOREACH k IN ARRAY cols LOOP
+		CONTINUE WHEN k IN ('user map', 'environment role');
 		kc := dvmig._target_column(m.server, l.referenced_table, k);
 		IF kc.column_type NOT IN ('String', 'Memo', 'Integer', 'BigInt', 'Uniqueidentifier', 'Picklist') THEN
 			RAISE EXCEPTION 'column "%" of Dataverse table "%" is of type % and cannot be matched on', k, l.referenced_table, kc.column_type

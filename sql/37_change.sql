@@ -122,6 +122,7 @@ BEGIN
 			PERFORM dvmig._check_type(c, cm.result_type);
 		ELSIF cm.kind <> 'choice' THEN
 			PERFORM dvmig._target_table(caller, server, cm.referenced_table);
+			PERFORM dvmig._ensure_reference(caller, server, cm.match_on, cm.referenced_table);
 			l := dvmig._check_lookup(c, cm.referenced_table);
 			UPDATE dvmig.column_map m SET navigation_property = l.navigation_property
 			WHERE m.staging = cm.staging AND m.target_column = cm.target_column AND m.variant = cm.variant;

@@ -45,6 +45,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM dvmig._grant_functions(grantee, '{unmatched_owners,stub_user_list}');
 	PERFORM dvmig._grant_viewing(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{cutover,note_backup}');
 	PERFORM dvmig._grant_functions(grantee, '{start,start_if_idle,load_delta,run,stop,resume,pause,retry,check,refresh_references,verify,start_verify,preview,resume_interrupted,set_table,set_migration}');
@@ -80,6 +81,8 @@ BEGIN
 		RAISE EXCEPTION 'permission denied to let a role own migrations'
 			USING ERRCODE = 'insufficient_privilege', HINT = 'Only the owner of extension dvmig can.';
 	END IF;
+	PERFORM dvmig._grant_functions(grantee, '{map_owner,stub_users,mask_name,mask_mail,mask_phone,mask_text,mask_number}');
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dvmig.user_map TO %s', grantee);
 	PERFORM dvmig._grant_running(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,set_column,unmap,drop_table,'
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');

@@ -136,6 +136,9 @@ BEGIN
 	SELECT g.* INTO m FROM dvmig.migration_table t JOIN dvmig.migration g USING (migration_id) WHERE t.staging = $1;
 	SELECT t.target INTO target FROM dvmig.migration_table t WHERE t.staging = $1;
 	masked := NOT dvmig._is_production(m.server);
+	IF masked AND EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $1 AND c.mask IS NOT NULL) THEN
+		PERFORM dvmig._mask_key(m);
+	END IF;
 	n := 0;
 	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 AND c.pass IN ('write', 'links') ORDER BY c.position, c.target_column LOOP
 		n := n + 1;

@@ -95,7 +95,7 @@ BEGIN
 		IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $2 AND c.kind = 'reference'
 			AND c.target_column = split_part(remark, ':', 1)
 			AND NOT EXISTS (SELECT FROM dvmig.reference r WHERE r.server = m.server AND r.table_name = c.referenced_table
-				AND r.match_on = array_to_string(c.match_on, ','))) THEN
+				AND r.match_on = dvmig._reference_name(m.migration_id, c.match_on))) THEN
 			remark := split_part(remark, ':', 1) || ': not looked up in Dataverse yet; dvmig.refresh_references() does';
 		END IF;
 		RETURN NEXT;

@@ -223,12 +223,15 @@ BEGIN
 		END LOOP;
 		keys := ARRAY(SELECT DISTINCT u FROM unnest(keys) u);
 		referenced_table := r.tab;
-		match_on := array_to_string(r.cols, ',');
+		match_on := dvmig._reference_name(m.migration_id, r.cols);
 		keys_read := cardinality(keys);
-		found_once := CASE WHEN keys_read > 0 THEN dvmig._read_reference(m.owner, m.server::text, r.tab, r.cols, keys) ELSE 0 END;
+		PERFORM dvmig._read_reference(m.owner, m.server::text, b.base_table, b.base_columns, dvmig._query_as(m.owner, b.keys)::text[])
+		FROM dvmig._reference_bases(m.migration_id, r.cols, r.tab) b;
+		found_once := CASE WHEN keys_read = 0 THEN 0 WHEN match_on LIKE '% %' THEN dvmig._derive_reference(m.server, r.tab, match_on, keys)
+			ELSE dvmig._read_reference(m.owner, m.server::text, r.tab, r.cols, keys) END;
 		SELECT count(*) FILTER (WHERE f.matches > 1), count(*) FILTER (WHERE f.matches = 0) INTO ambiguous, missing
 		FROM dvmig.reference f
-		WHERE f.server = m.server AND f.table_name = r.tab AND f.match_on = array_to_string(r.cols, ',') AND f.match_key = ANY (keys);
+		WHERE f.server = m.server AND f.table_name = r.tab AND f.match_on = dvmig._reference_name(m.migration_id, r.cols) AND f.match_key = ANY (keys);
 		RETURN NEXT;
 	END LOOP;
 END

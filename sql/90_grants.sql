@@ -114,6 +114,8 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_table', 'WHERE dvmig
 SELECT pg_catalog.pg_extension_config_dump('dvmig.column_map',
 	'WHERE dvmig._in_dump(staging) AND (parent IS NULL OR dvmig._in_dump(parent)) AND EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = column_map.result_type)');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.adopted', 'WHERE dvmig._in_dump(staging)');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.user_map', 'WHERE dvmig._in_dump(migration_id)');
+SELECT pg_catalog.pg_extension_config_dump('dvmig._mask_secret', 'WHERE dvmig._in_dump(migration_id)');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.choice_map', 'WHERE dvmig._in_dump(migration_id)');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_history', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_table', '');

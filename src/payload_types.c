@@ -57,8 +57,9 @@ static const Accepted accepted[] = {
 	{TIMESTAMPOID, DV_TARGET_INSTANT, dv_payload_write_timestamp},
 	{DATEOID, DV_TARGET_INSTANT, dv_payload_write_date_at_midnight},
 
-	/* not timestamptz: whose wall clock it means must be said in the expression */
+	/* of an instant the clock of UTC, as for dates */
 	{TIMESTAMPOID, DV_TARGET_WALL_CLOCK, dv_payload_write_timestamp},
+	{TIMESTAMPTZOID, DV_TARGET_WALL_CLOCK, dv_payload_write_timestamp},
 	{DATEOID, DV_TARGET_WALL_CLOCK, dv_payload_write_date_at_midnight},
 
 	{BYTEAOID, DV_TARGET_BINARY, dv_payload_write_bytes},
@@ -169,8 +170,6 @@ cast_for(Oid type, DvTargetType target)
 		case DV_TARGET_INSTANT:
 			return is_text(type) ? "::timestamptz" : NULL;
 		case DV_TARGET_WALL_CLOCK:
-			if (type == TIMESTAMPTZOID)
-				return " AT TIME ZONE 'UTC'";
 			return is_text(type) ? "::timestamp" : NULL;
 		case DV_TARGET_CHOICES:
 			return choices_cast(type);

@@ -425,7 +425,8 @@ id_datum(const char *id)
 /*
  * dv_fetch_records(caller oid, server text, table text, match_on text[],
  * keys text[]) returns match_key text, record_id uuid: one row per record
- * found, its key as Dataverse has it. Some may not have been asked for.
+ * found, its key as Dataverse has it. Some may not have been asked for; keys
+ * NULL asks for all.
  */
 Datum
 dv_fetch_records(PG_FUNCTION_ARGS)
@@ -450,7 +451,7 @@ dv_fetch_records(PG_FUNCTION_ARGS)
 	dv_metadata_ensure(server, PG_GETARG_OID(0), table);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	ref = reference_prepare(context, server, table, match_on, PG_GETARG_DATUM(4));
+	ref = reference_prepare(context, server, table, match_on, PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4));
 	SPI_finish();
 	reference_fetch(session, ref);
 	dv_session_close(session);

@@ -20,7 +20,6 @@
 #include "flags.h"
 #include "lanes.h"
 #include "live.h"
-#include "metadata.h"
 #include "runstate.h"
 #include "spi.h"
 
@@ -416,71 +415,4 @@ dv_runstate_finish(DvRunContext *rc)
 	dv_spi_run("SELECT dvmig._finish_run($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
 	dv_live_watch(rc, true);
 	dv_runstate_commit(before, false);
-}
-
-/* Distinct keys one lookup needs, with the owner's rights; NULL where an expression throws. */
-static Datum
-reference_keys(DvRunContext *rc, const char *sql, bool *known)
-{
-	volatile Datum keys = (Datum) 0;
-
-	*known = true;
-	PG_TRY();
-	{
-		bool		isnull;
-		Datum		value;
-
-		dv_spi_begin("dvmig: collecting reference keys");
-		dv_spi_run(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
-		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-		if (!isnull)
-		{
-			MemoryContext old = MemoryContextSwitchTo(rc->context);
-
-			keys = datumCopy(value, false, -1);
-			MemoryContextSwitchTo(old);
-		}
-		dv_spi_commit(true);
-	}
-	PG_CATCH();
-	{
-		/* Rows with a bad expression get their own error; here all records are read. */
-		FreeErrorData(dv_spi_abort(rc->context));
-		*known = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(rc->context);
-	return keys;
-}
-
-void
-dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
-{
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(rc->run)};
-	DvSwitch	before = dv_runstate_begin("dvmig: listing references");
-	int			n = (int) dv_spi_run("SELECT referenced_table, match_on, keys_sql FROM dvmig._run_references($1)",
-									 1, types, values, NULL, SPI_OK_SELECT);
-	/* not in the transaction's memory, which goes with the commit below */
-	char	  **table = MemoryContextAlloc(rc->context, sizeof(char *) * (n + 1));
-	char	  **sql = MemoryContextAlloc(rc->context, sizeof(char *) * (n + 1));
-	char	  **match_on = MemoryContextAlloc(rc->context, sizeof(char *) * (n + 1));
-	int			i;
-
-	for (i = 0; i < n; i++)
-	{
-		table[i] = keep(rc->context, i, 1);
-		match_on[i] = keep(rc->context, i, 2);
-		sql[i] = keep(rc->context, i, 3);
-	}
-	dv_runstate_commit(before, true);
-	for (i = 0; i < n; i++)
-	{
-		bool		known;
-		Datum		keys = reference_keys(rc, sql[i], &known);
-
-		if (known && keys == (Datum) 0)
-			continue;			/* nothing to look up */
-		dv_metadata_read_reference(rc->session, plan->server, table[i], match_on[i], known ? keys : (Datum) 0);
-	}
 }

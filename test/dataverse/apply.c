@@ -400,6 +400,9 @@ sim_apply_create(SimReq *r, SimTxn *x, SimRec *rec, bool bound, SimGuid *id, Sim
 			return column_refused(t, rec->not_on_create, "create", e);
 		drop_columns(rec, true);
 	}
+	/* the documents know stub users from data import only; the refusal's text is ours */
+	if (t == sim_model.users && r->method != NULL && sim_sw.user_create == SIM_REFUSED)
+		return sim_fail(e, 403, "0x80040220", "Users cannot be created through the Web API in this environment");
 	if (rec->overridden != SIM_NO_TIME && !sim_sw.created_on_privilege)
 		return sim_fail(e, 403, "0x80040220", "Principal user is missing prvOverrideCreatedOnCreatedBy privilege");
 	*id = rec->has_id ? rec->id : sim_guid_random();

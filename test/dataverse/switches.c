@@ -63,6 +63,7 @@ static const Switch switches[] =
 	WORD(range_code, range_words, 0, 0, 1),
 	NUM(min_year, 1753, 1753, 1900),
 	WORD(delete_referenced, delete_words, 0, 0, 0),
+	WORD(user_create, refuse_words, SIM_ACCEPTED, SIM_ACCEPTED, SIM_ACCEPTED),
 	WORD(bypass_privilege, off_on, 1, 1, 1),
 	WORD(created_on_privilege, off_on, 1, 1, 1),
 	WORD(bulk_warmup, off_on, 0, 0, 1),

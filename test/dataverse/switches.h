@@ -41,6 +41,7 @@ typedef struct SimSwitches
 	int			range_code;		/* 0: choice code, 1: 0x80044330 */
 	int			min_year;		/* 1753 or 1900 */
 	int			delete_referenced;	/* delete of a record that others point at */
+	int			user_create;	/* users can be created through the API */
 	int			bypass_privilege;	/* the bypass headers are allowed */
 	int			created_on_privilege;	/* overriddencreatedon is allowed */
 	int			bulk_warmup;	/* parallel first bulk requests of a table fail with 3732 */
