@@ -48,6 +48,7 @@ like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'sensitive
 
 my $preview = $t->rows(q{SELECT request::json ->> 'name' AS name, request::json ->> 'emailaddress1' AS mail FROM dvmig.preview('staging.customers', 40)});
 is(scalar(grep { $_->{name} =~ /Contoso/ || $_->{mail} =~ /contoso/ } @$preview), 0, 'preview shows masks');
+is($t->sql(q{SELECT count(*) FROM dvmig.check('m') WHERE severity = 'error'}), 0, 'check reads masked values');
 my $run = $t->run('m');
 is($run->{state}, 'completed', 'masked rows are loaded');
 is($t->counts('staging.customers') . ' ' . $t->counts('staging.people'), '40/0/40/0/0 20/0/20/0/0', 'all of them');
