@@ -162,6 +162,9 @@ BEGIN
 		SELECT mc.column_type INTO column_type FROM dvmig.metadata_column mc
 		WHERE mc.server = m.server AND mc.table_name = target AND mc.column_name = cm.target_column;
 		value_sql := format('(%s)', source_sql);
+		IF cm.on_unknown = 'default' AND dvmig._choice_default($1, cm.target_column, cm.default_value) IS NULL THEN
+			cm.on_unknown := 'error';	-- the default is gone, or not on this server: nothing is put in its place
+		END IF;
 		IF cm.kind = 'choice' THEN
 			SELECT c.* INTO value_sql, unknown_sql FROM dvmig._choice_sql(cm, column_type, source_sql, filled_sql) c;
 		ELSIF cm.on_unknown <> 'error' THEN
