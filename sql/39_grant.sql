@@ -45,7 +45,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM dvmig._grant_functions(grantee, '{unmatched_owners,stub_user_list}');
+	PERFORM dvmig._grant_functions(grantee, '{unmatched_owners,stub_user_list,unmapped_choices}');
 	PERFORM dvmig._grant_viewing(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{cutover,note_backup}');
 	PERFORM dvmig._grant_functions(grantee, '{start,start_if_idle,load_delta,run,stop,resume,pause,retry,check,refresh_references,verify,start_verify,preview,resume_interrupted,set_table,set_migration}');

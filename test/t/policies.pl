@@ -60,6 +60,10 @@ like($t->error(q{SELECT dvmig.set_column('staging.customers', 'industrycode', 'o
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'on_missing', 'null')}), qr/on_missing is for lookups/, 'on_missing is for lookups');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'nmae', 'on_too_long', 'trim')}), qr/"nmae" of .* is not mapped.*Did you mean 'name'/s,
 	'a column that is not mapped is told');
+sub unmapped { return join ' ', map { join ':', @$_{qw(source_text affected_rows outcome)} } @{ $t->rows(q{SELECT * FROM dvmig.unmapped_choices('m')}) }; }
+is(unmapped(), '', 'rows that failed are not looked at');
+$t->sql(q{SELECT dvmig.retry('staging.customers', filter => $$e.error_class = 'choice'$$)});
+is(unmapped(), 'Falconry:2:the rows fail :1:the rows fail', 'texts that stand for nothing are listed');
 $t->sql(q{
 	SELECT dvmig.set_column('staging.customers', 'name', 'on_too_long', 'trim');
 	SELECT dvmig.set_column('staging.customers', 'industrycode', 'default_value', 'Consulting');
@@ -80,6 +84,8 @@ sub findings
 $t->sql(q{SELECT * FROM dvmig.refresh_references('m')});
 is(findings('staging.customers'), 'error:parentaccountid:orphan:2 info:industrycode:unknown_choice:3 info:name:too_long:4 info:ownerid:reference_not_found:2',
 	'check tells what policies will do, and what will wait');
+
+is(unmapped(), 'Falconry:2:the default :1:the default', 'with what becomes of them');
 
 my $remarks = { map { $_->{source_key} => $_->{remark} } @{ $t->rows(q{SELECT source_key, remark FROM dvmig.preview('staging.customers', 10)}) } };
 is($remarks->{2}, 'trimmed: name', 'preview tells what would be done');
