@@ -217,15 +217,16 @@ dv_copy_tree()
 }
 
 # dv_build: build extension and simulator in the copy and install the extension
-# into the private PostgreSQL. Sets DVSIM.
+# into the private PostgreSQL. MAKE_OPTIONS are for the extension. Sets DVSIM.
+MAKE_OPTIONS=()
 dv_build()
 {
 	local jobs
 
 	jobs=$(nproc 2>/dev/null || echo 2)
 	{
-		make -C "$TREE" -s -j"$jobs" PG_CONFIG="$PG_CONFIG" with_llvm=no all &&
-			make -C "$TREE" -s PG_CONFIG="$PG_CONFIG" with_llvm=no install &&
+		make -C "$TREE" -s -j"$jobs" PG_CONFIG="$PG_CONFIG" with_llvm=no "${MAKE_OPTIONS[@]}" all &&
+			make -C "$TREE" -s PG_CONFIG="$PG_CONFIG" with_llvm=no "${MAKE_OPTIONS[@]}" install &&
 			make -C "$TREE/test/dataverse" -s -j"$jobs" dvsim
 	} >"$WORK/build.log" 2>&1 || {
 		tail -n 60 "$WORK/build.log" >&2
