@@ -28,7 +28,7 @@ DECLARE
 BEGIN
 	PERFORM dvmig._grant_functions(grantee, '{difference_rows,verification_sum_rows,status_rows,progress_rows,top_error_rows,wait,wait_look,report,plan,version}');
 	-- the tables show each role its own migrations, by row security
-	EXECUTE format('GRANT SELECT ON dvmig.migration, dvmig.migration_role, dvmig.migration_table, dvmig.column_map, dvmig.run_history, dvmig.run_table, dvmig.run_sample, dvmig.verification, dvmig.event, dvmig.setting TO %s', grantee);
+	EXECUTE format('GRANT SELECT ON dvmig.migration, dvmig.migration_role, dvmig.migration_table, dvmig.column_map, dvmig.run_history, dvmig.run_table, dvmig.run_lane, dvmig.table_pace, dvmig.run_sample, dvmig.verification, dvmig.event, dvmig.setting TO %s', grantee);
 	EXECUTE format('GRANT SELECT ON dvmig.metadata_table, dvmig.metadata_column, dvmig.metadata_choice, dvmig.metadata_lookup, dvmig.metadata_key, dvmig.metadata_relationship, dvmig.organisation TO %s', grantee);
 	FOR v IN SELECT c.oid::regclass AS name FROM pg_class c
 		WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'v' LOOP

@@ -171,6 +171,10 @@ DECLARE
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
 	PERFORM dvmig._check_budget(options);
+	IF (options ->> 'lanes')::int NOT BETWEEN 1 AND 32 THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('lanes cannot be %s', options ->> 'lanes'),
+			HINT = 'A run has 1 to 32 lanes; without lanes it has one for each application user.';
+	END IF;
 	-- Two who start at once do so one after the other, and the second is refused.
 	PERFORM FROM dvmig.migration g WHERE g.migration_id = m.migration_id FOR NO KEY UPDATE;
 	PERFORM dvmig._settle_dead_runs();
@@ -495,16 +499,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION dvmig._resume_run(oid, bigint, bool) IS 'go on after a held or interrupted run, past the gate or not';
-
-CREATE FUNCTION dvmig._resume(caller oid, run bigint) RETURNS bigint
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT dvmig._resume_run($1, $2, true) $$;
-COMMENT ON FUNCTION dvmig._resume(oid, bigint) IS 'go on after a held or interrupted run: see dvmig.resume()';
-
-CREATE FUNCTION dvmig.resume(run bigint) RETURNS bigint
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.resume(bigint) IS 'start a run that goes on where this one was held, stopped or interrupted, past the gate; returns the new run';
 
 -- Runs whose worker went away (server restart, kill): nothing starts them by
 -- itself, so that a restored copy of a database never begins to send.

@@ -214,22 +214,29 @@ COMMENT ON VIEW dvmig.top_errors IS 'failed rows by table, class, code and colum
 CREATE FUNCTION dvmig._progress_rows(caller oid)
 RETURNS TABLE (run bigint, migration text, state text, current_table text, pass text, rows_read bigint, rows_total bigint, succeeded bigint,
 	failed bigint, unchanged bigint, parked bigint, rows_per_second numeric, eta interval, error_share numeric, requests bigint,
-	in_flight int, throttled bigint, throttled_share numeric, bytes_sent bigint, elapsed interval, message text)
+	in_flight int, throttled bigint, throttled_share numeric, bytes_sent bigint, elapsed interval, message text,
+	rows_per_second_30s numeric, bytes_per_second_30s numeric, bytes_per_second numeric, lanes int, in_flight_limit int, batch_rows int,
+	read_share numeric, encode_share numeric, wait_share numeric, hold_share numeric, record_share numeric, tuned jsonb)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM dvmig._settle_dead_runs();
 	RETURN QUERY
-	SELECT h.run, h.migration, h.state, c.staging, c.pass, h.rows_read, n.total, h.succeeded, h.failed, h.unchanged, h.parked,
+	SELECT h.run, h.migration, CASE WHEN h.paused AND h.state = 'running' THEN 'paused' ELSE h.state END, c.staging, c.pass, h.rows_read, n.total, h.succeeded, h.failed, h.unchanged, h.parked,
 		round(((h.succeeded + h.failed) / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 1),
 		CASE WHEN h.rows_read > 0 AND n.total >= h.rows_read
 			THEN date_trunc('second', q.spent * ((n.total - h.rows_read)::double precision / h.rows_read)) END,
 		round(h.failed::numeric / nullif(h.succeeded + h.failed, 0), 4), h.requests, h.in_flight, h.throttled,
-		round((h.throttled_ms / 1000.0 / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 4),
-		h.bytes_sent, q.spent, h.message
+		CASE WHEN h.hold_ms > 0 THEN round((h.hold_ms / w.ms)::numeric, 4)
+			ELSE round((h.throttled_ms / 1000.0 / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 4) END,
+		h.bytes_sent, q.spent, h.message, round(h.recent_rows_per_second::numeric, 1), round(h.recent_bytes_per_second::numeric),
+		round((h.bytes_sent / greatest(extract(epoch FROM q.spent), 0.001))::numeric), h.lanes, h.in_flight_limit, h.batch_rows,
+		round((h.read_ms / w.ms)::numeric, 4), round((h.encode_ms / w.ms)::numeric, 4), round((h.wait_ms / w.ms)::numeric, 4),
+		round((h.hold_ms / w.ms)::numeric, 4), round((h.record_ms / w.ms)::numeric, 4), h.tuned
 	FROM dvmig.run_history h
 	CROSS JOIN LATERAL (SELECT clock_timestamp() - h.started_at AS spent) q
+	CROSS JOIN LATERAL (SELECT greatest(h.read_ms + h.encode_ms + h.wait_ms + h.hold_ms + h.record_ms, 1)::double precision AS ms) w
 	CROSS JOIN LATERAL (SELECT sum(t.rows_total)::bigint AS total FROM dvmig.run_table t WHERE t.run = h.run AND t.pass IN ('write', 'links', 'delete')) n
 	LEFT JOIN dvmig.run_table c ON c.run = h.run AND c.state = 'running'
 	WHERE h.state IN ('starting', 'running', 'stopping') AND dvmig._may(caller, h.migration_id, 'viewer')
@@ -241,7 +248,9 @@ COMMENT ON FUNCTION dvmig._progress_rows(oid) IS 'rows of dvmig.progress for a r
 CREATE FUNCTION dvmig.progress_rows()
 RETURNS TABLE (run bigint, migration text, state text, current_table text, pass text, rows_read bigint, rows_total bigint, succeeded bigint,
 	failed bigint, unchanged bigint, parked bigint, rows_per_second numeric, eta interval, error_share numeric, requests bigint,
-	in_flight int, throttled bigint, throttled_share numeric, bytes_sent bigint, elapsed interval, message text)
+	in_flight int, throttled bigint, throttled_share numeric, bytes_sent bigint, elapsed interval, message text,
+	rows_per_second_30s numeric, bytes_per_second_30s numeric, bytes_per_second numeric, lanes int, in_flight_limit int, batch_rows int,
+	read_share numeric, encode_share numeric, wait_share numeric, hold_share numeric, record_share numeric, tuned jsonb)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.progress_rows() IS 'rows of dvmig.progress';
 

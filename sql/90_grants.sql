@@ -34,6 +34,16 @@ CREATE POLICY own ON dvmig.run_history FOR SELECT USING (
 	migration_id IN (SELECT m.migration_id FROM dvmig.migration m) OR started_by OPERATOR(pg_catalog.=) CURRENT_USER);
 COMMENT ON POLICY own ON dvmig.run_history IS 'runs of migrations that one may see, and those one started';
 
+ALTER TABLE dvmig.run_lane ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.run_lane FOR SELECT USING (
+	run IN (SELECT h.run FROM dvmig.run_history h));
+COMMENT ON POLICY own ON dvmig.run_lane IS 'lanes of runs that one may see';
+
+ALTER TABLE dvmig.table_pace ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.table_pace FOR SELECT USING (
+	server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE')));
+COMMENT ON POLICY own ON dvmig.table_pace IS 'what was learnt of servers that one may use';
+
 ALTER TABLE dvmig.run_sample ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.run_sample FOR SELECT USING (
 	run IN (SELECT h.run FROM dvmig.run_history h));
@@ -120,6 +130,8 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.choice_map', 'WHERE dvmig._in_
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_history', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_table', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.verification', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.run_lane', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.table_pace', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.run_sample', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.event', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.kept_report', '');

@@ -273,6 +273,13 @@ halve(DvStep *step, const DvTask *task)
 	dv_engine_queue(step, task->stage, task->rows + half, task->n - half, 0, task->attempts + 1);
 }
 
+/* Of two requests for the same table's rows, as a rule. */
+static bool
+is_deadlock(const DvVerdict *v)
+{
+	return strstr(v->message, "Sql Number: 1205") != NULL;
+}
+
 /* The verdict on a request as a whole: nothing of it was written, or all. */
 static void
 judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply *reply, DvSorted *s)
@@ -292,7 +299,10 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 			s->nagain = task->n;
 			break;
 		case DV_RETRY:
-			dv_gate_trouble(step);
+			if (is_deadlock(v))
+				dv_gate_deadlock(step);
+			else
+				dv_gate_trouble(step);
 			if (task->attempts >= ROW_TRIES && task->stage == DV_STAGE_EACH)
 			{
 				/* Isolated already: in halves, until one row alone has its verdict. */

@@ -93,7 +93,7 @@ dv_asker_has_room(DvAsker *asker)
 	DvRunContext *rc = asker->rc;
 
 	return !rc->stopping && dlist_is_empty(&asker->queue) &&
-		dv_pace_may_send(dv_gate_pace(rc), asker->in_flight, GetCurrentTimestamp());
+		dv_pace_may_send(dv_gate_pace(rc), GetCurrentTimestamp());
 }
 
 void
@@ -175,7 +175,7 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	{
 		rc->outage_since = 0;
 		rc->waiting[0] = '\0';
-		dv_pace_good(dv_gate_pace(rc), reply->dop_hint);
+		dv_pace_good(dv_gate_pace(rc), NULL, reply->dop_hint, GetCurrentTimestamp());
 		asker->answer(asker, ask, reply);
 	}
 	if (!asker->again)
@@ -194,6 +194,7 @@ send_ask(DvAsker *asker, DvAsk *ask)
 	if (ask->prefer != NULL)
 		headers[n++] = ask->prefer;
 	asker->in_flight++;
+	dv_pace_sent(dv_gate_pace(asker->rc), GetCurrentTimestamp());
 	asker->rc->total.requests++;
 	asker->rc->total.bytes_sent += ask->body.len;
 	dv_session_send(asker->rc->session, ask->method, ask->path.data,
@@ -210,7 +211,7 @@ dv_asker_send(DvAsker *asker)
 	{
 		DvAsk	   *ask = dlist_container(DvAsk, node, iter.cur);
 
-		if (!dv_pace_may_send(dv_gate_pace(asker->rc), asker->in_flight, now))
+		if (!dv_pace_may_send(dv_gate_pace(asker->rc), now))
 			break;
 		if (ask->not_before <= now)
 			send_ask(asker, ask);
@@ -226,6 +227,7 @@ wind_up(DvAsker *asker)
 	if (asker->in_flight > 0 && dv_engine_stop_overdue(asker->rc))
 	{
 		dv_session_abandon(asker->rc->session);
+		dv_pace_ended(dv_gate_pace(asker->rc), asker->in_flight, GetCurrentTimestamp());
 		asker->in_flight = 0;
 	}
 }
@@ -254,6 +256,7 @@ dv_asker_turn(DvAsker *asker)
 	if (reply != NULL)
 	{
 		asker->in_flight--;
+		dv_pace_ended(dv_gate_pace(asker->rc), 1, GetCurrentTimestamp());
 		judge(asker, ask, reply);
 		dv_http_reply_free(reply);
 	}

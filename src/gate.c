@@ -27,11 +27,11 @@ within_share(const DvShared *shared, const DvLane *me)
 static bool
 may_send(DvShared *shared, const DvLane *me, TimestampTz now)
 {
-	const DvUser *user = &shared->users[me->user];
+	DvUser	   *user = &shared->users[me->user];
 
 	return !shared->paused && dv_rate_may_send(&shared->rate, now) &&
-		dv_pace_may_send(&user->pace, user->in_flight, now) &&
-		(shared->tune.in_flight == 0 || user->in_flight < shared->tune.in_flight) &&
+		dv_pace_may_send(&user->pace, now) && dv_pace_table_may_send(&shared->pace) &&
+		(shared->tune.in_flight == 0 || user->pace.in_flight < shared->tune.in_flight) &&
 		within_share(shared, me);
 }
 
@@ -63,7 +63,8 @@ dv_gate_enter(DvStep *step, int rows, TimestampTz now)
 	open = may_send(shared, me, now);
 	if (open)
 	{
-		dv_user_of(lanes)->in_flight++;
+		dv_pace_sent(&dv_user_of(lanes)->pace, now);
+		shared->pace.in_flight++;
 		me->in_flight++;
 		dv_rate_sent(&shared->rate, rows, now);
 	}
@@ -86,10 +87,12 @@ give_back(DvStep *step, int n)
 	DvShared   *shared = lanes->shared;
 	DvLane	   *me = dv_lane_of(lanes);
 	Latch	   *latch = NULL;
+	TimestampTz now = GetCurrentTimestamp();
 	int			i;
 
 	SpinLockAcquire(&shared->mutex);
-	dv_user_of(lanes)->in_flight -= n;
+	dv_pace_ended(&dv_user_of(lanes)->pace, n, now);
+	shared->pace.in_flight -= n;
 	me->in_flight -= n;
 	for (i = 0; i < DV_LANES_MAX && latch == NULL; i++)
 		if (shared->lanes[i].hungry && i != lanes->me && shared->lanes[i].user == me->user)
@@ -124,8 +127,10 @@ dv_gate_good(DvStep *step, const DvHttpReply *reply)
 {
 	DvLanes    *lanes = step->rc->lanes;
 
+	TimestampTz now = GetCurrentTimestamp();
+
 	SpinLockAcquire(&lanes->shared->mutex);
-	dv_pace_good(&dv_user_of(lanes)->pace, reply->dop_hint);
+	dv_pace_good(&dv_user_of(lanes)->pace, step->pace, reply->dop_hint, now);
 	SpinLockRelease(&lanes->shared->mutex);
 }
 
@@ -159,6 +164,17 @@ dv_gate_hold(DvStep *step, TimestampTz until)
 	SpinLockAcquire(&lanes->shared->mutex);
 	dv_pace_hold(&dv_user_of(lanes)->pace, until);
 	SpinLockRelease(&lanes->shared->mutex);
+}
+
+void
+dv_gate_deadlock(DvStep *step)
+{
+	DvShared   *shared = step->rc->lanes->shared;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&shared->mutex);
+	dv_pace_table_deadlock(step->pace, now);
+	SpinLockRelease(&shared->mutex);
 }
 
 void
@@ -206,5 +222,5 @@ dv_gate_bulk_rows(DvStep *step)
 {
 	int			tuned = step->rc->lanes->shared->tune.batch_rows;
 
-	return tuned > 0 ? Min(tuned, step->pace->bulk_max) : step->pace->bulk_rows;
+	return tuned > 0 ? Min(tuned, step->pace->bulk_max) : dv_pace_table_rows(step->pace, step->row_bytes);
 }

@@ -30,6 +30,7 @@ extern void dv_gate_good(DvStep *step, const DvHttpReply *reply);
 extern void dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt);
 extern void dv_gate_trouble(DvStep *step);
 extern void dv_gate_hold(DvStep *step, TimestampTz until);
+extern void dv_gate_deadlock(DvStep *step);
 extern void dv_gate_bulk(DvStep *step, int rows, double seconds);
 extern void dv_gate_each(DvStep *step, int rows, double seconds);
 extern void dv_gate_refused(DvStep *step);

@@ -7,6 +7,7 @@
 
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "gate.h"
 #include "lane.h"
@@ -26,7 +27,7 @@ dv_lane_meet_user(DvRunContext *rc, int number, const DvWhoAmI *who)
 
 	SpinLockAcquire(&shared->mutex);
 	strlcpy(user->id, who->user_id, sizeof(user->id));
-	dv_pace_init(&user->pace, who->dop_hint);
+	dv_pace_init(&user->pace, who->dop_hint, GetCurrentTimestamp());
 	user->usable = true;
 	shared->nusers = Max(shared->nusers, number + 1);
 	SpinLockRelease(&shared->mutex);
@@ -71,25 +72,48 @@ default_lanes(int users)
 	return (int) Max(1, Min(users, Max(cores, 1) * LANES_PER_CORE));
 }
 
+/* As many lanes as that, or as there are workers for; told where they are fewer. */
+static void
+launch(DvRunContext *rc, int wanted)
+{
+	int			got = dv_lanes_launch(rc->lanes, rc->lanes->single ? 1 : wanted);
+
+	rc->lanes->asked = wanted;
+	if (got < wanted && !rc->lanes->single)
+		dv_runstate_tell(rc, "lane missing",
+						 psprintf("%d of %d lanes: no background worker could be registered for the others; increase max_worker_processes", got, wanted));
+}
+
 void
 dv_lane_begin(DvRunContext *rc, const DvRunPlan *plan, const DvWorkerArgs *args)
 {
 	int			n = count_users(rc);
 	int			usable = 1;
-	int			wanted;
-	int			got;
 	int			i;
 
 	/* all of them, also those without a lane: what they wrote before is ours */
 	for (i = 1; i < n; i++)
 		usable += meet(rc, plan, i);
 	/* a limited run, and what is no run, has one */
-	wanted = rc->max_rows > 0 || strcmp(plan->kind, "run") != 0 ? 1 : plan->lanes > 0 ? plan->lanes : default_lanes(usable);
-	got = dv_lanes_launch(rc->lanes, wanted, args);
-	rc->lanes->asked = wanted;
-	if (got < wanted)
-		dv_runstate_tell(rc, "lane missing",
-						 psprintf("%d of %d lanes: no background worker could be registered for the others; increase max_worker_processes", got, wanted));
+	rc->lanes->args = *args;
+	rc->lanes->single = rc->max_rows > 0 || strcmp(plan->kind, "run") != 0;
+	launch(rc, plan->lanes > 0 ? plan->lanes : default_lanes(usable));
+}
+
+void
+dv_lane_follow(DvRunContext *rc)
+{
+	int			wanted = rc->lanes->shared->tune.lanes;
+
+	if (wanted == 0 || wanted == rc->lanes->asked || rc->stopping)
+		return;
+	if (wanted < dv_lanes_count(rc->lanes))
+	{
+		rc->lanes->asked = wanted;
+		dv_lanes_dismiss(rc->lanes, wanted);
+	}
+	else
+		launch(rc, wanted);
 }
 
 /* ---------------------------------------------------------------- helping */

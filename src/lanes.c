@@ -34,7 +34,8 @@ lane_gone(DvShared *shared, int me)
 	lane->pid = 0;
 	lane->latch = NULL;
 	lane->hungry = false;
-	user->in_flight -= lane->in_flight;
+	dv_pace_ended(&user->pace, lane->in_flight, GetCurrentTimestamp());
+	shared->pace.in_flight -= lane->in_flight;
 	user->lanes--;
 	lane->in_flight = 0;
 	if (shared->holder == me)
@@ -121,10 +122,10 @@ usable_user(const DvShared *shared, int i)
 }
 
 static bool
-launch_lane(DvLanes *lanes, int i, const DvWorkerArgs *args)
+launch_lane(DvLanes *lanes, int i)
 {
 	DvLane	   *lane = &lanes->shared->lanes[i];
-	DvWorkerArgs mine = *args;
+	DvWorkerArgs mine = lanes->args;
 	DvLane		fresh = {.state = DV_LANE_STARTING,.user = usable_user(lanes->shared, i)};
 
 	mine.starter = InvalidTransactionId;
@@ -174,7 +175,7 @@ dv_lanes_count(DvLanes *lanes)
 }
 
 int
-dv_lanes_launch(DvLanes *lanes, int n, const DvWorkerArgs *args)
+dv_lanes_launch(DvLanes *lanes, int n)
 {
 	int			count = dv_lanes_count(lanes);
 	int			i;
@@ -187,7 +188,7 @@ dv_lanes_launch(DvLanes *lanes, int n, const DvWorkerArgs *args)
 
 		if (!vacant)
 			continue;
-		if (!launch_lane(lanes, i, args))
+		if (!launch_lane(lanes, i))
 			break;
 		count++;
 	}

@@ -14,7 +14,6 @@
 #define DV_LANES_H
 
 #include "share.h"
-#include "worker.h"
 
 /* ------------------------------------------------------------ by the leader */
 
@@ -22,7 +21,7 @@
 extern DvLanes *dv_lanes_create(int64 run, int room);
 
 /* Register workers until there are "n" lanes; returns how many there are. */
-extern int	dv_lanes_launch(DvLanes *lanes, int n, const DvWorkerArgs *args);
+extern int	dv_lanes_launch(DvLanes *lanes, int n);
 
 /* How many lanes are alive, or being started. */
 extern int	dv_lanes_count(DvLanes *lanes);

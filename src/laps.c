@@ -40,6 +40,7 @@ dv_lanes_open_step(DvStep *step, int number)
 		memset(&lane->counters, 0, sizeof(DvCounters));
 		lane->lap = 0;
 		lane->unsettled = false;
+		lane->usage_before = lane->usage;
 		lane->died_at = 0;
 	}
 	shared->step = number;

@@ -15,6 +15,10 @@ extern void dv_live_store_step(DvStep *step, const DvStepPlan *plan, const DvCou
 /* Figures of the run: ended steps and, where given, the one at work. */
 extern void dv_live_store_run(DvRunContext *rc, const DvStep *step);
 
+/* What was learnt of the step's table: kept for the next run, and taken up by it. */
+extern void dv_live_store_pace(DvStep *step);
+extern void dv_live_take_pace(DvStep *step);
+
 /* Samples and alerts of the run, in the caller's transaction; an alert goes to the server log from here. */
 extern void dv_live_watch(const DvRunContext *rc, bool ended);
 

@@ -1,5 +1,12 @@
 /*
  * pace.c - how many requests, how many rows each, when to hold
+ *
+ * Requests in flight grow quickly at first, up to what the service advises, as
+ * long as a row takes no longer than it did. Being throttled tells what the
+ * service bears over time: what was in flight on average, the hold included.
+ * From there on growth is slow, and a part of a request ("3.6 in flight") is
+ * given by letting one more go for that part of the time. The constants were
+ * chosen with test/bench/pace; their effects there are in doc/performance.md.
  */
 #include "pace.h"
 
@@ -11,6 +18,18 @@
 #define CEILING_MAX			64
 #define FIRST_LIMIT			4.0
 
+/* A hint that rises by this much tells of another service than the one that was learnt. */
+#define RAISED_HINT			1.5
+
+/* The limits of the service are counted over so many seconds. */
+#define WINDOW_SECONDS		300.0
+
+/* So long what was learnt is not learnt anew. */
+#define LEARN_SECONDS		15.0
+
+/* Being throttled after less than this part of the hold tells nothing of what the service bears. */
+#define LEARN_PART			0.5
+
 /* Microsoft's advice for standard tables is 100 to 1,000 rows a request. */
 #define FIRST_BULK_ROWS		100
 #define BULK_ROWS_MAX		1000
@@ -19,49 +38,59 @@
 
 /* Requests should take about this long: long enough to amortise the round
  * trip, far below the two minutes after which the service gives up. */
-#define TARGET_SECONDS		5.0
+#define TARGET_SECONDS		10.0
+#define TARGET_BYTES		(8 * 1024 * 1024)
 #define EACH_TARGET_SECONDS	10.0
 #define FIRST_EACH_ROWS		25
 #define EACH_ROWS_MAX		200
 
+/* Good answers at a learnt cap after which a quarter more is tried. */
+#define CAP_GOOD			100
+
+/* Growth of the soft limit, once there is one: this part in a minute, but no more for one answer. */
+#define SOFT_GROWTH			0.1
+#define ANSWER_GROWTH		0.0002
+
+/* So soon after a hold its end is what was wrong. */
+#define SOON_SECONDS		2.0
+
+/* Holds are at least two to the power of the refused probes in a row, in seconds, up to this power. */
+#define REFUSED_MAX			4
+
+/* A probe that was not refused by then was taken: refusals come at once. */
+#define PROBE_SECONDS		0.3
+
+/* Slower than this many times the quickest: more in flight does not help. */
+#define STRAIN_MORE			1.15
+#define STRAIN_LESS			1.35
+
+/* The usual time is of about so many answers; the quickest follows it up over hundreds. */
+#define USUAL_ANSWERS		16
+#define QUICK_UP			0.001
+
+/* Request-seconds of a whole request that may be saved up. */
+#define CREDIT_MAX			20.0
+
+/* A table's parallelism after a deadlock, and what a good answer adds. */
+#define PARALLEL_FEWER		0.9
+#define PARALLEL_MORE		0.05
+#define PARALLEL_MAX		64.0
+
 #define SECOND				1000000LL
 
-void
-dv_pace_init(DvPace *pace, int dop_hint)
+static int
+clamp(double value, int low, int high)
 {
-	pace->ceiling = dop_hint > 0 ? dop_hint : DEFAULT_CEILING;
-	if (pace->ceiling > CEILING_MAX)
-		pace->ceiling = CEILING_MAX;
-	pace->limit = pace->ceiling < FIRST_LIMIT ? pace->ceiling : FIRST_LIMIT;
-	pace->hold_until = 0;
-	pace->last_shrink = 0;
+	return value < low ? low : value > high ? high : (int) value;
 }
 
-void
-dv_pace_table_init(DvTablePace *table)
+static double
+seconds_between(int64_t from, int64_t to)
 {
-	table->bulk_rows = FIRST_BULK_ROWS;
-	table->bulk_max = BULK_ROWS_MAX;
-	table->each_rows = FIRST_EACH_ROWS;
+	return to > from ? (double) (to - from) / SECOND : 0;
 }
 
-bool
-dv_pace_may_send(const DvPace *pace, int in_flight, int64_t now)
-{
-	return now >= pace->hold_until && in_flight < (int) pace->limit;
-}
-
-int
-dv_pace_places(const DvPace *pace)
-{
-	return (int) pace->limit;
-}
-
-bool
-dv_pace_is_holding(const DvPace *pace, int64_t now)
-{
-	return now < pace->hold_until;
-}
+/* ---------------------------------------------------------------- a person's cap */
 
 void
 dv_rate_set(DvRate *rate, double rows_per_second, int64_t now)
@@ -77,7 +106,7 @@ dv_rate_may_send(DvRate *rate, int64_t now)
 {
 	if (rate->rate <= 0)
 		return true;
-	rate->credit += rate->rate * (double) (now - rate->counted) / SECOND;
+	rate->credit += rate->rate * seconds_between(rate->counted, now);
 	rate->counted = now;
 	if (rate->credit > rate->rate)
 		rate->credit = rate->rate;
@@ -91,21 +120,278 @@ dv_rate_sent(DvRate *rate, int rows, int64_t now)
 		rate->credit -= rows;
 }
 
-/* Grow by about one per round of answers, up to the ceiling. */
-void
-dv_pace_good(DvPace *pace, int dop_hint)
+/* ---------------------------------------------------------------- a user */
+
+static void
+set_ceiling(DvPace *pace, int dop_hint)
 {
-	if (dop_hint > 0)
-		pace->ceiling = dop_hint < CEILING_MAX ? dop_hint : CEILING_MAX;
-	pace->limit += 1.0 / pace->limit;
+	int			before = pace->ceiling;
+
+	pace->ceiling = clamp(dop_hint > 0 ? dop_hint : DEFAULT_CEILING, 1, CEILING_MAX);
+	if (pace->limit > pace->ceiling)
+		pace->limit = pace->ceiling;
+	/* Much more is advised than before: what was learnt is of another time. */
+	if (pace->ceiling > before * RAISED_HINT)
+	{
+		pace->started = false;
+		pace->soft = 0;
+		pace->busy = pace->busy_length = 0;
+	}
+}
+
+void
+dv_pace_init(DvPace *pace, int dop_hint, int64_t now)
+{
+	DvPace		fresh = {.limit = FIRST_LIMIT,.counted = now,.last_growth = now};
+
+	*pace = fresh;
+	set_ceiling(pace, dop_hint);
+}
+
+/* Count time up to now: what was in flight, and the credit for a part of a request. */
+static void
+count(DvPace *pace, int64_t now)
+{
+	double		passed = seconds_between(pace->counted, now);
+
+	if (now > pace->counted)
+		pace->counted = now;
+	pace->busy += passed * pace->in_flight;
+	pace->busy_length += passed;
+	if (pace->busy_length > WINDOW_SECONDS)
+	{
+		pace->busy *= WINDOW_SECONDS / pace->busy_length;
+		pace->busy_length = WINDOW_SECONDS;
+	}
+	if (pace->counted <= pace->hold_until)
+		return;
+	pace->credit += passed * (pace->limit - pace->in_flight);
+	if (pace->credit > CREDIT_MAX)
+		pace->credit = CREDIT_MAX;
+	if (pace->credit < -CREDIT_MAX)
+		pace->credit = -CREDIT_MAX;
+}
+
+/* After a hold one request goes, then two more, then four ... as long as none is refused. */
+static bool
+may_probe(DvPace *pace, int64_t now)
+{
+	if (pace->probe_round == 0 || seconds_between(pace->probe_round, now) >= PROBE_SECONDS)
+	{
+		pace->probes *= pace->probe_round == 0 ? 1 : 2;
+		pace->probe_round = now;
+		pace->probed = 0;
+	}
+	if (pace->probes >= pace->limit)
+		pace->probes = 0;
+	return pace->probes == 0 || pace->probed < pace->probes;
+}
+
+bool
+dv_pace_may_send(DvPace *pace, int64_t now)
+{
+	int			whole = (int) pace->limit;
+
+	count(pace, now);
+	if (now < pace->hold_until)
+		return false;
+	if (pace->probes > 0 && !may_probe(pace, now))
+		return false;
+	return pace->in_flight < whole ||
+		(pace->in_flight == whole && pace->limit > whole && pace->credit > 0);
+}
+
+void
+dv_pace_sent(DvPace *pace, int64_t now)
+{
+	count(pace, now);
+	pace->in_flight++;
+	pace->probed++;
+}
+
+void
+dv_pace_ended(DvPace *pace, int n, int64_t now)
+{
+	count(pace, now);
+	pace->in_flight -= n;
+}
+
+int
+dv_pace_places(const DvPace *pace)
+{
+	return (int) pace->limit;
+}
+
+bool
+dv_pace_is_holding(const DvPace *pace, int64_t now)
+{
+	return now < pace->hold_until || pace->probes > 0;
+}
+
+/*
+ * Grow where all places are in use: by one for each answer at first, then by
+ * about one per round, and beyond what the service bore before very slowly.
+ */
+static void
+grow(DvPace *pace, int64_t now)
+{
+	double		minutes = seconds_between(pace->last_growth, now) / 60;
+
+	pace->last_growth = now;
+	if (pace->soft > 0 && pace->limit >= pace->soft)
+	{
+		pace->soft += pace->soft * (minutes * SOFT_GROWTH < ANSWER_GROWTH ? minutes * SOFT_GROWTH : ANSWER_GROWTH);
+		pace->limit = pace->soft;
+	}
+	else
+	{
+		pace->limit += pace->started ? 1 / pace->limit : 1;
+		if (pace->soft > 0 && pace->limit > pace->soft)
+			pace->limit = pace->soft;
+	}
 	if (pace->limit > pace->ceiling)
 		pace->limit = pace->ceiling;
 }
 
-static int
-clamp(double value, int low, int high)
+void
+dv_pace_good(DvPace *pace, const DvTablePace *table, int dop_hint, int64_t now)
 {
-	return value < low ? low : value > high ? high : (int) value;
+	double		strain = table != NULL && table->quick > 0 ? table->usual / table->quick : 1;
+
+	count(pace, now);
+	if (dop_hint > 0)
+		set_ceiling(pace, dop_hint);
+	if (seconds_between(pace->hold_until, now) >= SOON_SECONDS)
+		pace->refused = 0;
+	if (strain > STRAIN_LESS && pace->limit > 1)
+	{
+		pace->started = true;
+		pace->limit -= 0.5 / pace->limit;
+		if (pace->limit < 1)
+			pace->limit = 1;
+	}
+	else if (strain < STRAIN_MORE)
+		grow(pace, now);
+	else
+		pace->started = true;
+}
+
+/*
+ * What the service bore: what was in flight on average over about its window,
+ * had it been spread over the hold too.
+ */
+static void
+learn(DvPace *pace, int64_t now)
+{
+	double		hold = seconds_between(now, pace->hold_until);
+	double		bore = pace->busy / (pace->busy_length + hold);
+
+	/* Not for what we did of late, but for what was done before, or by others. */
+	if (pace->busy_length < hold * LEARN_PART)
+	{
+		pace->busy = pace->busy_length = 0;
+		pace->limit = pace->limit < 2 ? 1 : pace->limit / 2;
+		return;
+	}
+	/* One exhausted window is told of many times. */
+	if (pace->soft > 0 && seconds_between(pace->learnt, now) < LEARN_SECONDS)
+		return;
+	pace->learnt = now;
+	pace->soft = bore < 1 ? 1 : bore > pace->ceiling ? pace->ceiling : bore;
+	if (pace->limit > pace->soft)
+		pace->limit = pace->soft;
+}
+
+void
+dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, int64_t now)
+{
+	int64_t		until;
+
+	/* Microsoft's advice without Retry-After: 2 to the power of the attempt. */
+	if (retry_after_ms < 0)
+		retry_after_ms = 1000L << (attempt < 6 ? attempt : 6);
+	/* One that went ahead after a hold is refused: the service tells too short a time. */
+	if (pace->hold_until > 0 && now >= pace->hold_until && seconds_between(pace->hold_until, now) < SOON_SECONDS)
+		pace->refused = pace->refused < REFUSED_MAX ? pace->refused + 1 : REFUSED_MAX;
+	if (pace->refused > 0 && retry_after_ms < 1000L << pace->refused)
+		retry_after_ms = 1000L << pace->refused;
+	until = now + retry_after_ms * 1000LL;
+	count(pace, now);
+	pace->started = true;
+	pace->probes = 1;
+	pace->probe_round = 0;
+	pace->credit = 0;
+	if (until <= pace->hold_until)
+		return;
+	pace->hold_until = until;
+	learn(pace, now);
+}
+
+/* Once a second at most: many answers tell of one and the same trouble. */
+void
+dv_pace_trouble(DvPace *pace, int64_t now)
+{
+	if (now - pace->last_shrink < SECOND)
+		return;
+	pace->last_shrink = now;
+	pace->started = true;
+	pace->limit /= 2;
+	if (pace->limit < 1)
+		pace->limit = 1;
+}
+
+/* ---------------------------------------------------------------- a table */
+
+void
+dv_pace_table_init(DvTablePace *table)
+{
+	DvTablePace fresh = {
+		.bulk_rows = FIRST_BULK_ROWS,.bulk_max = BULK_ROWS_MAX,.each_rows = FIRST_EACH_ROWS,.parallel = PARALLEL_MAX
+	};
+
+	*table = fresh;
+}
+
+void
+dv_pace_table_resume(DvTablePace *table, int bulk_rows, int bulk_max, int each_rows, double parallel)
+{
+	table->bulk_max = clamp(bulk_max, BULK_ROWS_MIN, BULK_ROWS_MAX);
+	table->bulk_rows = clamp(bulk_rows, BULK_ROWS_MIN, table->bulk_max);
+	table->each_rows = clamp(each_rows, 1, EACH_ROWS_MAX);
+	table->parallel = parallel < 1 ? 1 : parallel > PARALLEL_MAX ? PARALLEL_MAX : parallel;
+}
+
+int
+dv_pace_table_rows(const DvTablePace *table, size_t row_bytes)
+{
+	size_t		fit = row_bytes > 0 ? TARGET_BYTES / row_bytes : BULK_ROWS_MAX;
+
+	return clamp((double) fit, 1, table->bulk_rows);
+}
+
+bool
+dv_pace_table_may_send(const DvTablePace *table)
+{
+	return table->in_flight < (int) table->parallel;
+}
+
+/* How long a row takes, of answers of about the size that is sent now. */
+static void
+notice_time(DvTablePace *table, int rows, double seconds)
+{
+	double		each = seconds / rows;
+
+	if (rows < table->bulk_rows / 2)
+		return;
+	if (table->answers < USUAL_ANSWERS)
+		table->answers++;
+	table->usual += (each - table->usual) / table->answers;
+	if (table->answers < USUAL_ANSWERS)
+		return;
+	if (table->quick <= 0 || table->usual < table->quick)
+		table->quick = table->usual;
+	else
+		table->quick += (table->usual - table->quick) * QUICK_UP;
 }
 
 void
@@ -113,6 +399,13 @@ dv_pace_table_bulk(DvTablePace *table, int rows, double seconds)
 {
 	double		wanted = seconds > 0 ? rows * TARGET_SECONDS / seconds : BULK_ROWS_MAX;
 
+	table->parallel = table->parallel + PARALLEL_MORE > PARALLEL_MAX ? PARALLEL_MAX : table->parallel + PARALLEL_MORE;
+	notice_time(table, rows, seconds);
+	if (rows >= table->bulk_max && table->bulk_max < BULK_ROWS_MAX && ++table->bulk_good >= CAP_GOOD)
+	{
+		table->bulk_good = 0;
+		table->bulk_max = clamp(table->bulk_max * 1.25 + 1, BULK_ROWS_MIN, BULK_ROWS_MAX);
+	}
 	/* At most double: one quick answer says little about ten times the rows. */
 	if (rows >= table->bulk_rows && wanted > table->bulk_rows)
 		table->bulk_rows = clamp(wanted, table->bulk_rows, table->bulk_rows * 2);
@@ -130,30 +423,18 @@ dv_pace_table_each(DvTablePace *table, int rows, double seconds)
 	table->each_rows = clamp(table->each_rows, 1, EACH_ROWS_MAX);
 }
 
+/* Once a second at most: a deadlock can have several victims. */
 void
-dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, int64_t now)
+dv_pace_table_deadlock(DvTablePace *table, int64_t now)
 {
-	int64_t		until;
-
-	/* Microsoft's advice without Retry-After: 2 to the power of the attempt. */
-	if (retry_after_ms < 0)
-		retry_after_ms = 1000L << (attempt < 6 ? attempt : 6);
-	until = now + retry_after_ms * 1000LL;
-	if (until > pace->hold_until)
-		pace->hold_until = until;
-	dv_pace_trouble(pace, now);
-}
-
-/* Once a second at most: many answers tell of one and the same trouble. */
-void
-dv_pace_trouble(DvPace *pace, int64_t now)
-{
-	if (now - pace->last_shrink < SECOND)
+	if (table->last_deadlock != 0 && now - table->last_deadlock < SECOND)
 		return;
-	pace->last_shrink = now;
-	pace->limit /= 2;
-	if (pace->limit < 1)
-		pace->limit = 1;
+	table->last_deadlock = now;
+	if (table->parallel > table->in_flight + 1)
+		table->parallel = table->in_flight + 1;
+	table->parallel *= PARALLEL_FEWER;
+	if (table->parallel < 1)
+		table->parallel = 1;
 }
 
 void
@@ -179,6 +460,7 @@ dv_pace_table_shrink(DvTablePace *table, int rows)
 
 	if (half < table->bulk_max)
 		table->bulk_max = half;
+	table->bulk_good = 0;
 	table->bulk_rows = clamp(table->bulk_rows, BULK_ROWS_MIN, table->bulk_max);
 }
 

@@ -2,21 +2,36 @@
  * pace.h - how many requests, how many rows each, when to hold
  *
  * No PostgreSQL and no clock of its own: times are handed in (microseconds),
- * so that the same code runs against a modelled service in virtual time.
+ * so that the same code runs against a modelled service in virtual time
+ * (test/bench/pace), where its constants were chosen.
  */
 #ifndef DV_PACE_H
 #define DV_PACE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* One application user's: Dataverse counts its limits per user. */
 typedef struct DvPace
 {
 	double		limit;			/* requests in flight allowed now */
+	double		soft;			/* what the service bore over a whole cycle; 0 = not known */
 	int			ceiling;		/* x-ms-dop-hint, or the default without one */
+	int			in_flight;
+	double		credit;			/* request-seconds saved up for the part of a request that "limit" has */
+	bool		started;		/* past the first, quick growth */
 	int64_t		hold_until;		/* nothing of this user may be sent before */
+	int			probes;			/* after a hold: requests of this round; 0 = no hold of late */
+	int			probed;			/* of them sent */
+	int64_t		learnt;			/* when "soft" was */
+	int			refused;		/* holds in a row that were too short */
+	int64_t		probe_round;	/* when the round began; 0 = not yet */
 	int64_t		last_shrink;
+	int64_t		last_growth;
+	double		busy;			/* request-seconds of late, about a window of the service's */
+	double		busy_length;	/* and the seconds they are of */
+	int64_t		counted;		/* up to when credit and busy are counted */
 } DvPace;
 
 /* One table's: tables differ in what they take. */
@@ -24,7 +39,14 @@ typedef struct DvTablePace
 {
 	int			bulk_rows;		/* rows of the next bulk request */
 	int			bulk_max;		/* learnt cap */
+	int			bulk_good;		/* answers at the cap since it was learnt */
 	int			each_rows;		/* operations of the next $batch */
+	int			answers;		/* that "usual" is of, up to a number */
+	double		quick;			/* seconds a row when the service is at ease; 0 = not known */
+	double		usual;			/* seconds a row of late */
+	double		parallel;		/* requests at once that it bears without deadlocks */
+	int			in_flight;
+	int64_t		last_deadlock;
 } DvTablePace;
 
 /* A cap on rows a second that a person sets; rate 0 = none. */
@@ -39,29 +61,44 @@ extern void dv_rate_set(DvRate *rate, double rows_per_second, int64_t now);
 extern bool dv_rate_may_send(DvRate *rate, int64_t now);
 extern void dv_rate_sent(DvRate *rate, int rows, int64_t now);
 
-extern void dv_pace_init(DvPace *pace, int dop_hint);
+extern void dv_pace_init(DvPace *pace, int dop_hint, int64_t now);
 extern void dv_pace_table_init(DvTablePace *table);
 
-/* May another request be sent? */
-extern bool dv_pace_may_send(const DvPace *pace, int in_flight, int64_t now);
+/* Begin where an earlier run left off. */
+extern void dv_pace_table_resume(DvTablePace *table, int bulk_rows, int bulk_max, int each_rows, double parallel);
+
+/* May another request be sent? It is counted by dv_pace_sent(), and again when it has ended. */
+extern bool dv_pace_may_send(DvPace *pace, int64_t now);
+extern void dv_pace_sent(DvPace *pace, int64_t now);
+extern void dv_pace_ended(DvPace *pace, int n, int64_t now);
+
+/* The same for the table that it is for. */
+extern bool dv_pace_table_may_send(const DvTablePace *table);
+
+/* Rows of the next bulk request, of about so many bytes each (0: not known). */
+extern int	dv_pace_table_rows(const DvTablePace *table, size_t row_bytes);
 
 /* How many at once, and whether nothing may be sent for a while. */
 extern int	dv_pace_places(const DvPace *pace);
 extern bool dv_pace_is_holding(const DvPace *pace, int64_t now);
 
-/* A good answer: n rows in "seconds". dop_hint 0 where the answer had none. */
-extern void dv_pace_good(DvPace *pace, int dop_hint);
+/* A good answer; dop_hint 0 where it had none. */
+extern void dv_pace_good(DvPace *pace, const DvTablePace *table, int dop_hint, int64_t now);
+
+/* A good answer for n rows in "seconds". */
 extern void dv_pace_table_bulk(DvTablePace *table, int rows, double seconds);
 extern void dv_pace_table_each(DvTablePace *table, int rows, double seconds);
 
 /* Throttled: hold for retry_after_ms (-1: not told), and send less. */
 extern void dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, int64_t now);
 
-/* The service had trouble (deadlock, outage): fewer requests at once. */
+/* The service had trouble (5xx, outage): fewer requests at once. */
 extern void dv_pace_trouble(DvPace *pace, int64_t now);
 
 /* The service fails: one request a time as a probe, and none before then. */
 extern void dv_pace_hold(DvPace *pace, int64_t until);
+/* A deadlock (Sql Number 1205): fewer requests at once of this table. */
+extern void dv_pace_table_deadlock(DvTablePace *table, int64_t now);
 
 /* A bulk request was refused for a bad row, or was too much. */
 extern void dv_pace_table_refused(DvTablePace *table);

@@ -367,6 +367,7 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	/* Before this pass gets its state: a run that ends for all rows alike may have left none in doubt. */
 	if (error == NULL && !step->unsettled)
 		dv_doubt_end(step, plan);
+	dv_live_store_pace(step);
 	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3",
 			   5, types, values, nulls, SPI_OK_UPDATE);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);

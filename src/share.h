@@ -20,6 +20,7 @@
 #include "engine.h"
 #include "phase.h"
 #include "sets.h"
+#include "worker.h"
 
 /* Lanes and application users (see options.c) of one run at most. */
 #define DV_LANES_MAX	32
@@ -56,6 +57,7 @@ typedef struct DvLane
 	DvCounters	counters;		/* of this step */
 	DvCounters	total;			/* of the steps before */
 	DvUsage		usage;
+	DvUsage		usage_before;	/* when the step began */
 	char		waiting[256];	/* why it waits, while there is an outage */
 } DvLane;
 
@@ -63,7 +65,6 @@ typedef struct DvUser
 {
 	bool		usable;			/* it was let in */
 	char		id[37];			/* systemuserid in Dataverse */
-	int			in_flight;
 	int			lanes;			/* alive, that share its limits */
 	DvPace		pace;
 } DvUser;
@@ -127,6 +128,8 @@ struct DvLanes
 	dsa_area   *area;
 	DvSets	   *sets;
 	int			me;				/* 0 = the leader */
+	DvWorkerArgs args;			/* of a helper's worker */
+	bool		single;			/* the run has one lane whatever is asked */
 	int			asked;			/* lanes the run was started with, or tuned to */
 	struct BackgroundWorkerHandle *handles[DV_LANES_MAX];
 };

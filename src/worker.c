@@ -222,6 +222,7 @@ dv_worker_tick(DvStep *step)
 	if (rc->lanes->me == 0 && now >= next_mirror)
 	{
 		rc->stopping |= dv_live_mirror(rc, step);
+		dv_lane_follow(rc);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
 	if (rc->stopping && rc->stop_by == 0)
@@ -311,6 +312,7 @@ run_step(DvRunContext *rc, const DvStepPlan *plan)
 	{
 		dv_runstate_begin_step(step, plan);
 		dv_lanes_open_step(step, plan->number);
+		dv_live_take_pace(step);
 		dv_engine_run_step(step);
 	}
 	PG_CATCH();

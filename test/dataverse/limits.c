@@ -25,6 +25,8 @@ typedef struct Account
 	int			count[SLICES];
 	int64_t		time[SLICES];	/* us */
 	int			pushes;			/* refused requests since the last success */
+	int64_t		told_at;		/* us; when it was told to wait, and until when */
+	int64_t		wait_until;
 } Account;
 
 static Account accounts[MAX_ACCOUNTS];
@@ -135,6 +137,9 @@ sim_limits_enter(SimReq *r, int server, SimResp *resp)
 		facet = 0;
 	else if (sim_sw.limit_time > 0 && time > (int64_t) sim_sw.limit_time * 1000)
 		facet = 1;
+	/* What was on its way when the wait was told has arrived by half of it. */
+	if (sim_mono_us() < a->wait_until && sim_mono_us() > (a->told_at + a->wait_until) / 2)
+		sim_stats_in_wait();
 	if (facet < 0)
 	{
 		a->running++;
@@ -147,6 +152,8 @@ sim_limits_enter(SimReq *r, int server, SimResp *resp)
 		wait = sim_sw.retry_after + (a->pushes - 1) / 4;
 		wait = wait > sim_sw.limit_window ? sim_sw.limit_window : wait;
 		wait = wait < 1 ? 1 : wait;
+		a->told_at = sim_mono_us();
+		a->wait_until = a->told_at + (int64_t) wait * 1000000;
 	}
 	pthread_mutex_unlock(&lock);
 	if (facet < 0)

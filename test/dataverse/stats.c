@@ -24,6 +24,7 @@ static atomic_ullong created,
 			faults,
 			total;
 static atomic_ullong throttled[4];
+static atomic_ullong in_wait;
 static atomic_int in_flight,
 			in_flight_max;
 
@@ -67,6 +68,12 @@ void
 sim_stats_targets(uint64_t n)
 {
 	atomic_fetch_add(&targets, n);
+}
+
+void
+sim_stats_in_wait(void)
+{
+	atomic_fetch_add(&in_wait, 1);
 }
 
 void
@@ -114,6 +121,7 @@ sim_stats_json(SimBuf *b)
 	put(b, "in_flight_max", (unsigned long long) atomic_load(&in_flight_max));
 	put(b, "bytes_in", atomic_load(&bytes_in));
 	put(b, "bytes_out", atomic_load(&bytes_out));
+	put(b, "in_wait", atomic_load(&in_wait));
 	put(b, "faults", atomic_load(&faults));
 	sim_buf_puts(b, ",\"throttled\":{");
 	for (int i = 0; i < 4; i++)
@@ -141,6 +149,7 @@ sim_stats_reset(void)
 		atomic_store(&statuses[i], 0);
 	for (int i = 0; i < 4; i++)
 		atomic_store(&throttled[i], 0);
+	atomic_store(&in_wait, 0);
 	atomic_store(&created, 0);
 	atomic_store(&updated, 0);
 	atomic_store(&deleted, 0);

@@ -26,6 +26,7 @@ extern void sim_stats_end(int status, uint64_t out);
 /* Count a bulk request's targets, and a 429 by facet (0 count, 1 time, 2 concurrency, 3 injected). */
 extern void sim_stats_targets(uint64_t n);
 extern void sim_stats_throttled(int facet);
+extern void sim_stats_in_wait(void);	/* sent in the second half of a Retry-After */
 extern void sim_stats_fault(void);
 
 extern void sim_stats_json(SimBuf *out);
