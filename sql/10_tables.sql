@@ -162,7 +162,7 @@ CREATE TABLE dvmig.column_map (
 	staging         regclass NOT NULL REFERENCES dvmig.migration_table ON DELETE CASCADE,
 	target_column   text NOT NULL,
 	variant         text NOT NULL DEFAULT '',  -- target table of a multi-table lookup that is mapped more than once
-	kind            text NOT NULL CHECK (kind IN ('value', 'choice', 'parent', 'reference', 'id', 'file')),
+	kind            text NOT NULL CHECK (kind IN ('value', 'choice', 'parent', 'reference', 'id', 'file', 'party')),
 	expression      text NOT NULL,             -- as written; several of a composite key joined by chr(10)
 	expression_sql  text[] NOT NULL,           -- deparsed, every name qualified; one per key column
 	result_type     regtype NOT NULL,
@@ -182,8 +182,8 @@ CREATE TABLE dvmig.column_map (
 	mask            text,
 	mask_sql        text,                      -- deparsed, every name qualified
 	by_level        bool,                      -- lookup to its own staging table: parents first, not in the deferred pass
-	pass            text NOT NULL GENERATED ALWAYS AS (CASE WHEN target_column IN ('statecode', 'statuscode') THEN 'states'
-		WHEN target_column IN ('@left', '@right') THEN 'links' WHEN kind = 'file' THEN 'files' ELSE 'write' END) STORED,
+	pass            text NOT NULL GENERATED ALWAYS AS (CASE WHEN target_column IN ('statecode', 'statuscode') OR target_column LIKE '@close:%' THEN 'states'
+		WHEN target_column IN ('@left', '@right') THEN 'links' WHEN kind = 'file' THEN 'files' WHEN kind = 'party' THEN 'parties' ELSE 'write' END) STORED,
 	PRIMARY KEY (staging, target_column, variant)
 );
 COMMENT ON TABLE dvmig.column_map IS 'target column from SQL expression, one row per column map';

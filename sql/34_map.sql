@@ -158,6 +158,13 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._log_map(oid, text, text, dvmig.column_map, bool) IS 'note a new map, and tell it';
 
+-- _is_body: does a text column hold a file as base64? Bytes fill it, too.
+CREATE FUNCTION dvmig._is_body(table_name text, column_name text) RETURNS bool
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT ($1, $2) IN (('annotation', 'documentbody'), ('activitymimeattachment', 'body')) $$;
+COMMENT ON FUNCTION dvmig._is_body(text, text) IS 'does a text column hold a file as base64?';
+
 -- _check_type: error unless values of the type can be written for the column.
 CREATE FUNCTION dvmig._check_type(c dvmig.metadata_column, type regtype) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -170,10 +177,11 @@ BEGIN
 		RAISE EXCEPTION 'column "%" is a lookup', c.column_name
 			USING ERRCODE = 'wrong_object_type', HINT = 'Map it with dvmig.map_lookup().';
 	ELSIF c.column_type = 'PartyList' THEN
-		RAISE EXCEPTION 'column "%" is a list of activity parties, which cannot be mapped', c.column_name
-			USING ERRCODE = 'feature_not_supported';
+		RAISE EXCEPTION 'column "%" is a list of activity parties', c.column_name
+			USING ERRCODE = 'wrong_object_type', HINT = 'Map it with dvmig.map_party().';
 	END IF;
-	SELECT p.accepted, p.cast_hint INTO a FROM dvmig._payload_accepts(dvmig._base_type(type), c.column_type, c.date_behavior) p(accepted, cast_hint);
+	SELECT p.accepted, p.cast_hint INTO a FROM dvmig._payload_accepts(dvmig._base_type(type),
+		CASE WHEN dvmig._is_body(c.table_name, c.column_name) AND dvmig._base_type(type) = 'bytea'::regtype THEN 'Image' ELSE c.column_type END, c.date_behavior) p(accepted, cast_hint);
 	IF a.accepted IS NOT TRUE THEN
 		RAISE EXCEPTION 'an expression of type % cannot fill column "%", which is of Dataverse type %', type, c.column_name,
 			c.column_type || coalesce(' (' || c.date_behavior || ')', '')

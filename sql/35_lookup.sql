@@ -12,8 +12,8 @@ DECLARE
 		WHERE l.server = c.server AND l.table_name = c.table_name AND l.column_name = c.column_name ORDER BY 1);
 BEGIN
 	IF c.column_type = 'PartyList' THEN
-		RAISE EXCEPTION 'column "%" is a list of activity parties, which cannot be mapped', c.column_name
-			USING ERRCODE = 'feature_not_supported';
+		RAISE EXCEPTION 'column "%" is a list of activity parties', c.column_name
+			USING ERRCODE = 'wrong_object_type', HINT = 'Map it with dvmig.map_party().';
 	ELSIF c.column_type NOT IN ('Lookup', 'Customer', 'Owner') THEN
 		RAISE EXCEPTION 'column "%" is of Dataverse type %, not a lookup', c.column_name, c.column_type
 			USING ERRCODE = 'wrong_object_type', HINT = 'Map it with dvmig.map_column().';

@@ -116,10 +116,15 @@ DECLARE
 BEGIN
 	PERFORM dvmig._check_target(tt, t.ids);
 	FOR cm IN SELECT m.* FROM dvmig.column_map m WHERE m.staging = t.staging ORDER BY m.position LOOP
+		IF cm.pass IN ('links', 'parties') OR cm.target_column LIKE '@%' THEN
+			CONTINUE;	-- relationships, parties and closing activities have the same names everywhere
+		END IF;
 		c := dvmig._target_column(server, t.target, cm.target_column);
 		PERFORM dvmig._check_mappable(c, tt.primary_id);
 		IF cm.kind = 'value' THEN
 			PERFORM dvmig._check_type(c, cm.result_type);
+		ELSIF cm.kind = 'file' THEN
+			CONTINUE;
 		ELSIF cm.kind <> 'choice' THEN
 			PERFORM dvmig._target_table(caller, server, cm.referenced_table);
 			PERFORM dvmig._ensure_reference(caller, server, cm.match_on, cm.referenced_table);

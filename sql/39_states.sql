@@ -90,3 +90,56 @@ AS $$
 	WHERE q.owed IS NOT NULL AND pass = ANY (string_to_array(q.after, ' '))
 $$;
 COMMENT ON FUNCTION dvmig._owes_sql(text, text, text, text) IS 'SQL of the passes that a row owes once a pass is done';
+
+-- ------------------------------------------------------- what a close leaves
+
+-- _close_activity: the Dataverse table of the activity that a closing action leaves.
+CREATE FUNCTION dvmig._close_activity(table_name text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE $1 WHEN 'opportunity' THEN 'opportunityclose' WHEN 'incident' THEN 'incidentresolution' WHEN 'quote' THEN 'quoteclose'
+		WHEN 'salesorder' THEN 'orderclose' END
+$$;
+COMMENT ON FUNCTION dvmig._close_activity(text) IS 'table of the activity that a closing action leaves';
+
+CREATE FUNCTION dvmig._map_close(caller oid, staging regclass, target_column text, expression text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table := dvmig._table(caller, staging, 'owner');
+	g dvmig.migration;
+	activity text := dvmig._close_activity(t.target);
+	c dvmig.metadata_column;
+	m dvmig.column_map;
+	e record;
+BEGIN
+	SELECT q.* INTO g FROM dvmig.migration q WHERE q.migration_id = t.migration_id;
+	IF activity IS NULL THEN
+		RAISE EXCEPTION 'no action closes records of Dataverse table "%"', t.target
+			USING ERRCODE = 'wrong_object_type', HINT = 'Opportunities, cases, quotes and orders are closed by actions, which leave an activity.';
+	END IF;
+	PERFORM dvmig._target_table(caller, g.server, activity);
+	c := dvmig._target_column(g.server, activity, lower(btrim(target_column)));
+	e := dvmig._compile_expression(g.owner, staging, expression);
+	PERFORM dvmig._check_type(c, e.result_type);
+	m.staging := staging;
+	m.target_column := '@close:' || c.column_name;
+	m.variant := '';
+	m.kind := 'value';
+	m.expression := btrim(expression);
+	m.expression_sql := ARRAY[e.expression_sql];
+	m.result_type := e.result_type;
+	m.send := 'both';
+	m.automatic := false;
+	PERFORM dvmig._put_map(m);
+	RETURN dvmig._log_map(caller, g.name, 'map_close', m, e.is_volatile);
+END
+$$;
+COMMENT ON FUNCTION dvmig._map_close(oid, regclass, text, text) IS 'internal part of dvmig.map_close()';
+
+CREATE FUNCTION dvmig.map_close(staging regclass, target_column text, expression text) RETURNS text
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.map_close(regclass, text, text) IS
+	'fill a column of the activity that closing a record leaves, such as its subject, description, actualend or timespent';

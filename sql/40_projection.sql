@@ -109,13 +109,21 @@ BEGIN
 	IF pass = 'states' THEN
 		RETURN QUERY SELECT v.c, ''::text, v.s, CASE v.n WHEN 1 THEN w.fault_sql END, NULL::text, NULL::text, NULL::text, v.n
 			FROM dvmig._state_sql($1) w, LATERAL (VALUES ('statecode', w.state_sql, 1), ('statuscode', w.status_sql, 2)) v (c, s, n)
-			WHERE w.wanted_sql IS NOT NULL;
+			WHERE w.wanted_sql IS NOT NULL
+			UNION ALL
+			SELECT cm.target_column, ''::text, format('(%s)', cm.expression_sql[1]), NULL, NULL, NULL, NULL, 2 + row_number() OVER (ORDER BY cm.position)::int
+			FROM dvmig.column_map cm WHERE cm.staging = $1 AND cm.target_column LIKE '@close:%'
+			ORDER BY 8;
 		RETURN;
 	END IF;
 	RETURN QUERY SELECT m.target_column, m.variant, m.value_sql, m.fault_sql, m.parked_sql, m.join_sql, m.filled_sql, m.ordinal
 	FROM dvmig._map_sql($1) m
 	-- a link's ends are what is deleted, too
-	WHERE $2 IN ('write', 'links', 'verify') OR $2 = 'deferred' AND m.target_column = ANY ($3) OR $2 = 'delete' AND m.target_column IN ('@left', '@right');
+	WHERE $2 IN ('write', 'links', 'verify') OR $2 = 'deferred' AND m.target_column = ANY ($3) OR $2 = 'delete' AND m.target_column IN ('@left', '@right')
+	UNION ALL
+	SELECT '@parties', ''::text, p.value_sql, p.fault_sql, p.parked_sql, NULL, p.filled_sql, 100000
+	FROM dvmig._party_sql($1) p WHERE $2 = 'write' AND p.value_sql IS NOT NULL
+	ORDER BY 8;
 END
 $$;
 COMMENT ON FUNCTION dvmig._pass_maps(regclass, text, text[]) IS 'SQL of the values that a pass sends, in the order of its projection';
@@ -245,11 +253,14 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT pm.target_column,
-		CASE WHEN cm.navigation_property IS NOT NULL THEN cm.navigation_property || '@odata.bind' ELSE pm.target_column END,
-		CASE WHEN cm.navigation_property IS NOT NULL THEN 'Lookup' ELSE mc.column_type END,
+		CASE WHEN cm.navigation_property IS NOT NULL THEN cm.navigation_property || '@odata.bind'
+			WHEN pm.target_column = '@parties' THEN t.target || '_activity_parties' ELSE split_part(pm.target_column, '@close:', CASE WHEN pm.target_column LIKE '@close:%' THEN 2 ELSE 1 END) END,
+		CASE WHEN cm.navigation_property IS NOT NULL THEN 'Lookup' WHEN pm.target_column = '@parties' THEN 'Parties'
+			WHEN dvmig._is_body(t.target, pm.target_column) AND dvmig._base_type(cm.result_type) = 'bytea'::regtype THEN 'Image'
+			ELSE mc.column_type END,
 		mc.date_behavior,
 		CASE WHEN cm.navigation_property IS NOT NULL THEN rt.entity_set END,
-		CASE WHEN pass IN ('write', 'verify') THEN cm.send ELSE 'both' END,
+		CASE WHEN pm.target_column = '@parties' THEN 'insert' WHEN pass IN ('write', 'verify') THEN cm.send ELSE 'both' END,
 		pm.target_column = ANY (deferred),
 		pm.value_sql,
 		CASE WHEN cm.on_too_long = 'trim' THEN mc.max_length END
@@ -257,7 +268,8 @@ AS $$
 	JOIN dvmig.migration_table t ON t.staging = $1
 	JOIN dvmig.migration m USING (migration_id)
 	LEFT JOIN dvmig.column_map cm ON cm.staging = $1 AND cm.target_column = pm.target_column AND cm.variant = pm.variant AND pass <> 'states'
-	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = pm.target_column
+	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = CASE WHEN pm.target_column LIKE '@close:%' THEN dvmig._close_activity(t.target) ELSE t.target END
+		AND mc.column_name = split_part(pm.target_column, '@close:', CASE WHEN pm.target_column LIKE '@close:%' THEN 2 ELSE 1 END)
 	LEFT JOIN dvmig.metadata_table rt ON rt.server = m.server AND rt.table_name = cm.referenced_table
 	ORDER BY pm.ordinal
 $$;
@@ -298,14 +310,14 @@ BEGIN
 		FROM dvmig.migration_table t
 		WHERE t.migration_id = $1 AND NOT t.staging = ANY (placed)
 		  AND NOT EXISTS (SELECT FROM dvmig.column_map c JOIN dvmig.migration_table p ON p.staging = c.parent
-			WHERE c.staging = t.staging AND c.kind = 'parent' AND c.parent <> t.staging
+			WHERE c.staging = t.staging AND c.kind IN ('parent', 'party') AND c.parent <> t.staging
 			  AND p.migration_id = $1 AND NOT c.parent = ANY (placed));
 		IF ready IS NULL THEN
 			SELECT ARRAY[t.staging] INTO ready
 			FROM dvmig.migration_table t
 			WHERE t.migration_id = $1 AND NOT t.staging = ANY (placed)
 			ORDER BY (SELECT count(DISTINCT c.parent) FROM dvmig.column_map c
-				WHERE c.staging = t.staging AND c.kind = 'parent' AND NOT c.parent = ANY (placed)), t.position
+				WHERE c.staging = t.staging AND c.kind IN ('parent', 'party') AND NOT c.parent = ANY (placed)), t.position
 			LIMIT 1;
 		END IF;
 		EXIT WHEN ready IS NULL;

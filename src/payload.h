@@ -24,6 +24,7 @@ typedef enum DvTargetType
 	DV_TARGET_WALL_CLOCK,		/* DateTime with TimeZoneIndependent: ...Z of the wall clock */
 	DV_TARGET_BINARY,			/* image: base64 */
 	DV_TARGET_CHOICES,			/* MultiSelectPicklist: "1,9" from text or int[] */
+	DV_TARGET_RAW,				/* activity parties: JSON, as dvmig made it */
 	DV_TARGET_LOOKUP			/* bound by id: "nav@odata.bind":"set(uuid)" */
 } DvTargetType;
 

@@ -300,6 +300,18 @@ dv_payload_write_jsonb(StringInfo out, Datum value, const DvPayloadPlan *plan)
 	return fault;
 }
 
+/* JSON that dvmig itself made, as it is. */
+const char *
+dv_payload_write_raw(StringInfo out, Datum value, const DvPayloadPlan *plan)
+{
+	char	   *json = TextDatumGetCString(value);
+
+	(void) plan;
+	appendStringInfoString(out, pg_server_to_any(json, (int) strlen(json), PG_UTF8));
+	pfree(json);
+	return NULL;
+}
+
 /* Base64 of RFC 4648 with padding, without line breaks. */
 static void
 append_base64(StringInfo out, const unsigned char *data, size_t len)

@@ -75,6 +75,7 @@ static const Accepted accepted[] = {
 	{INT8ARRAYOID, DV_TARGET_CHOICES, dv_payload_write_choices_array},
 
 	{UUIDOID, DV_TARGET_LOOKUP, dv_payload_write_lookup},
+	{TEXTOID, DV_TARGET_RAW, dv_payload_write_raw},
 };
 
 DvPayloadWriter
@@ -174,6 +175,7 @@ cast_for(Oid type, DvTargetType target)
 		case DV_TARGET_CHOICES:
 			return choices_cast(type);
 		case DV_TARGET_BINARY:
+		case DV_TARGET_RAW:
 			break;
 	}
 	return NULL;
@@ -227,6 +229,7 @@ dv_payload_target(const char *column_type, const char *date_behavior, DvTargetTy
 		{"Lookup", DV_TARGET_LOOKUP},
 		{"Customer", DV_TARGET_LOOKUP},
 		{"Owner", DV_TARGET_LOOKUP},
+		{"Parties", DV_TARGET_RAW},
 	};
 
 	if (strcmp(column_type, "DateTime") == 0)

@@ -51,6 +51,7 @@ extern DvPayloadWriter dv_payload_writer(Oid type, DvTargetType target);
 extern Oid	dv_payload_text_conversion(void);
 extern void dv_payload_escape(StringInfo out, const char *data, size_t len);
 extern const char *dv_payload_write_text(StringInfo out, Datum value, const DvPayloadPlan *plan);
+extern const char *dv_payload_write_raw(StringInfo out, Datum value, const DvPayloadPlan *plan);
 extern const char *dv_payload_write_char(StringInfo out, Datum value, const DvPayloadPlan *plan);
 extern const char *dv_payload_write_name(StringInfo out, Datum value, const DvPayloadPlan *plan);
 extern const char *dv_payload_write_enum(StringInfo out, Datum value, const DvPayloadPlan *plan);

@@ -54,6 +54,7 @@ kind_of(const DvPayloadColumn *c, const char *column_type)
 		case DV_TARGET_LOOKUP:
 			return DV_COMPARE_LOOKUP;
 		case DV_TARGET_BINARY:
+		case DV_TARGET_RAW:
 			break;
 	}
 	return DV_COMPARE_PRESENCE;

@@ -1,0 +1,69 @@
+# Activity parties, notes with attachments, and what a close leaves
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use DvMig;
+
+for my $profile (qw(strict lenient odd))
+{
+	my $t = DvMig->new(profile => $profile, name => "parties_$profile");
+	my $run;
+
+	$t->sql(q{
+		CREATE SCHEMA staging;
+		CREATE TABLE staging.people (id int PRIMARY KEY, name text);
+		INSERT INTO staging.people SELECT n, 'P' || n FROM generate_series(1, 10) n;
+		CREATE TABLE staging.mails (id int PRIMARY KEY, subject text, sender text, readers int[], guest text);
+		INSERT INTO staging.mails SELECT n, 'Mail ' || n, 'user1@example.org', ARRAY[1 + n % 10, 1 + (n + 1) % 10], CASE WHEN n % 2 = 0 THEN 'a"' || n || '@example.org' END FROM generate_series(1, 30) n;
+		UPDATE staging.mails SET readers = ARRAY[1, 99] WHERE id = 30;
+		UPDATE staging.mails SET readers = NULL WHERE id = 29;
+		CREATE TABLE staging.notes (id int PRIMARY KEY, person int, title text, body bytea, file text);
+		INSERT INTO staging.notes SELECT n, n, 'Note ' || n, convert_to('body of ' || n, 'UTF8'), n || '.txt' FROM generate_series(1, 10) n;
+		CREATE TABLE staging.deals (id int PRIMARY KEY, name text, reason text, revenue numeric);
+		INSERT INTO staging.deals VALUES (1, 'D1', 'Best "offer"', 100), (2, 'D2', 'Price', 7)});
+	$t->migration('m', tables => 'contact,email,annotation,opportunity');
+	$t->sql(q{
+		SELECT dvmig.add_table('m', 'staging.people', 'contact', source_key => 'id', auto_map => false);
+		SELECT dvmig.map_column('staging.people', 'lastname', 'name');
+		SELECT dvmig.add_table('m', 'staging.mails', 'email', source_key => 'id');
+		SELECT dvmig.map_party('staging.mails', 'to', 'readers', 'staging.people');
+		SELECT dvmig.map_party('staging.mails', 'cc', 'guest');
+		SELECT dvmig.add_table('m', 'staging.notes', 'annotation', source_key => 'id', auto_map => false);
+		SELECT dvmig.map_column('staging.notes', 'subject', 'title');
+		SELECT dvmig.map_column('staging.notes', 'documentbody', 'body');
+		SELECT dvmig.map_column('staging.notes', 'filename', 'file');
+		SELECT dvmig.map_lookup('staging.notes', 'objectid', 'person', 'staging.people');
+		SELECT dvmig.add_table('m', 'staging.deals', 'opportunity', source_key => 'id', auto_map => false);
+		SELECT dvmig.map_column('staging.deals', 'name', 'name');
+		SELECT dvmig.map_column('staging.deals', 'statuscode', '3');
+		SELECT dvmig.map_close('staging.deals', 'subject', 'reason');
+		SELECT dvmig.map_close('staging.deals', 'actualrevenue', 'revenue')});
+	like($t->error(q{SELECT dvmig.map_party('staging.people', 'to', 'id')}), qr/no activity and has no parties/, "$profile: parties are of activities");
+	like($t->error(q{SELECT dvmig.map_close('staging.people', 'subject', 'name')}), qr/no action closes/, "$profile: closing activities, too");
+	$run = $t->run('m', 'ignore_gate => true');
+	is($run->{state}, 'completed', "$profile: the run completes");
+	is($t->counts('staging.mails'), '30/0/29/1/0', "$profile: a mail to nobody fails");
+	is($t->sql('SELECT code || error_column FROM staging.mails_error'), 'orphanto', "$profile: saying so");
+	my %mail = map { lc $_->{activityid} => $_->{subject} } @{ $t->sim->export('emails') };
+	my %person = map { lc $_->{contactid} => $_->{lastname} } @{ $t->sim->export('contacts') };
+	is(join(' ', sort map { join ',', $mail{ lc $_->{_activityid_value} } =~ s/Mail //r, $_->{participationtypemask}, $_->{addressused} // $person{ lc $_->{_partyid_value} } }
+			grep { $_->{participationtypemask} != 9 } @{ $t->sim->export('activityparties') }),
+		$t->sql(q{SELECT string_agg(p, ' ' ORDER BY p COLLATE "C") FROM (
+			SELECT id || ',2,P' || r AS p FROM staging.mails, unnest(readers) r WHERE id < 30 UNION ALL SELECT id || ',3,' || guest FROM staging.mails WHERE id < 30 AND guest IS NOT NULL) q}),
+		"$profile: parties are who was mapped");
+	$t->account('m', 'staging.mails' => { subject => 's.subject' },
+		'staging.notes' => { subject => 's.title', filename => 's.file', documentbody => q{encode(s.body, 'base64')}, _objectid_value => '(SELECT p.dataverse_id FROM staging.people p WHERE p.id = s.person)' });
+
+	$run = $t->finish($t->start('m', q{passes => '{states}'}));
+	is($run->{state}, 'completed', "$profile: deals are closed");
+	is(join(' ', sort map { "$_->{subject}:" . ($_->{actualrevenue} + 0) } @{ $t->sim->export('opportunitycloses') }), 'Best "offer":100 Price:7', "$profile: their activities say what was mapped");
+	$t->sim->stop;
+	$t->node->stop;
+}
+
+done_testing();
