@@ -317,6 +317,14 @@ AS $$
 		'Set action_flag to I, or fill dataverse_id, or call dvmig.adopt() if the records are in Dataverse already.'
 	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids = 'derived'
 	UNION ALL
+	SELECT 'error', NULL, 'statuscode', 'state_pair', 'sf IS NOT NULL', 'the status does not belong to the state, or the text stands for none',
+		'Map one of statecode and statuscode, or correct the pair; dvmig.metadata_choice lists them.'
+	FROM dvmig._state_sql($1) w WHERE w.fault_sql IS NOT NULL
+	UNION ALL
+	SELECT 'error', NULL, 'activity parties', 'party_not_found', 'pf IS NOT NULL', 'an activity party is not found',
+		'Correct it, or leave it out of the expression.'
+	FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL
+	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'no_such_column', m.present_sql, 'the column does not exist in Dataverse any more',
 		'Take the map out with dvmig.unmap().'
 	FROM dvmig._check_maps($1, $2) m WHERE NOT m.known

@@ -381,6 +381,7 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	if (!written)
 		return false;
 	row->wire.content_len = content->len - row->content_offset;
+	row->verify |= step->projection->look_closed && row->wire.op == 'U';
 	return true;
 }
 

@@ -180,7 +180,9 @@ queue_op(DvStep *step, DvRow **rows, int n, char op)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (rows[i]->wire.op == op && !rows[i]->verify)
+		if (rows[i]->wire.op == op && !rows[i]->verify && rows[i]->wire.reopen != NULL)
+			dv_engine_queue(step, DV_STAGE_EACH, &rows[i], 1, 0, 0);
+		else if (rows[i]->wire.op == op && !rows[i]->verify)
 			some[count++] = rows[i];
 	if (count > 0 && bulk && step->projection->wire.caller_header != NULL)
 		queue_by_caller(step, some, count);

@@ -82,6 +82,7 @@ typedef struct DvProjection
 	int			nfiles;			/* files pass */
 	DvFileColumn *files;
 	bool		closing;		/* by actions, which are not to be repeated */
+	bool		look_closed;	/* before an update: is the record closed? */
 	bool		reopen;			/* on_closed: reopen what is closed, to change it */
 	char	   *on_exists;		/* update, keep, error */
 

@@ -215,6 +215,17 @@ judge_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRepl
 		dv_engine_set_id(row, found->id);
 	if (step->projection->states && found->found && dv_states_found(step, row, found))
 		return;
+	if (step->projection->look_closed && found->found && row->wire.op == 'U')
+	{
+		/* opened, changed and closed by a request of ours that had no answer */
+		if (row->wire.reopen != NULL && row->unknown_since != 0 && is_ours(step, row, found) && written_since(found, reply, row->doubtful_since))
+		{
+			dv_outcome_success(step, row, "settled: found after an unanswered request");
+			return;
+		}
+		if (dv_states_closed(step, row, found))
+			return;
+	}
 	switch (row->wire.op)
 	{
 		case 'I':

@@ -174,6 +174,40 @@ dv_states_found(DvStep *step, DvRow *row, const DvWireFound *found)
 }
 
 bool
+dv_states_closed(DvStep *step, DvRow *row, const DvWireFound *found)
+{
+	const DvWireTable *t = &step->projection->wire;
+	const Action *action = action_to(t->logical_name, found->state);
+	MemoryContext old;
+	DvRow		close;
+
+	row->wire.reopen = NULL;
+	if (found->state < 0 || !is_closed(t->logical_name, found->state))
+		return false;
+	/* a quote that is won or lost is revised, not opened again */
+	if (!step->projection->reopen || strcmp(t->logical_name, "quote") == 0)
+	{
+		fail(step, row, "closed", "the record is closed in Dataverse; see the setting on_closed");
+		return true;
+	}
+	old = MemoryContextSwitchTo(row->batch->context);
+	close = *row;
+	close.status = found->status;
+	close.close_len = 0;
+	close.close = NULL;
+	if (action != NULL)
+		close_record(step, &close, action);
+	else
+		update_state(step, &close, found->state, found->status);
+	row->wire.reopen = "{\"statecode\":0}";
+	row->wire.close_method = close.wire.method;
+	row->wire.close_path = close.wire.path;
+	row->wire.close_content = close.wire.content;
+	MemoryContextSwitchTo(old);
+	return false;
+}
+
+bool
 dv_states_go_on(DvRow *row)
 {
 	bool		more = row->more;

@@ -19,6 +19,13 @@ extern const char *dv_states_text(const DvRow *row);
  */
 extern bool dv_states_found(DvStep *step, DvRow *row, const DvWireFound *found);
 
+/*
+ * A record is to be changed, and was read. True where its row has its verdict:
+ * it is closed and to stay so. Where it is to be reopened, the row's request
+ * becomes one that opens, changes and closes it.
+ */
+extern bool dv_states_closed(DvStep *step, DvRow *row, const DvWireFound *found);
+
 /* The row's operation was done. True where another one has to follow. */
 extern bool dv_states_go_on(DvRow *row);
 

@@ -40,6 +40,12 @@ typedef struct DvWireRow
 								 * "content" as its whole body; else NULL. Never
 								 * in a bulk message */
 	const char *path;
+	const char *reopen;			/* JSON that opens a closed record: then the row
+								 * is a change set of three, which opens it,
+								 * updates it, and closes it again by: */
+	const char *close_method;
+	const char *close_path;
+	const char *close_content;
 } DvWireRow;
 
 /* The answer, as the transport hands it over. */

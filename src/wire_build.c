@@ -15,6 +15,8 @@
  */
 #define NO_ID	"00000000-0000-0000-0000-000000000000"
 
+#define PART_HEADERS	"Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
+
 /* The members of a row, with those that come first: its id, its type. */
 static void
 put_object(DvBuf *body, const char *type, const DvWireTable *table, const DvWireRow *row, bool with_id)
@@ -87,29 +89,13 @@ put_request_line(DvBuf *body, const DvWireTable *table, const DvWireRow *row, co
 	dv_buf_puts(body, " HTTP/1.1\r\n");
 }
 
+/* Header lines of an operation behind its request line, and the empty one. */
 static void
-put_operation(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
+put_headers(DvBuf *body, const DvWireTable *table, const DvWireRow *row, bool has_body, bool if_match)
 {
-	bool		has_body = row->method != NULL ? row->content_len > 0 : row->op != 'D';
-
-	dv_buf_puts(body, "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n");
-	if (row->method != NULL)
-	{
-		dv_buf_puts(body, row->method);
-		dv_buf_puts(body, " ");
-		dv_buf_puts(body, table->api_path);
-		dv_buf_puts(body, row->path);
-		dv_buf_puts(body, " HTTP/1.1\r\n");
-	}
-	else if (row->op == 'D')
-		put_request_line(body, table, row, "DELETE", true);
-	else if (row->op == 'U')
-		put_request_line(body, table, row, "PATCH", true);
-	else
-		put_request_line(body, table, row, "POST", false);
 	if (has_body)
 		dv_buf_puts(body, "Content-Type: application/json\r\n");
-	if (row->op == 'U' && (row->method == NULL || strcmp(row->method, "PATCH") == 0))
+	if (if_match)
 		dv_buf_puts(body, "If-Match: *\r\n");
 	if (table->part_headers != NULL)
 		dv_buf_puts(body, table->part_headers);
@@ -121,11 +107,84 @@ put_operation(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
 		dv_buf_puts(body, "\r\n");
 	}
 	dv_buf_puts(body, "\r\n");
-	if (row->method != NULL)
-		dv_buf_append(body, row->content, row->content_len);
-	else if (has_body)
+}
+
+/* An operation that is no create, update or delete of the row. */
+static void
+put_other(DvBuf *body, const DvWireTable *table, const DvWireRow *row, const char *method, const char *path,
+		  const char *content, size_t len)
+{
+	dv_buf_puts(body, method);
+	dv_buf_puts(body, " ");
+	dv_buf_puts(body, table->api_path);
+	dv_buf_puts(body, path);
+	dv_buf_puts(body, " HTTP/1.1\r\n");
+	put_headers(body, table, row, len > 0, strcmp(method, "PATCH") == 0);
+	dv_buf_append(body, content, len);
+	dv_buf_puts(body, "\r\n");
+}
+
+/* Create, update or delete. */
+static void
+put_plain(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
+{
+	if (row->op == 'D')
+		put_request_line(body, table, row, "DELETE", true);
+	else if (row->op == 'U')
+		put_request_line(body, table, row, "PATCH", true);
+	else
+		put_request_line(body, table, row, "POST", false);
+	put_headers(body, table, row, row->op != 'D', row->op == 'U');
+	if (row->op != 'D')
 		put_object(body, NULL, table, row, row->op == 'I');
 	dv_buf_puts(body, "\r\n");
+}
+
+/* Begin a part of a change set. The id of the row tells its boundary from others. */
+static void
+put_set_part(DvBuf *body, const DvWireRow *row, const char *content_id)
+{
+	dv_buf_puts(body, "--changeset_");
+	dv_buf_puts(body, row->id);
+	dv_buf_puts(body, "\r\n" PART_HEADERS "Content-ID: ");
+	dv_buf_puts(body, content_id);
+	dv_buf_puts(body, "\r\n\r\n");
+}
+
+/* Open, update and close a record, all of it or nothing. */
+static void
+put_reopening(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
+{
+	dv_buf_puts(body, "Content-Type: multipart/mixed; boundary=\"changeset_");
+	dv_buf_puts(body, row->id);
+	dv_buf_puts(body, "\"\r\n\r\n");
+	put_set_part(body, row, "1");
+	put_request_line(body, table, row, "PATCH", true);
+	put_headers(body, table, row, true, true);
+	dv_buf_puts(body, row->reopen);
+	dv_buf_puts(body, "\r\n");
+	put_set_part(body, row, "2");
+	put_plain(body, table, row);
+	put_set_part(body, row, "3");
+	put_other(body, table, row, row->close_method, row->close_path, row->close_content, strlen(row->close_content));
+	dv_buf_puts(body, "--changeset_");
+	dv_buf_puts(body, row->id);
+	dv_buf_puts(body, "--\r\n");
+}
+
+static void
+put_operation(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
+{
+	if (row->reopen != NULL)
+	{
+		put_reopening(body, table, row);
+		return;
+	}
+	dv_buf_puts(body, PART_HEADERS "\r\n");
+	if (row->method != NULL)
+		put_other(body, table, row, row->method, row->path, row->content, row->content_len);
+	else
+		put_plain(body, table, row);
 }
 
 bool

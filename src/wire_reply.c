@@ -252,6 +252,8 @@ part_succeeded(const DvHttpPart *part, const DvWireRow *row)
 	if (part->id_conflict)
 		return false;
 	/* an action may answer something, and name the record it made */
+	if (row->reopen != NULL)
+		return false;
 	if (row->method != NULL)
 		return part->status == 204 || part->status == 200;
 	if (row->op != 'D' && named && row->id[0] != '\0' && strcmp(part->id, row->id) != 0)
@@ -259,6 +261,63 @@ part_succeeded(const DvHttpPart *part, const DvWireRow *row)
 	if (part->status == 204)
 		return part->len == 0;
 	return part->status == 201 && row->op == 'I' && named;
+}
+
+/* The boundary and body of a part that is a change set's answer; false where it is none. */
+static bool
+open_set(const char *text, size_t len, DvMultipart *reader)
+{
+	const char *name = dv_wiretext_find(text, len, "Content-Type:");
+	const char *end = dv_wiretext_find(text, len, "\r\n\r\n");
+	char		type[256];
+	char		boundary[DV_BOUNDARY_LEN];
+	size_t		n;
+
+	if (name == NULL || end == NULL || name > end)
+		return false;
+	name += strlen("Content-Type:");
+	for (n = 0; name + n < end && name[n] != '\r' && n + 1 < sizeof(type); n++)
+		type[n] = name[n];
+	type[n] = '\0';
+	for (name = type; *name == ' '; name++)
+		;
+	if (!dv_multipart_boundary(name, boundary))
+		return false;
+	dv_multipart_open(reader, end + 2, len - (size_t) (end + 2 - text), boundary);
+	return true;
+}
+
+/*
+ * The answer to the change set that opens, updates and closes one record: three
+ * successes, or one part that says why nothing was done.
+ */
+static void
+judge_set(const DvWireReply *outer, const char *text, size_t len, const DvWireRow *row, DvVerdict *v)
+{
+	DvMultipart reader;
+	DvHttpPart	part;
+	DvWireReply reply;
+	const char *piece;
+	size_t		piece_len;
+	int			good = 0;
+
+	if (open_set(text, len, &reader))
+		while (dv_multipart_next(&reader, &piece, &piece_len))
+		{
+			if (!dv_multipart_http(piece, piece_len, (long long) time(NULL), &part))
+				break;
+			if (part.status >= 400)
+			{
+				reply = part_reply(outer, &part);
+				error_of_row(&reply, row, v);
+				return;
+			}
+			good++;
+		}
+	if (good == 3)
+		verdict_done(v, outer);
+	else
+		verdict_settle(v, outer, "the answer to a change set is not complete");
 }
 
 static void
@@ -269,6 +328,11 @@ judge_part(const DvWireReply *outer, const char *text, size_t len, const DvWireR
 
 	if (!dv_multipart_http(text, len, (long long) time(NULL), &part))
 	{
+		if (part.nested && row->reopen != NULL)
+		{
+			judge_set(outer, text, len, row, v);
+			return;
+		}
 		verdict_settle(v, outer, part.nested ? "a part of the answer is a change set, which was not sent" :
 					   "a part of the answer could not be read");
 		return;

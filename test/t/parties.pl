@@ -45,6 +45,8 @@ for my $profile (qw(strict lenient odd))
 		SELECT dvmig.map_close('staging.deals', 'actualrevenue', 'revenue')});
 	like($t->error(q{SELECT dvmig.map_party('staging.people', 'to', 'id')}), qr/no activity and has no parties/, "$profile: parties are of activities");
 	like($t->error(q{SELECT dvmig.map_close('staging.people', 'subject', 'name')}), qr/no action closes/, "$profile: closing activities, too");
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, rule, affected_rows), ', ' ORDER BY 1) FROM dvmig.check('m') WHERE severity = 'error'}), 'staging.mails party_not_found 1',
+		"$profile: the check knows who is missing");
 	$run = $t->run('m', 'ignore_gate => true');
 	is($run->{state}, 'completed', "$profile: the run completes");
 	is($t->counts('staging.mails'), '30/0/29/1/0', "$profile: a mail to nobody fails");

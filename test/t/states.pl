@@ -50,6 +50,9 @@ for my $profile (qw(strict lenient odd))
 		SELECT dvmig.map_column('staging.deals', 'name', 'name');
 		SELECT dvmig.map_choice('staging.deals', 'statuscode', 'status')});
 
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, rule, affected_rows), ', ' ORDER BY 1) FROM dvmig.check('m') WHERE severity = 'error'}), 'staging.cases state_pair 1',
+		"$profile: the check knows the pair that does not fit");
+
 	# --- tables whose columns do: right after their rows
 	$run = $t->run('m');
 	is($run->{state}, 'completed', "$profile: the run completes");
@@ -94,6 +97,23 @@ for my $profile (qw(strict lenient odd))
 	$run = $t->run('m');
 	is($run->{rows_sent}, 2, "$profile: a state that changed is sent, alone");
 	$t->account('m', %fields);
+
+	# --- a change for a closed record: an error, or open, change and close again
+	$t->sql(q{UPDATE staging.cases SET title = title || ' changed', processing_flag = 'U' WHERE id <= 10;
+		UPDATE staging.regions SET name = name || ' changed', processing_flag = 'U' WHERE id <= 6});
+	$run = $t->run('m', 'ignore_gate => true');
+	is($t->sql(q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM staging.cases_error WHERE code = 'closed'}), '2 4 6 8 10', "$profile: changes for closed cases are errors");
+	$t->account('m', 'staging.regions' => \%regions);
+	$t->sql(q{SELECT dvmig.set_table('staging.cases', 'on_closed', 'reopen'), dvmig.set_table('staging.regions', 'on_closed', 'reopen');
+		SELECT dvmig.retry('staging.cases', filter => $$e.code = 'closed'$$);
+		UPDATE staging.regions SET name = name || '!', processing_flag = 'U' WHERE id <= 6});
+	$t->sim->fault({ match => { method => 'POST', body_contains => 'changeset_' }, nth => 2, count => 1, do => 'reset_after' });
+	$t->sim->fault({ match => { method => 'POST', body_contains => 'changeset_' }, nth => 4, count => 1, do => 'reset_before' });
+	$run = $t->run('m', 'ignore_gate => true');
+	is($run->{state}, 'completed', "$profile: reopened");
+	is(flags($t, 'cases'), 'E1 P114 S5', "$profile: what had failed owes its state until it is asked for");
+	$t->account('m', %fields);
+	is(scalar(@{ $t->sim->export('incidentresolutions') }), 64, "$profile: and closed again, once each");
 
 	like($t->error(q{SELECT dvmig.start('m', passes => '{state}')}), qr/there is no pass "state".*HINT:\s+Passes are: write, deferred/s, "$profile: names of passes are checked");
 	$t->sim->stop;
