@@ -77,10 +77,13 @@ DECLARE
 	o dvmig.organisation;
 BEGIN
 	SELECT r.* INTO STRICT h FROM dvmig.run_history r WHERE r.run = $2;
+	IF confirm IS NULL AND NOT dvmig._is_production(h.server) THEN
+		RETURN;
+	END IF;
 	SELECT p.* INTO o FROM dvmig.organisation p WHERE p.server = h.server;
 	call := format('SELECT dvmig.start(%L, %s%%s), or the same with CALL dvmig.run()', replace(h.migration, '%', '%%'),
 		CASE WHEN (h.options ->> 'resend')::bool THEN 'resend => true, ' ELSE '' END);
-	IF confirm IS NULL AND (NOT dvmig._is_production(h.server) OR h.options ->> 'confirmed' = o.organisation_id::text) THEN
+	IF confirm IS NULL AND h.options ->> 'confirmed' = o.organisation_id::text THEN
 		RETURN;
 	END IF;
 	IF confirm IS NOT NULL OR o.confirmed_at IS NULL THEN
