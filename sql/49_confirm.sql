@@ -74,7 +74,8 @@ DECLARE
 	h dvmig.run_history;
 	call text;
 	n bigint;
-	o dvmig.organisation;
+	-- no row type: that would lock the table for every start
+	o record;
 BEGIN
 	SELECT r.* INTO STRICT h FROM dvmig.run_history r WHERE r.run = $2;
 	IF confirm IS NULL AND NOT dvmig._is_production(h.server) THEN
