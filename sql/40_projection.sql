@@ -19,10 +19,11 @@
 --   8 owes                       passes that are owed once this one is done: 1 deferred, 2 files, 4 states
 --   9 owes_unchanged             the same where the record is there and need not be written
 --  10 verify                     the id was given or adopted: look before creating
---  11 fault                      class '|' column, where a lookup or choice does not resolve
---  12 note                       what policies put in, in words
---  13 caller                     the user whom the row is written as
---  13 ...                        the source key's columns, then one per column map
+--  11 recorded                   an outcome table has a row of its key
+--  12 fault                      class '|' column, where a lookup or choice does not resolve
+--  13 note                       what policies put in, in words
+--  14 caller                     the user whom the row is written as
+--  15 ...                        the source key's columns, then one per column map
 
 ALTER TABLE dvmig.run_table ADD deferred text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN dvmig.run_table.deferred IS 'lookups left to the deferred pass, because following them at once would go in a circle';
@@ -214,12 +215,13 @@ BEGIN
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		-- of files, what was uploaded last
 		'CASE WHEN x.operation <> ''D'' THEN ' || CASE pass WHEN 'files' THEN 'decode(x.file_hash, ''hex'')' ELSE 'x.content_hash' END || ' END, %s, %s, %s, '
-		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text)%s END, %s, (%s)::uuid, %s',
+		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', %s, CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text)%s END, %s, (%s)::uuid, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, id_sql, created,
 		-- to verify: was it an update, and is there a record of a row that failed
 		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, dvmig._files_owed_sql($1), states.owed_sql) END,
 		CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL'
 			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', dvmig._files_owed_sql($1), states.owed_unchanged_sql) END,
+		format('x.%1$I IS NOT NULL OR e.%1$I IS NOT NULL', t.source_key[1]),
 		coalesce(nullif(faults, ''), 'NULL'), children, coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'),
 		concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 

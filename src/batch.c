@@ -156,6 +156,7 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 	}
 	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
 	row->owes = DatumGetInt32(values[DV_PROJ_OWES - 1]);
+	row->recorded = DatumGetBool(values[DV_PROJ_RECORDED - 1]);
 	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
 		(step->forgotten && row->wire.op != 'D');
 	if (!nulls[DV_PROJ_CALLER - 1])
@@ -249,7 +250,7 @@ make_plan(const DvStep *step)
 	SPIPlanPtr	plan;
 
 	types[n++] = INT8OID;
-	plan = SPI_prepare_cursor(dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 0, true),
+	plan = SPI_prepare_cursor(dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 0, DV_READ_MAPPED),
 							  n, types, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -343,6 +344,7 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 		r.taken[i]->wire.content = r.taken[i]->link_body ? r.taken[i]->link_body : r.content.data + r.taken[i]->content_offset;
 	if (r.ntaken > 0)
 		step->row_bytes = (step->row_bytes + r.content.len / r.ntaken) / 2 + 1;
+	r.batch->content = r.content.data;
 	if (r.batch->open_rows > 0)
 		return r.taken;
 	MemoryContextDelete(r.batch->context);

@@ -62,4 +62,29 @@ dv_dshash_parameters(size_t key, size_t entry, int tranche)
 	return p;
 }
 
+/*
+ * Whether an updated row needs new index entries, and making them: from 16 on
+ * only those of summarizing (BRIN) indexes may be due.
+ */
+#if PG_VERSION_NUM >= 160000
+#define dv_update_indexes	TU_UpdateIndexes
+#define DV_ALL_INDEXES		TU_All
+#define dv_updates_indexes(indexes)	((indexes) != TU_None)
+#define dv_insert_index_tuples(info, slot, estate, update, indexes) \
+	ExecInsertIndexTuples(info, slot, estate, update, false, NULL, NIL, (indexes) == TU_Summarizing)
+#else
+#define dv_update_indexes	bool
+#define DV_ALL_INDEXES		true
+#define dv_updates_indexes(indexes)	(indexes)
+#define dv_insert_index_tuples(info, slot, estate, update, indexes) \
+	((void) (indexes), ExecInsertIndexTuples(info, slot, estate, update, false, NULL, NIL))
+#endif
+
+/* Generated columns may be virtual from PostgreSQL 18 on. */
+#if PG_VERSION_NUM >= 180000
+#define dv_has_generated(constr)	((constr)->has_generated_stored || (constr)->has_generated_virtual)
+#else
+#define dv_has_generated(constr)	((constr)->has_generated_stored)
+#endif
+
 #endif							/* DV_COMPAT_H */

@@ -386,16 +386,12 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 }
 
 bool
-dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scratch)
+dv_encode_changed(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch)
 {
 	DvRow		row;
-	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
 	bool		changed;
 
 	memset(&row, 0, sizeof(row));
-	dv_encode_descriptor(step, desc);
-	heap_deform_tuple(tuple, desc, values, nulls);
 	row.wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
 	resetStringInfo(scratch);
 	/* what was kept is looked at, not written */
@@ -405,8 +401,6 @@ dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scra
 		!is_unchanged(&row, values, nulls);
 	step->noutcomes = 0;
 	MemoryContextReset(step->outcome_context);
-	pfree(values);
-	pfree(nulls);
 	return changed;
 }
 

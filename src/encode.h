@@ -17,8 +17,11 @@ extern void dv_encode_descriptor(DvStep *step, TupleDesc desc);
 extern bool dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 						  StringInfo content, StringInfo scratch);
 
-/* Would a run write this row, which is loaded already, again? */
-extern bool dv_encode_changed(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo scratch);
+/*
+ * Would a run write this row, which is loaded already, again? The appender is
+ * built for its row type.
+ */
+extern bool dv_encode_changed(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch);
 
 /*
  * Write the request body of one row, for people to read, and its operation.

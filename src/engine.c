@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -18,6 +17,7 @@
 #include "gate.h"
 #include "lanes.h"
 #include "phase.h"
+#include "request.h"
 #include "settings.h"
 
 /* Longest wait in one poll, so that stop requests and timers are seen. */
@@ -87,7 +87,8 @@ static void
 free_task(DvTask *task)
 {
 	dv_buf_free(&task->path);
-	dv_buf_free(&task->body);
+	if (!task->body_kept)
+		dv_buf_free(&task->body);
 	pfree(task->rows);
 	pfree(task);
 }
@@ -236,81 +237,6 @@ ready_task(DvStep *step, TimestampTz now)
 	return NULL;
 }
 
-/* Rows without an id are looked for one by one, by their alternate key. */
-bool
-dv_engine_finds_each(const DvTask *task)
-{
-	int			i;
-
-	for (i = 0; i < task->n; i++)
-		if (task->rows[i]->wire.id[0] == '\0')
-			return true;
-	return false;
-}
-
-static void
-make_boundary(DvTask *task, char *boundary, size_t size)
-{
-	snprintf(boundary, size, "batch_%016llx%016llx",
-			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
-			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-	snprintf(task->content_type, sizeof(task->content_type),
-			 "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
-}
-
-static void
-build_request(DvStep *step, DvTask *task)
-{
-	const DvWireTable *table = &step->projection->wire;
-	const DvWireRow **rows = palloc(sizeof(DvWireRow *) * task->n);
-	char		boundary[40];
-	bool		ok;
-	int			i;
-
-	for (i = 0; i < task->n; i++)
-		rows[i] = &task->rows[i]->wire;
-	dv_buf_reset(&task->path);
-	dv_buf_reset(&task->body);
-	switch (task->stage)
-	{
-		case DV_STAGE_WRITE:
-			strlcpy(task->content_type, "Content-Type: application/json; charset=utf-8", sizeof(task->content_type));
-			ok = dv_wire_bulk(&task->path, &task->body, table, rows, task->n);
-			break;
-		case DV_STAGE_EACH:
-			make_boundary(task, boundary, sizeof(boundary));
-			ok = dv_buf_puts(&task->path, "/$batch") &&
-				dv_wire_batch(&task->body, table, boundary, rows, task->n);
-			break;
-		default:
-			if (dv_engine_finds_each(task))
-			{
-				make_boundary(task, boundary, sizeof(boundary));
-				ok = dv_buf_puts(&task->path, "/$batch") &&
-					dv_wire_find_each(&task->body, table, boundary, rows, task->n);
-			}
-			else
-				ok = dv_wire_find(&task->path, table, rows, task->n);
-	}
-	pfree(rows);
-	if (!ok)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-}
-
-/* What the parts of a $batch say each for itself, a bulk message says once. */
-static void
-bulk_headers(DvStep *step, const DvTask *task, const char **headers)
-{
-	const DvWireTable *table = &step->projection->wire;
-	const char *line = table->part_headers;
-	const char *end;
-
-	for (; (end = strstr(line, "\r\n")) != NULL; line = end + 2)
-		*headers++ = pnstrdup(line, end - line);
-	if (task->rows[0]->wire.caller[0] != '\0')
-		*headers = psprintf("%s: %s", table->caller_header, task->rows[0]->wire.caller);
-}
-
 /* False where the last place was taken by another lane of our user. */
 static bool
 send_task(DvStep *step, DvTask *task)
@@ -321,13 +247,13 @@ send_task(DvStep *step, DvTask *task)
 	if (!dv_gate_enter(step, task->stage == DV_STAGE_FIND ? 0 : task->n, GetCurrentTimestamp()))
 		return false;
 	dv_phase(DV_PHASE_ENCODE);
-	build_request(step, task);
+	dv_request_build(step, task);
 	if (task->body.len > 0)
 		headers[0] = task->content_type;
 	if (strcmp(task->path.data, "/$batch") == 0)
 		headers[1] = "Prefer: odata.continue-on-error";
 	else if (task->stage == DV_STAGE_WRITE)
-		bulk_headers(step, task, headers + 1);
+		dv_request_bulk_headers(step, task, headers + 1);
 	dlist_delete(&task->node);
 	step->queued_rows -= task->n;
 	task->sent_at = GetCurrentTimestamp();

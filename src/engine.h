@@ -35,6 +35,9 @@ typedef struct DvBatch
 	MemoryContext context;
 	int			open_rows;		/* rows without a verdict */
 	struct DvRow *rows;			/* all of them, in order; NULL for a row alone */
+	char	   *content;		/* of all of them; NULL once it is in "body" */
+	DvBuf		body;			/* of the request that all of them went with */
+	MemoryContextCallback cleanup;	/* frees it */
 } DvBatch;
 
 /*
@@ -70,6 +73,7 @@ typedef struct DvRow
 	const char *close;			/* members of the activity that a close leaves */
 	int			close_len;
 	const char *link_body;		/* of a link's request */
+	bool		recorded;		/* an outcome table has a row of its key, or may have */
 	bool		written;		/* created, its id is still to be read by key */
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */
@@ -97,6 +101,7 @@ typedef struct DvTask
 	TimestampTz sent_at;
 	DvBuf		path;
 	DvBuf		body;
+	bool		body_kept;		/* it is the batch's */
 	char		content_type[128];
 } DvTask;
 
@@ -208,6 +213,7 @@ typedef struct DvStep
 	int			max_outcomes;
 	MemoryContext outcome_context;	/* verdicts of outcomes, and recording */
 	DvRecordSql *record_sql;
+	bool		no_direct;		/* the recording at work goes by SQL alone */
 } DvStep;
 
 /* source.c */
@@ -226,6 +232,12 @@ extern void dv_source_rewind(DvStep *step);
 /* outcome.c */
 extern void dv_outcome_success(DvStep *step, DvRow *row, const char *message);
 extern void dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict);
+
+/* What is worth knowing of a success: what happened, and what policies did to the values sent. */
+extern const char *dv_outcome_message(const DvOutcome *outcome);
+
+/* The names of the passes that are owed, in their order; NULL where none is. */
+extern const char *dv_outcome_owed_passes(int owes);
 
 /* Record what has gathered, in one short transaction, and free its rows. */
 extern void dv_outcome_record(DvStep *step);

@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "direct.h"
 #include "flags.h"
 #include "sets.h"
 #include "spi.h"
@@ -129,6 +130,58 @@ find_versions(const DvStep *step, Flag *flags, Oid *types, Datum *arrays)
 		flags[atoi(dv_spi_text((int) i, 1)) - 1].there = true;
 }
 
+/* Tables and partitions that the flags of one lot are in. */
+typedef struct Opened
+{
+	Oid			table;
+	DvDirect   *direct;
+} Opened;
+
+/* The opened table; "last" is the likeliest one. */
+static Opened *
+find_opened(List *opened, Opened *last, Oid table)
+{
+	ListCell   *cell;
+
+	if (last != NULL && last->table == table)
+		return last;
+	foreach(cell, opened)
+		if (((Opened *) lfirst(cell))->table == table)
+			return lfirst(cell);
+	return NULL;
+}
+
+/* Past the executor; false where one of the tables is for SQL: nothing is done then. */
+static bool
+set_directly(DvStep *step, Flag *flags, int n)
+{
+	List	   *opened = NIL;
+	Opened	   *at = NULL;
+	ListCell   *cell;
+	bool		all = true;
+	int			i;
+
+	for (i = 0; i < n && all; i++)
+	{
+		if (find_opened(opened, at, flags[i].version.tableoid) != NULL)
+			continue;
+		at = palloc(sizeof(Opened));
+		at->table = flags[i].version.tableoid;
+		at->direct = dv_direct_open_flags(step->projection->staging, at->table);
+		all = at->direct != NULL;
+		if (all)
+			opened = lappend(opened, at);
+	}
+	for (i = 0; i < n && all; i++)
+	{
+		at = find_opened(opened, at, flags[i].version.tableoid);
+		flags[i].set = dv_direct_flag(at->direct, &flags[i].version, flags[i].flag, flags[i].has_id ? &flags[i].id : NULL);
+	}
+	foreach(cell, opened)
+		dv_direct_close(((Opened *) lfirst(cell))->direct);
+	return all;
+}
+
 static void
 set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 {
@@ -137,12 +190,18 @@ set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 	bool		all = true;
 	int			i;
 
-	flag_arrays(flags, n, types, arrays);
-	update_flags(step, flags, skip_locked, types, arrays);
+	if (skip_locked || step->no_direct || !set_directly(step, flags, n))
+	{
+		flag_arrays(flags, n, types, arrays);
+		update_flags(step, flags, skip_locked, types, arrays);
+	}
 	for (i = 0; i < n; i++)
 		all &= flags[i].set;
 	if (!all)
+	{
+		flag_arrays(flags, n, types, arrays);
 		find_versions(step, flags, types, arrays);
+	}
 	last_flags = flags;
 	last_count = n;
 	last_skipped = skip_locked;

@@ -19,6 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "direct.h"
 #include "engine.h"
 #include "files.h"
 #include "flags.h"
@@ -287,30 +288,6 @@ add_op_array(Arrays *a, DvOutcome **rows)
 	add_text_array(a, texts);
 }
 
-/* What is worth knowing of a success: what happened, and what policies did to the values sent. */
-static const char *
-message_of(const DvOutcome *outcome)
-{
-	const char *note = outcome->row->note;
-
-	if (note == NULL)
-		return outcome->message;
-	if (outcome->message == NULL)
-		return note;
-	return strncmp(outcome->message, "kept", 4) == 0 ? outcome->message : psprintf("%s; %s", outcome->message, note);
-}
-
-/* The names of the passes that are owed, in their order; NULL where none is. */
-static const char *
-owed_passes(int owes)
-{
-	static const char *const names[] = {
-		NULL, "deferred", "files", "deferred,files", "states", "deferred,states", "files,states", "deferred,files,states"
-	};
-
-	return names[owes & (DV_OWES_DEFERRED | DV_OWES_FILES | DV_OWES_STATES)];
-}
-
 /* What a row still owes, and where this pass sets it the state its record has now. */
 static void
 add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
@@ -319,7 +296,7 @@ add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
 	int			i;
 
 	for (i = 0; i < a->n; i++)
-		texts[i] = owed_passes(rows[i]->row->owes);
+		texts[i] = dv_outcome_owed_passes(rows[i]->row->owes);
 	add_text_array(a, texts);
 	if (!step->projection->states && step->projection->nfiles == 0)
 		return;
@@ -328,8 +305,9 @@ add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
 	add_text_array(a, texts);
 }
 
+/* Success rows by key, over whatever outcome the keys have. */
 static void
-record_successes(DvStep *step, DvOutcome **rows, int n)
+upsert_successes(DvStep *step, DvOutcome **rows, int n)
 {
 	Arrays		a = {.n = n};
 	Datum	   *hashes = palloc(sizeof(Datum) * n);
@@ -351,13 +329,41 @@ record_successes(DvStep *step, DvOutcome **rows, int n)
 		memcpy(VARDATA(hash), rows[i]->row->hash, sizeof(rows[i]->row->hash));
 		hashes[i] = PointerGetDatum(hash);
 		nulls[i] = !rows[i]->row->has_hash;
-		messages[i] = message_of(rows[i]);
+		messages[i] = dv_outcome_message(rows[i]);
 	}
 	add_array(&a, hashes, nulls, BYTEAOID, BYTEAARRAYOID, -1, false, TYPALIGN_INT);
 	add_created_array(&a, rows);
 	add_text_array(&a, messages);
 	add_pass_arrays(&a, step, rows);
 	dv_spi_run(record_sql(step)->success, a.count, a.types, a.values, NULL, SPI_OK_INSERT);
+}
+
+/*
+ * Success rows. Most are of keys that had no outcome when they were read, and
+ * nobody but the run gives them one: these need neither a look for a conflict
+ * nor one for an error row to be deleted.
+ */
+static void
+record_successes(DvStep *step, DvOutcome **rows, int n)
+{
+	DvOutcome **first = palloc(sizeof(DvOutcome *) * (n + 1));
+	DvOutcome **others = palloc(sizeof(DvOutcome *) * (n + 1));
+	DvDirect   *direct = step->no_direct || step->projection->later || n == 0 ? NULL : dv_direct_open_success(step->projection);
+	int			nfirst = 0;
+	int			nothers = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (direct == NULL || rows[i]->row->recorded)
+			others[nothers++] = rows[i];
+		else
+			first[nfirst++] = rows[i];
+	if (direct != NULL)
+	{
+		dv_direct_insert(direct, step, first, nfirst);
+		dv_direct_close(direct);
+	}
+	upsert_successes(step, others, nothers);
 }
 
 static void
@@ -531,7 +537,10 @@ record_somehow(DvStep *step, DvFlagMode *mode)
 
 		if (error == NULL)
 			return true;
-		if (dv_spi_is_contention(error) && *mode == DV_FLAGS_TOGETHER)
+		/* SQL may get through, and says it in words that a DBA knows. */
+		if (!step->no_direct && !dv_spi_is_contention(error))
+			step->no_direct = true;
+		else if (dv_spi_is_contention(error) && *mode == DV_FLAGS_TOGETHER)
 			*mode = DV_FLAGS_SKIP_LOCKED;
 		else if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		{
@@ -554,6 +563,7 @@ dv_outcome_record(DvStep *step)
 	if (step->noutcomes == 0)
 		return;
 	phase = dv_phase(DV_PHASE_RECORD);
+	step->no_direct = false;
 	if (!record_somehow(step, &mode))
 	{
 		give_up(step);

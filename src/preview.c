@@ -11,9 +11,11 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/dest.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -90,32 +92,94 @@ typedef struct Places
 	int			n;
 } Places;
 
-/* How many of these rows a run would write again; throws where one of them does. */
-static int64
-changed_at(DvStep *step, Oid table, Datum *ctids, int n)
+/* What compares the rows that the executor hands over. */
+typedef struct Comparer
+{
+	DestReceiver pub;
+	DvStep	   *step;
+	SPIPlanPtr	plan;			/* $1 where the rows are, $2 of which table */
+	MemoryContext row_context;
+	StringInfoData scratch;
+	int64		changed;
+} Comparer;
+
+static bool
+compare_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Comparer   *c = (Comparer *) self;
+	MemoryContext old;
+
+	slot_getallattrs(slot);
+	MemoryContextReset(c->row_context);
+	old = MemoryContextSwitchTo(c->row_context);
+	c->changed += dv_encode_changed(c->step, slot->tts_values, slot->tts_isnull, &c->scratch);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+static void
+compare_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	(void) operation;
+	dv_encode_descriptor(((Comparer *) self)->step, desc);
+}
+
+static void
+compare_nothing(DestReceiver *self)
+{
+	(void) self;
+}
+
+/*
+ * Made once: along indexes, because the statistics of a table that was just
+ * loaded tell nothing, and outcomes are looked up for a thousand rows at a time.
+ */
+static void
+init_comparer(Comparer *c, DvStep *step)
 {
 	const DvProjection *p = step->projection;
 	Oid			types[2] = {get_array_type(TIDOID), OIDOID};
-	Datum		values[2] = {
-		PointerGetDatum(construct_array(ctids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)),
-		ObjectIdGetDatum(table)
-	};
-	StringInfoData scratch;
-	int64		changed = 0;
-	uint64		i;
 
-	initStringInfo(&scratch);
-	SPI_execute_with_args(psprintf("%s FROM (%s AND s.ctid = ANY ($1) AND s.tableoid = $2) s %s",
-								   p->select_sql, p->inner_sql, p->joins_sql), 2, types, values, NULL, true, 0);
-	for (i = 0; i < SPI_processed; i++)
-		changed += dv_encode_changed(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &scratch);
-	SPI_freetuptable(SPI_tuptable);
-	return changed;
+	memset(c, 0, sizeof(Comparer));
+	c->pub.receiveSlot = compare_row;
+	c->pub.rStartup = compare_startup;
+	c->pub.rShutdown = c->pub.rDestroy = compare_nothing;
+	c->pub.mydest = DestTuplestore;
+	c->step = step;
+	c->row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig compare row", ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&c->scratch);
+	dv_spi_follow_indexes();
+	c->plan = SPI_prepare_cursor(psprintf("%s FROM (%s AND s.ctid = ANY ($1) AND s.tableoid = $2) s %s",
+										  p->select_sql, p->inner_sql, p->joins_sql), 2, types, CURSOR_OPT_GENERIC_PLAN);
+	if (c->plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+}
+
+/* How many of these rows a run would write again; throws where one of them does. */
+static int64
+changed_at(Comparer *c, Oid table, Datum *ctids, int n)
+{
+	ParamListInfo parameters = makeParamList(2);
+	SPIExecuteOptions options = {.params = parameters,.read_only = true,.dest = &c->pub};
+	int			i;
+
+	parameters->params[0].value = PointerGetDatum(construct_array(ctids, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+	parameters->params[0].ptype = get_array_type(TIDOID);
+	parameters->params[1].value = ObjectIdGetDatum(table);
+	parameters->params[1].ptype = OIDOID;
+	for (i = 0; i < 2; i++)
+	{
+		parameters->params[i].isnull = false;
+		parameters->params[i].pflags = PARAM_FLAG_CONST;
+	}
+	c->changed = 0;
+	SPI_execute_plan_extended(c->plan, &options);
+	return c->changed;
 }
 
 /* The same; rows that throw would fail, not be written again: found by halving. */
 static int64
-changed_or_bad(DvStep *step, Oid table, Datum *ctids, int n)
+changed_or_bad(Comparer *c, Oid table, Datum *ctids, int n)
 {
 	MemoryContext outer = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(outer, "dvmig compare", ALLOCSET_DEFAULT_SIZES);
@@ -127,7 +191,7 @@ changed_or_bad(DvStep *step, Oid table, Datum *ctids, int n)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		changed = changed_at(step, table, ctids, n);
+		changed = changed_at(c, table, ctids, n);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -148,7 +212,7 @@ changed_or_bad(DvStep *step, Oid table, Datum *ctids, int n)
 	MemoryContextDelete(context);
 	CHECK_FOR_INTERRUPTS();
 	if (thrown && n > 1)
-		changed = changed_or_bad(step, table, ctids, n / 2) + changed_or_bad(step, table, ctids + n / 2, n - n / 2);
+		changed = changed_or_bad(c, table, ctids, n / 2) + changed_or_bad(c, table, ctids + n / 2, n - n / 2);
 	return changed;
 }
 
@@ -182,6 +246,7 @@ dv_count_changed(PG_FUNCTION_ARGS)
 {
 	Places	   *places = palloc(sizeof(Places));
 	Offline		o;
+	Comparer	comparer;
 	DvStep	   *step;
 	int64		changed = 0;
 
@@ -190,6 +255,7 @@ dv_count_changed(PG_FUNCTION_ARGS)
 	/* Where they are first, without an expression of the user's that may throw. */
 	offline_open(&o, step, psprintf("SELECT s.\"dvmig ctid\", s.\"dvmig tableoid\" FROM (%s) s %s WHERE x.operation <> 'D' AND s.action_flag = 'I'",
 									step->projection->inner_sql, step->projection->outcomes_sql), PG_GETARG_OID(2));
+	init_comparer(&comparer, step);
 	for (;;)
 	{
 		SPITupleTable *fetched;
@@ -206,7 +272,7 @@ dv_count_changed(PG_FUNCTION_ARGS)
 			SPI_tuptable = fetched;
 			SPI_processed = n;
 			from += take_places(places, from);
-			changed += changed_or_bad(step, places->table, places->ctids, places->n);
+			changed += changed_or_bad(&comparer, places->table, places->ctids, places->n);
 		}
 		SPI_freetuptable(fetched);
 	}

@@ -73,7 +73,8 @@ load_table(DvProjection *p, MemoryContext context)
 	p->wire.primary_id = keep_text(context, 0, 3);
 	p->create_multiple = strcmp(dv_spi_text(0, 4), "t") == 0;
 	p->update_multiple = strcmp(dv_spi_text(0, 5), "t") == 0;
-	p->success_sql = qualified_name(context, atooid(dv_spi_text(0, 6)), p->staging_sql);
+	p->success = atooid(dv_spi_text(0, 6));
+	p->success_sql = qualified_name(context, p->success, p->staging_sql);
 	p->error_sql = qualified_name(context, atooid(dv_spi_text(0, 7)), p->staging_sql);
 	p->on_exists = keep_text(context, 0, 8);
 	p->closing = p->states && strcmp(dv_spi_text(0, 10), "t") == 0;
@@ -89,8 +90,10 @@ load_table(DvProjection *p, MemoryContext context)
 	deconstruct_array(source_key, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &p->nkeys);
 	p->keys = MemoryContextAllocZero(context, sizeof(DvKeyType) * p->nkeys);
 	for (i = 0; i < p->nkeys; i++)
-		p->keys[i].column = MemoryContextStrdup(context,
-												quote_identifier(TextDatumGetCString(names[i])));
+	{
+		p->keys[i].name = MemoryContextStrdup(context, TextDatumGetCString(names[i]));
+		p->keys[i].column = MemoryContextStrdup(context, quote_identifier(p->keys[i].name));
+	}
 }
 
 /* The parts of the SELECT and the types of the key columns. */
@@ -271,14 +274,13 @@ append_bound(StringInfo sql, const DvProjection *p, const char *operator, int fi
 }
 
 char *
-dv_projection_query(const DvProjection *p, bool after, bool until, int limit, bool maps)
+dv_projection_query(const DvProjection *p, bool after, bool until, int limit, DvReadWhat what)
 {
 	StringInfoData sql;
 	int			n = 0;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, maps ? p->select_sql : p->known_sql);
-	appendStringInfo(&sql, " FROM (%s", p->inner_sql);
+	appendStringInfo(&sql, "%s FROM (%s", what == DV_READ_KNOWN ? p->known_sql : p->select_sql, p->inner_sql);
 	if (after)
 		append_bound(&sql, p, ">", 1);
 	n += after ? p->nkeys : 0;
@@ -289,7 +291,7 @@ dv_projection_query(const DvProjection *p, bool after, bool until, int limit, bo
 		appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
 	else
 		appendStringInfo(&sql, " ORDER BY %s LIMIT $%d) s ", p->order_sql, n + 1);
-	appendStringInfoString(&sql, maps ? p->joins_sql : p->outcomes_sql);
+	appendStringInfoString(&sql, what == DV_READ_KNOWN ? p->outcomes_sql : p->joins_sql);
 	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
 	return sql.data;
 }

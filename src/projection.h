@@ -25,6 +25,7 @@ enum
 	DV_PROJ_OWES,
 	DV_PROJ_OWES_UNCHANGED,
 	DV_PROJ_VERIFY,
+	DV_PROJ_RECORDED,
 	DV_PROJ_FAULT,
 	DV_PROJ_NOTE,
 	DV_PROJ_CALLER,
@@ -46,6 +47,7 @@ typedef struct DvKeyType
 	bool		byval;
 	char		align;
 	Oid			array_type;
+	char	   *name;
 	char	   *column;			/* quoted */
 	char	   *type_name;		/* qualified */
 } DvKeyType;
@@ -73,6 +75,7 @@ typedef struct DvProjection
 	Oid			staging;
 	char	   *staging_sql;	/* qualified and quoted */
 	char	   *table_name;		/* as regclass prints it, in run_table */
+	Oid			success;		/* the success table */
 	char	   *success_sql;
 	char	   *error_sql;
 	char	   *pass;			/* write, deferred, states, delete */
@@ -117,13 +120,19 @@ extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum def
 										const char *api_path, const char *api_url,
 										MemoryContext context);
 
+/* What is read of a batch. */
+typedef enum DvReadWhat
+{
+	DV_READ_KNOWN,				/* what is known without the maps: DV_KNOWN_... columns */
+	DV_READ_MAPPED
+} DvReadWhat;
+
 /*
  * The SELECT for one batch: behind some keys ("after"), up to and with others
  * ("until"), at most "limit" rows, or where that is 0 as many as the parameter
- * behind the keys says. Without "maps" only what is known of the rows:
- * DV_KNOWN_... columns.
+ * behind the keys says.
  */
-extern char *dv_projection_query(const DvProjection *p, bool after, bool until, int limit, bool maps);
+extern char *dv_projection_query(const DvProjection *p, bool after, bool until, int limit, DvReadWhat what);
 
 /* The SELECT for the keys of the n-th row behind some keys, to be run with a limit of one row. */
 extern char *dv_projection_keys_query(const DvProjection *p, bool after, int n);

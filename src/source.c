@@ -127,7 +127,7 @@ static char *
 next_row(DvStep *step, bool maps, int *nargs, Oid *types, Datum *values)
 {
 	*nargs = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
-	return dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 1, maps);
+	return dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 1, maps ? DV_READ_MAPPED : DV_READ_KNOWN);
 }
 
 /* Which column's expression throws for the next row; "" if none does alone. */
@@ -204,6 +204,7 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));
 		row->batch->context = context;
 		dv_batch_version(row, all);
+		row->recorded = true;	/* as far as is known here */
 		read_known(row, all, nulls);
 		row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 		remember_keys(step, all + DV_KNOWN_KEYS - 1);

@@ -498,7 +498,7 @@ try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **e
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
 		sql = what == READ_GONE ? gone_query(v, limit)
-			: dv_projection_query(v->projection, v->last_keys != NULL, false, limit, what == READ_MAPPED);
+			: dv_projection_query(v->projection, v->last_keys != NULL, false, limit, what == READ_MAPPED ? DV_READ_MAPPED : DV_READ_KNOWN);
 		if (SPI_execute_with_args(sql, key_parameters(v, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "reading rows to verify did not answer a result");
 		if (SPI_processed > 0)

@@ -73,11 +73,12 @@ typedef struct DvWireFound
 /*
  * Build a bulk request: CreateMultiple where rows are 'I', UpdateMultiple
  * where they are 'U' (all rows of one request have the same op). Appends the
- * path below api_path to "path" and the JSON body to "body". False only when
- * memory ran out.
+ * path below api_path to "path" and the JSON body to "body". Where the
+ * content of each row is in it goes to content_at[0..n-1], unless that is NULL.
+ * False only when memory ran out.
  */
 extern bool dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table,
-						 const DvWireRow *const *rows, int n);
+						 const DvWireRow *const *rows, int n, size_t *content_at);
 
 /*
  * Verdicts of a bulk reply into v[0..n-1]. A success whose ids are not

@@ -50,7 +50,7 @@ put_object(DvBuf *body, const char *type, const DvWireTable *table, const DvWire
 }
 
 bool
-dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table, const DvWireRow *const *rows, int n)
+dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table, const DvWireRow *const *rows, int n, size_t *content_at)
 {
 	const char *message = n > 0 && rows[0]->op == 'U' ? "UpdateMultiple" : "CreateMultiple";
 	int			i;
@@ -66,6 +66,8 @@ dv_wire_bulk(DvBuf *path, DvBuf *body, const DvWireTable *table, const DvWireRow
 		if (i > 0)
 			dv_buf_puts(body, ",");
 		put_object(body, table->logical_name, table, rows[i], true);
+		if (content_at != NULL)
+			content_at[i] = body->len - 1 - rows[i]->content_len;
 	}
 	dv_buf_puts(body, "]}");
 	return !path->failed && !body->failed;

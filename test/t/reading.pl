@@ -45,4 +45,34 @@ $after =~ s/\s//g;
 cmp_ok($after - $before, '<=', 4, 'and scans the table to count its rows, not for its batches');
 is($t->counts('staging.customers'), '12000/0/12000/0/0', 'all rows succeeded');
 
+# With an index on what is to be done, the rest of the table is not looked at:
+# neither by the run nor by start(), which counts what would be sent again.
+$t->sql(q{
+	CREATE TABLE staging.many (id int PRIMARY KEY, company_name text);
+	INSERT INTO staging.many SELECT n, 'Company ' || n FROM generate_series(1, 20000) n});
+like($t->sql(q{SELECT dvmig.add_table('m', 'staging.many', 'account', source_key => 'id', flag_index => true)}),
+	qr/index made on the rows that are still to be processed/, 'add_table says that it made the index');
+$t->sql(q{SELECT dvmig.map_column('staging.many', 'name', 'company_name')});
+is($t->run('m', q{tables => '{staging.many}'})->{rows_sent}, 20000, 'all rows are sent once');
+$t->sql('VACUUM ANALYZE staging.many');
+my $looks = q{
+	SELECT sum(s.seq_scan) || ' ' || sum(i.idx_tup_read) FROM pg_stat_user_tables s JOIN pg_stat_user_indexes i USING (relid)
+	WHERE s.relid = 'staging.many'::regclass AND i.indexrelname = 'many_pkey'};
+my $flag_scans = q{SELECT idx_scan FROM pg_stat_user_indexes WHERE relid = 'staging.many'::regclass AND indexrelname <> 'many_pkey'};
+my ($seq_before, $read_before) = split ' ', $t->sql($looks);
+my $scans_before = $t->sql($flag_scans);
+$t->sql(q{UPDATE staging.many SET processing_flag = 'U', company_name = company_name || '!' WHERE id IN (7, 77, 777, 7777)});
+is($t->run('m', q{tables => '{staging.many}'})->{rows_sent}, 4, 'four changed rows are sent');
+ok($t->wait_for("SELECT ($flag_scans) > $scans_before + 1"), 'found by the index on flags');
+my ($seq_after, $read_after) = split ' ', $t->sql($looks);
+is($seq_after, $seq_before, 'and no scan of the table');
+cmp_ok($read_after - $read_before, '<', 1000, 'nor of its key');
+
+# What would make flags cheaper is said of tables that are large enough for it.
+$t->sql(q{
+	CREATE TABLE staging.large (id int PRIMARY KEY, company_name text, filler text);
+	INSERT INTO staging.large SELECT n, 'Company ' || n, repeat('x', 1500) FROM generate_series(1, 8000) n});
+like($t->sql(q{SELECT dvmig.add_table('m', 'staging.large', 'account', source_key => 'id')}),
+	qr/advice: .*fillfactor = 50.*CREATE INDEX CONCURRENTLY ON staging.large \(id\) WHERE processing_flag IN \('U', 'S'\)/, 'add_table advises');
+
 done_testing();

@@ -36,18 +36,18 @@ test_bulk(void)
 
 	dv_buf_init(&path, 0);
 	dv_buf_init(&body, 0);
-	ok(dv_wire_bulk(&path, &body, &table, creates, 2), "CreateMultiple is built");
+	ok(dv_wire_bulk(&path, &body, &table, creates, 2, NULL), "CreateMultiple is built");
 	is_text(path.data, "/accounts/Microsoft.Dynamics.CRM.CreateMultiple", "its path");
 	is_text(body.data, "{\"Targets\":[{\"@odata.type\":\"Microsoft.Dynamics.CRM.account\",\"accountid\":\"" A "\",\"name\":\"A\"},"
 			"{\"@odata.type\":\"Microsoft.Dynamics.CRM.account\"}]}", "its body");
 	dv_buf_reset(&path);
 	dv_buf_reset(&body);
-	ok(dv_wire_bulk(&path, &body, &table, updates, 1), "UpdateMultiple is built");
+	ok(dv_wire_bulk(&path, &body, &table, updates, 1, NULL), "UpdateMultiple is built");
 	is_text(path.data, "/accounts/Microsoft.Dynamics.CRM.UpdateMultiple", "its path");
 	is_text(body.data, "{\"Targets\":[{\"@odata.type\":\"Microsoft.Dynamics.CRM.account\",\"accountid\":\"" B "\",\"name\":null}]}", "its body");
 	dv_buf_free(&body);
 	dv_buf_init(&body, 20);
-	ok(!dv_wire_bulk(&path, &body, &table, updates, 1), "lost bytes are noticed");
+	ok(!dv_wire_bulk(&path, &body, &table, updates, 1, NULL), "lost bytes are noticed");
 	dv_buf_free(&path);
 	dv_buf_free(&body);
 }

@@ -1,0 +1,367 @@
+/*
+ * direct.c - flags and first outcomes past the executor
+ *
+ * The rules of flags.c hold here as they do for its SQL: the version is the one
+ * that was read, in the file that was read; a row that was edited in the
+ * meantime is not touched; a lock is waited for, but briefly. What a statement
+ * checks is checked: rights, constraints, replica identity.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "direct.h"
+
+/* Columns of a success table that dvmig made, behind its keys. */
+enum
+{
+	S_ID, S_OPERATION, S_PASS, S_HASH, S_CREATED, S_RUN, S_RECORDED, S_MESSAGE, S_OWED, S_COLUMNS
+};
+
+static const struct
+{
+	const char *name;
+	Oid			type;
+}			success_columns[S_COLUMNS] = {
+	{"dataverse_id", UUIDOID}, {"operation", TEXTOID}, {"pass", TEXTOID}, {"content_hash", BYTEAOID},
+	{"created_run", INT8OID}, {"run", INT8OID}, {"recorded_at", TIMESTAMPTZOID}, {"message", TEXTOID}, {"owed_passes", TEXTOID}
+};
+
+struct DvDirect
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *info;
+	CommandId	cid;
+
+	/* flags */
+	TupleTableSlot *old;
+	TupleTableSlot *slot;
+	AttrNumber	flag;
+	AttrNumber	id;
+
+	/* success rows: where each column goes, from 0 */
+	int			keys[INDEX_MAX_KEYS];
+	int			columns[S_COLUMNS];
+};
+
+/* ---------------------------------------------------------------- may it be? */
+
+/* Nothing of a user's acts on writing to the relation. */
+static bool
+is_plain(Relation rel)
+{
+	const TupleConstr *constr = rel->rd_att->constr;
+
+	return rel->rd_rules == NULL && !rel->rd_rel->relhastriggers &&
+		(constr == NULL || !dv_has_generated(constr)) &&
+		check_enable_rls(RelationGetRelid(rel), InvalidOid, true) != RLS_ENABLED;
+}
+
+static bool
+has_rights(Oid table, AclMode rights)
+{
+	return pg_class_aclcheck(table, GetUserId(), rights) == ACLCHECK_OK;
+}
+
+/* Would the new flag or id send the row to another partition, or ask whether it may stay? */
+static bool
+is_partitioned_by(Relation rel, const char *const *names, int n)
+{
+	ListCell   *cell;
+	bool		by = false;
+
+	if (!rel->rd_rel->relispartition)
+		return false;
+	foreach(cell, get_partition_ancestors(RelationGetRelid(rel)))
+	{
+		Relation	ancestor = table_open(lfirst_oid(cell), AccessShareLock);
+		Bitmapset  *columns = NULL;
+		bool		in_expression;
+		int			i;
+
+		for (i = 0; i < n; i++)
+			columns = bms_add_member(columns, get_attnum(RelationGetRelid(ancestor), names[i]) - FirstLowInvalidHeapAttributeNumber);
+		by |= has_partition_attrs(ancestor, columns, &in_expression);
+		table_close(ancestor, AccessShareLock);
+	}
+	return by;
+}
+
+/* The table as it is registered, where rows are in a child or partition of it. */
+static bool
+parent_is_plain(Oid parent)
+{
+	Relation	rel = table_open(parent, RowExclusiveLock);
+	bool		plain = is_plain(rel);
+
+	table_close(rel, NoLock);
+	return plain;
+}
+
+/* ---------------------------------------------------------------- open and close */
+
+static DvDirect *
+open_direct(Relation rel)
+{
+	DvDirect   *d = palloc0(sizeof(DvDirect));
+
+	d->rel = rel;
+	d->estate = CreateExecutorState();
+	d->info = makeNode(ResultRelInfo);
+	InitResultRelInfo(d->info, rel, 0, NULL, 0);
+	ExecOpenIndices(d->info, false);
+	d->cid = GetCurrentCommandId(true);
+	return d;
+}
+
+void
+dv_direct_close(DvDirect *d)
+{
+	if (d->old != NULL)
+		ExecDropSingleTupleTableSlot(d->old);
+	if (d->slot != NULL)
+		ExecDropSingleTupleTableSlot(d->slot);
+	ExecCloseIndices(d->info);
+	FreeExecutorState(d->estate);
+	table_close(d->rel, NoLock);
+	pfree(d);
+}
+
+/* A type in which a flag is one character behind its length. */
+static bool
+holds_flag(Form_pg_attribute column)
+{
+	return column->atttypid == TEXTOID || column->atttypid == VARCHAROID ||
+		(column->atttypid == BPCHAROID && column->atttypmod == VARHDRSZ + 1);
+}
+
+DvDirect *
+dv_direct_open_flags(Oid staging, Oid table)
+{
+	static const char *const names[] = {"processing_flag", "dataverse_id"};
+	Relation	rel = try_table_open(table, RowExclusiveLock);
+	AttrNumber	flag = get_attnum(table, names[0]);
+	AttrNumber	id = get_attnum(table, names[1]);
+	DvDirect   *d;
+
+	if (rel == NULL)
+		return NULL;
+	if (rel->rd_rel->relkind != RELKIND_RELATION || !is_plain(rel) || (staging != table && !parent_is_plain(staging)) ||
+		!has_rights(staging, ACL_SELECT) || !has_rights(staging, ACL_UPDATE) ||
+		flag == InvalidAttrNumber || !holds_flag(TupleDescAttr(rel->rd_att, flag - 1)) ||
+		id == InvalidAttrNumber || TupleDescAttr(rel->rd_att, id - 1)->atttypid != UUIDOID ||
+		is_partitioned_by(rel, names, lengthof(names)))
+	{
+		table_close(rel, NoLock);
+		return NULL;
+	}
+	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+	d = open_direct(rel);
+	d->old = table_slot_create(rel, NULL);
+	d->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+	d->flag = flag;
+	d->id = id;
+	return d;
+}
+
+/* Where a column is and whether it has the type it was made with; -1 otherwise. */
+static int
+column_at(Relation rel, const char *name, Oid type)
+{
+	AttrNumber	at = get_attnum(RelationGetRelid(rel), name);
+
+	return at > 0 && getBaseType(TupleDescAttr(rel->rd_att, at - 1)->atttypid) == type ? at - 1 : -1;
+}
+
+/* Find the columns; false where one is missing, or one more wants a value that we do not know. */
+static bool
+find_columns(DvDirect *d, Relation rel, const DvProjection *p)
+{
+	const TupleConstr *constr = rel->rd_att->constr;
+	int			defaults = constr != NULL ? constr->num_defval : 0;
+	bool		all = true;
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		all &= (d->keys[i] = column_at(rel, p->keys[i].name, p->keys[i].type)) >= 0;
+	for (i = 0; i < S_COLUMNS; i++)
+		all &= (d->columns[i] = column_at(rel, success_columns[i].name, success_columns[i].type)) >= 0;
+	for (i = 0; i < rel->rd_att->natts; i++)
+		all &= TupleDescAttr(rel->rd_att, i)->attidentity == '\0';
+	/* the one default is that of recorded_at */
+	return all && (defaults == 0 || (defaults == 1 && TupleDescAttr(rel->rd_att, d->columns[S_RECORDED])->atthasdef));
+}
+
+DvDirect *
+dv_direct_open_success(const DvProjection *p)
+{
+	DvDirect	found;
+	DvDirect   *d;
+	Relation	rel = table_open(p->success, RowExclusiveLock);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition || !is_plain(rel) ||
+		!has_rights(p->success, ACL_INSERT) || !find_columns(&found, rel, p))
+	{
+		table_close(rel, NoLock);
+		return NULL;
+	}
+	d = open_direct(rel);
+	memcpy(d->keys, found.keys, sizeof(d->keys));
+	memcpy(d->columns, found.columns, sizeof(d->columns));
+	return d;
+}
+
+/* ---------------------------------------------------------------- flags */
+
+/* The row with its new flag and id, in d->slot. */
+static void
+make_flagged(DvDirect *d, char flag, const pg_uuid_t *id)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+	int			columns[2] = {d->flag, d->id};
+	bool		should_free;
+	HeapTuple	old = ExecFetchSlotHeapTuple(d->old, false, &should_free);
+
+	values[0] = PointerGetDatum(cstring_to_text_with_len(&flag, 1));
+	values[1] = id != NULL ? UUIDPGetDatum(id) : (Datum) 0;
+	ExecStoreHeapTuple(heap_modify_tuple_by_cols(old, RelationGetDescr(d->rel), id != NULL ? 2 : 1, columns, values, nulls),
+					   d->slot, true);
+	if (should_free)
+		heap_freetuple(old);
+}
+
+static bool
+is_version(DvDirect *d, const DvVersion *version)
+{
+	ItemPointerData ctid = version->ctid;
+	bool		isnull;
+
+	return d->rel->rd_rel->relfilenode == version->filenode &&
+		table_tuple_fetch_row_version(d->rel, &ctid, GetActiveSnapshot(), d->old) &&
+		DatumGetTransactionId(slot_getsysattr(d->old, MinTransactionIdAttributeNumber, &isnull)) == version->xmin;
+}
+
+bool
+dv_direct_flag(DvDirect *d, const DvVersion *version, char flag, const pg_uuid_t *id)
+{
+	ItemPointerData ctid = version->ctid;
+	TM_FailureData failure;
+	LockTupleMode lock;
+	dv_update_indexes indexes;
+	TM_Result	result;
+
+	if (!is_version(d, version))
+		return false;
+	make_flagged(d, flag, id);
+	if (d->rel->rd_att->constr != NULL)
+		ExecConstraints(d->info, d->slot, d->estate);
+	result = table_tuple_update(d->rel, &ctid, d->slot, d->cid, GetActiveSnapshot(), InvalidSnapshot,
+								true, &failure, &lock, &indexes);
+	if (result != TM_Ok && result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "setting a flag was answered %d", (int) result);
+	if (result == TM_Ok && d->info->ri_NumIndices > 0 && dv_updates_indexes(indexes))
+		dv_insert_index_tuples(d->info, d->slot, d->estate, true, indexes);
+	ExecClearTuple(d->slot);
+	ExecClearTuple(d->old);
+	ResetPerTupleExprContext(d->estate);
+	return result == TM_Ok;
+}
+
+/* ---------------------------------------------------------------- success rows */
+
+static void
+set_text(TupleTableSlot *slot, int at, const char *text)
+{
+	slot->tts_isnull[at] = text == NULL;
+	if (text != NULL)
+		slot->tts_values[at] = CStringGetTextDatum(text);
+}
+
+static void
+fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, TupleTableSlot *slot)
+{
+	const DvProjection *p = step->projection;
+	DvRow	   *row = o->row;
+	char		op[2] = {row->wire.op, '\0'};
+	const int  *at = d->columns;
+	int			i;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
+	for (i = 0; i < p->nkeys; i++)
+	{
+		slot->tts_values[d->keys[i]] = row->keys[i];
+		slot->tts_isnull[d->keys[i]] = false;
+	}
+	slot->tts_values[at[S_ID]] = UUIDPGetDatum(&row->uuid);
+	slot->tts_isnull[at[S_ID]] = row->wire.id[0] == '\0';
+	set_text(slot, at[S_OPERATION], op);
+	set_text(slot, at[S_PASS], p->pass);
+	if (row->has_hash)
+	{
+		bytea	   *hash = palloc(VARHDRSZ + sizeof(row->hash));
+
+		SET_VARSIZE(hash, VARHDRSZ + sizeof(row->hash));
+		memcpy(VARDATA(hash), row->hash, sizeof(row->hash));
+		slot->tts_values[at[S_HASH]] = PointerGetDatum(hash);
+		slot->tts_isnull[at[S_HASH]] = false;
+	}
+	slot->tts_values[at[S_CREATED]] = Int64GetDatum(row->created_run);
+	slot->tts_isnull[at[S_CREATED]] = row->created_run == 0;
+	slot->tts_values[at[S_RUN]] = Int64GetDatum(step->rc->run);
+	slot->tts_isnull[at[S_RUN]] = false;
+	slot->tts_values[at[S_RECORDED]] = TimestampTzGetDatum(now);
+	slot->tts_isnull[at[S_RECORDED]] = false;
+	set_text(slot, at[S_MESSAGE], dv_outcome_message(o));
+	set_text(slot, at[S_OWED], dv_outcome_owed_passes(row->owes));
+	ExecStoreVirtualTuple(slot);
+}
+
+void
+dv_direct_insert(DvDirect *d, const DvStep *step, DvOutcome **rows, int n)
+{
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
+	TimestampTz now = GetCurrentTimestamp();
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(d->rel));	/* not counted: a thousand slots point at it */
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		fill_slot(d, step, rows[i], now, slots[i]);
+		if (d->rel->rd_att->constr != NULL)
+			ExecConstraints(d->info, slots[i], d->estate);
+	}
+	/* no ring of buffers, which would write pages out that the next lot needs */
+	table_multi_insert(d->rel, slots, n, d->cid, 0, NULL);
+	for (i = 0; i < n; i++)
+	{
+		if (d->info->ri_NumIndices > 0)
+			dv_insert_index_tuples(d->info, slots[i], d->estate, false, DV_ALL_INDEXES);
+		ExecDropSingleTupleTableSlot(slots[i]);
+		ResetPerTupleExprContext(d->estate);
+	}
+}
