@@ -17,8 +17,8 @@ use Time::HiRes qw(sleep time);
 
 use constant { TOKEN => 'bench-token', BATCH => 1000, FAR_LATENCY_MS => 100, FAR_ROW_US => 500 };
 
-my %o = (rows => 200_000, far => 600_000, 'in-flight' => 52, lanes => '1,2,16', 'quick-in-flight' => 16);
-GetOptions(\%o, 'rows=i', 'far=i', 'in-flight=i', 'quick-in-flight=i', 'lanes=s', 'only=s', 'postmaster=i', 'sim=i', 'origin=s', 'work=s', 'client!')
+my %o = (rows => 200_000, far => 600_000, 'in-flight' => 52, lanes => '1,2,16', 'quick-in-flight' => 16, many => 0, large => 3_000_000);
+GetOptions(\%o, 'more', 'json=s', 'many=i', 'large=i', 'rows=i', 'far=i', 'in-flight=i', 'quick-in-flight=i', 'lanes=s', 'only=s', 'postmaster=i', 'sim=i', 'origin=s', 'work=s', 'client!')
   or exit 2;
 
 my $tick = sysconf(_SC_CLK_TCK);
@@ -92,14 +92,15 @@ sub far
 # A fresh staging table, as a user would have loaded it: columns for flags last.
 sub fresh_table
 {
-	my ($rows) = @_;
-	sql(q{SET client_min_messages = warning; DROP TABLE IF EXISTS bench.account, bench.account_success, bench.account_error, bench.client_outcome CASCADE});
+	my ($rows, $with) = @_;
+	sql(q{SET client_min_messages = warning; SELECT dvmig.drop_migration('bench', true) FROM dvmig.migration WHERE name = 'bench';
+		DROP TABLE IF EXISTS bench.account, bench.account_success, bench.account_error, bench.client_outcome, bench.parent, bench.many CASCADE}, '-o', '/dev/null');
 	if ($current_rows != $rows)
 	{
 		system('psql', '-X', '-q', '-v', "rows=$rows", '-f', "$FindBin::Bin/rows.sql") == 0 or die "no rows\n";
 		$current_rows = $rows;
 	}
-	sql(q{CREATE TABLE bench.account (LIKE bench.origin, PRIMARY KEY (account_id));
+	sql('CREATE TABLE bench.account (LIKE bench.origin, PRIMARY KEY (account_id)) ' . ($with // '') . q{;
 		INSERT INTO bench.account SELECT * FROM bench.origin;
 		SET client_min_messages = error; DELETE FROM dvmig.kept_namespace});
 	return;
@@ -203,8 +204,7 @@ sub measure_client
 sub prepare_dvmig
 {
 	my $maps = join ';', map { "SELECT dvmig.map_column('bench.account', '$_', '$_')" } @texts, qw(revenue numberofemployees creditonhold);
-	sql(qq{SELECT dvmig.drop_migration('bench', true) FROM dvmig.migration WHERE name = 'bench';
-		SELECT dvmig.create_migration('bench', 'bench');
+	sql(qq{SELECT dvmig.create_migration('bench', 'bench');
 		SELECT dvmig.add_table('bench', 'bench.account', 'account', source_key => 'account_id', target_key => 'new_legacyid', auto_map => false);
 		$maps; SELECT dvmig.map_column('bench.account', 'lastonholdtime', 'lastonholdtime')}, '-o', '/dev/null');
 	return;
@@ -232,16 +232,68 @@ sub watch_memory
 	return;
 }
 
+sub run_quietly
+{
+	my ($arguments) = @_;
+	local $ENV{PGOPTIONS} = '-c client_min_messages=warning';
+	sql("CALL dvmig.run('bench', lanes => 1$arguments)");
+	return;
+}
+
+# A parent for every row, a choice, a policy of the kind that DBAs write most
+# (no blanks around), and two expressions; some parents failed if asked for.
+sub prepare_mapped
+{
+	my ($failed) = @_;
+	sql(q{ALTER TABLE bench.account ADD parent_id int, ADD branch text;
+		UPDATE bench.account SET parent_id = 1 + account_id % 20000, branch = (ARRAY['Accounting', 'Insurance', 'Consulting'])[1 + account_id % 3];
+		CREATE TABLE bench.parent (id int PRIMARY KEY, name text);
+		INSERT INTO bench.parent SELECT g, 'Parent ' || g FROM generate_series(1, 20000) g});
+	sql('VACUUM FULL bench.account');
+	prepare_dvmig();
+	sql(q{SELECT dvmig.add_table('bench', 'bench.parent', 'account', source_key => 'id', target_key => 'new_legacyid', auto_map => false);
+		SELECT dvmig.map_column('bench.parent', 'name', 'name');
+		SELECT dvmig.unmap('bench.account', c) FROM unnest('{name,emailaddress1,revenue}'::text[]) c;
+		SELECT dvmig.map_column('bench.account', 'name', 'btrim(name)');
+		SELECT dvmig.map_column('bench.account', 'emailaddress1', 'lower(emailaddress1)');
+		SELECT dvmig.map_column('bench.account', 'revenue', 'round(revenue * 1.1, 2)');
+		SELECT dvmig.map_choice('bench.account', 'industrycode', 'branch');
+		SELECT dvmig.map_lookup('bench.account', 'parentaccountid', 'parent_id', 'bench.parent')}, '-o', '/dev/null');
+	run_quietly(q{, tables => '{bench.parent}'});
+	sql(q{UPDATE bench.parent SET processing_flag = 'E' WHERE id % 1000 = 7}) if $failed;
+	return;
+}
+
+# What of %how: with => storage of the table, mapped => 1, failed => 1 (some
+# parents), reload => 1 (measured is a second run over equal rows).
 sub measure_dvmig
+{
+	my ($rows, $lanes, %how) = @_;
+	fresh_table($rows, $how{with});
+	$how{mapped} ? prepare_mapped($how{failed}) : prepare_dvmig();
+	if ($how{reload})
+	{
+		run_quietly('');
+		sql(q{UPDATE bench.account SET processing_flag = 'U'});
+		sql('VACUUM ANALYZE bench.account_success');
+	}
+	settle_down();
+	my $r = run_measured($rows, $lanes);
+	my $waiting = $how{failed} ? sql(q{SELECT count(*) FROM bench.account a JOIN bench.parent p ON p.id = a.parent_id WHERE p.processing_flag = 'E'}) : 0;
+	expect($rows - $waiting, "dvmig, $lanes lanes", q{SELECT count(*) FILTER (WHERE s.processing_flag = 'P'), count(DISTINCT o.dataverse_id),
+		count(*) FILTER (WHERE o.dataverse_id = s.dataverse_id AND o.dataverse_id = dvmig.record_id(t.namespace, s.account_id))
+		FROM dvmig.migration_table t, bench.account s JOIN bench.account_success o USING (account_id) WHERE t.staging = 'bench.account'::regclass}, $how{reload});
+	return $r;
+}
+
+# A run over bench.account, with the memory of its workers.
+sub run_measured
 {
 	my ($rows, $lanes) = @_;
 	my %memory;
 	my $sample = { memory => \%memory };
-	fresh_table($rows);
-	prepare_dvmig();
-	settle_down();
 	my $r = measure($rows, sub {
-		my $run = sql("SELECT dvmig.start('bench'" . ($lanes == 1 ? '' : ", lanes => $lanes") . ')');
+		my $run = sql("SELECT dvmig.start('bench', tables => '{bench.account}', lanes => $lanes)");
 		my $pid = fork // die "fork: $!";
 		if ($pid == 0)
 		{
@@ -253,17 +305,38 @@ sub measure_dvmig
 		return $seconds;
 	});
 	$r->{memory} = max(0, map { @$_ } values %memory);
-	expect($rows, "dvmig, $lanes lanes", q{SELECT count(*) FILTER (WHERE s.processing_flag = 'P'), count(DISTINCT o.dataverse_id),
-		count(*) FILTER (WHERE o.dataverse_id = s.dataverse_id AND o.dataverse_id = dvmig.record_id(t.namespace, s.account_id))
-		FROM dvmig.migration_table t, bench.account s JOIN bench.account_success o USING (account_id) WHERE t.staging = 'bench.account'::regclass});
+	return $r;
+}
+
+# So many flagged rows among many: how long a run takes, with and without the index.
+sub measure_few
+{
+	my ($many, $index) = @_;
+	fresh_table($o{rows});
+	sql(qq{CREATE TABLE bench.many (id int PRIMARY KEY, name text, processing_flag char(1) NOT NULL DEFAULT 'P', dataverse_id uuid);
+		INSERT INTO bench.many (id, name) SELECT g, 'Company ' || g FROM generate_series(1, $many) g;
+		SELECT dvmig.create_migration('bench', 'bench');
+		SELECT dvmig.add_table('bench', 'bench.many', 'account', source_key => 'id', flag_index => $index);
+		SELECT dvmig.map_column('bench.many', 'name', 'name')}, '-o', '/dev/null');
+	sql('VACUUM (ANALYZE) bench.many');
+	sql("UPDATE bench.many SET processing_flag = 'U' WHERE id % ($many / 1000) = 1");
+	sql('CHECKPOINT');
+	sim('reset?keep=records', '');
+	my $r = measure(1000, sub {
+		my $run = sql("SELECT dvmig.start('bench', lanes => 1)");
+		sql("SELECT dvmig.wait($run)");
+		return sql("SELECT extract(epoch FROM ended_at - started_at) FROM dvmig.run_history WHERE run = $run");
+	});
+	die "measure.pl: not all flagged rows were sent\n" unless sim('stats')->{rows_created} == 1000;
 	return $r;
 }
 
 # Every row flagged, every id there once, every id right, and as many rows sent.
 sub expect
 {
-	my ($rows, $who, $query) = @_;
-	my $counts = sql($query) . "\t" . sim('stats')->{rows_created};
+	my ($rows, $who, $query, $none_sent) = @_;
+	my $created = sim('stats')->{rows_created};
+	my $counts = sql($query) . "\t" . ($none_sent && $created == 0 ? $rows : $created);
 	die "measure.pl: $who: flagged, distinct ids, right ids, created are $counts instead of $rows each\n"
 	  unless $counts eq join "\t", ($rows) x 4;
 	return;
@@ -321,4 +394,27 @@ for my $lanes (split /,/, $o{lanes})
 {
 	both("dvmig, lanes => $lanes", sub { measure_dvmig($_[0], $lanes) }, sub { measure_dvmig($_[0], $lanes) });
 }
+if ($o{more})
+{
+	both('dvmig, fillfactor 50', sub { measure_dvmig($_[0], 1, with => 'WITH (fillfactor = 50)') });
+	both('dvmig, lookup, choice and expressions', sub { measure_dvmig($_[0], 1, mapped => 1) });
+	both('dvmig, the same, some parents failed', sub { measure_dvmig($_[0], 1, mapped => 1, failed => 1) });
+	both('dvmig, reload of equal rows', sub { measure_dvmig($_[0], 1, reload => 1) });
+	both('dvmig, 100000 rows', sub { measure_dvmig(100_000, 1) });
+	both("dvmig, $o{large} rows", sub { measure_dvmig($o{large}, 1) });
+}
+if ($o{json})
+{
+	open(my $out, '>', $o{json}) or die "$o{json}: $!";
+	print $out JSON::PP->new->canonical->encode(\%result);
+	close $out;
+}
 report();
+if ($o{many})
+{
+	for my $index (qw(false true))
+	{
+		printf "1000 flagged rows of %d, flag_index => %s: %.1f seconds, %.2f CPU seconds\n", $o{many}, $index,
+		  map { $_->{seconds}, $_->{cpu} / 1000 } measure_few($o{many}, $index);
+	}
+}
