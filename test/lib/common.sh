@@ -74,17 +74,19 @@ dv_install_packages()
 	dv_find_pg_config || die "no pg_config found"
 }
 
-# dv_install_optional: what some tests can use and leave out where it is not to
-# be had: pg_cron, and a browser to look at the report with.
+# dv_install_optional package ...: what some tests can use, and are left out
+# where it is not to be had.
 dv_install_optional()
 {
-	local package major
+	local package
 
 	command -v dpkg-query >/dev/null && [ "$(id -u)" = 0 ] || return 0
-	major=$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
-	for package in "postgresql-$major-cron" chromium; do
-		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
-			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >>"$WORK/apt.log" 2>&1 ||
+	export DEBIAN_FRONTEND=noninteractive
+	for package in "$@"; do
+		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' && continue
+		# no lists of packages yet, where nothing had to be installed before
+		[ -n "$(find /var/lib/apt/lists -name '*_Packages*' -print -quit)" ] || apt-get update -qq >>"$WORK/apt.log" 2>&1 || true
+		apt-get install -y -qq --no-install-recommends "$package" >>"$WORK/apt.log" 2>&1 ||
 			echo "left out: $package cannot be installed"
 	done
 }
