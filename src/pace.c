@@ -27,6 +27,9 @@
 /* So long what was learnt is not learnt anew. */
 #define LEARN_SECONDS		15.0
 
+/* Nor is it lowered further than by this factor at once. */
+#define LEARN_LESS			0.9
+
 /* Being throttled after less than this part of the hold tells nothing of what the service bears. */
 #define LEARN_PART			0.5
 
@@ -49,7 +52,7 @@
 
 /* Growth of the soft limit, once there is one: this part in a minute, but no more for one answer. */
 #define SOFT_GROWTH			0.1
-#define ANSWER_GROWTH		0.0002
+#define ANSWER_GROWTH		0.00015
 
 /* So soon after a hold its end is what was wrong. */
 #define SOON_SECONDS		2.0
@@ -297,6 +300,9 @@ learn(DvPace *pace, int64_t now)
 	if (pace->soft > 0 && seconds_between(pace->learnt, now) < LEARN_SECONDS)
 		return;
 	pace->learnt = now;
+	/* What is achieved is always below what is allowed: not a little less each time. */
+	if (pace->soft > 0 && bore < pace->soft * LEARN_LESS)
+		bore = pace->soft * LEARN_LESS;
 	pace->soft = bore < 1 ? 1 : bore > pace->ceiling ? pace->ceiling : bore;
 	if (pace->limit > pace->soft)
 		pace->limit = pace->soft;

@@ -152,8 +152,10 @@ sim_limits_enter(SimReq *r, int server, SimResp *resp)
 		wait = sim_sw.retry_after + (a->pushes - 1) / 4;
 		wait = wait > sim_sw.limit_window ? sim_sw.limit_window : wait;
 		wait = wait < 1 ? 1 : wait;
-		a->told_at = sim_mono_us();
-		a->wait_until = a->told_at + (int64_t) wait * 1000000;
+		/* Who pushes on is still waiting since he was told first. */
+		if (sim_mono_us() >= a->wait_until)
+			a->told_at = sim_mono_us();
+		a->wait_until = sim_mono_us() + (int64_t) wait * 1000000;
 	}
 	pthread_mutex_unlock(&lock);
 	if (facet < 0)
