@@ -21,6 +21,12 @@
  */
 #define RATE_ROWS_MIN	100
 
+/*
+ * A column map that does not fit Dataverse is refused with every row: after so
+ * many, and no row that was taken, the rest need not be tried.
+ */
+#define MAPPING_ROWS_MAX	100
+
 void
 dv_budget_read(DvBudget *budget, int row, int column)
 {
@@ -103,6 +109,12 @@ dv_budget_check(DvStep *step, bool at_end)
 	DvRunContext *rc = step->rc;
 	DvCounters	c;
 
+	if (rc->failed)
+		return;
+	if (step->mapping_failures >= MAPPING_ROWS_MAX && step->counters.succeeded == 0)
+		dv_engine_fail_run(step, psprintf("the column map of %s does not fit Dataverse: the first %d rows were all refused; "
+										  "see dvmig.top_errors, then dvmig.refresh_metadata() and dvmig.check()",
+										  step->projection->table_name, step->mapping_failures));
 	if (rc->failed || (!is_set(&rc->budget) && !is_set(&step->budget)))
 		return;
 	/* of all lanes; what ended before, only the first one knows */

@@ -166,6 +166,7 @@ typedef struct DvStep
 	DvTablePace *pace;			/* the table's, shared by the lanes */
 	DvSets	   *sets;			/* ids and versions, shared by the lanes */
 	DvBudget	budget;			/* the table's */
+	int			mapping_failures;	/* rows refused because of the column map */
 	bool		forgotten;		/* an earlier run did not end this pass cleanly */
 	TimestampTz forgotten_since;	/* when that run began; 0 = not known */
 	TimestampTz forgotten_until;	/* until then its requests may still be carried out */

@@ -485,7 +485,10 @@ count_outcomes(DvStep *step)
 		DvOutcome  *o = &step->outcomes[i];
 
 		if (!o->success)
+		{
 			step->counters.failed++;
+			step->mapping_failures += strcmp(o->verdict->error_class, "mapping") == 0;
+		}
 		else
 			step->counters.succeeded++;
 		if (o->message != NULL && strcmp(o->message, "unchanged") == 0)

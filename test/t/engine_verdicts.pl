@@ -13,7 +13,8 @@ use JSON::PP;
 
 use DvMig::Attack;
 
-my $a = DvMig::Attack->new(name => 'verdicts', rows => 300, tables => [ 'customers', 'tasks' ]);
+my $logs = File::Temp->newdir;
+my $a = DvMig::Attack->new(name => 'verdicts', rows => 300, tables => [ 'customers', 'tasks' ], args => [ '--log', "$logs/sim" ]);
 my $t = $a->t;
 my %write = (match => { method => 'POST', path_contains => 'CreateMultiple' });
 my $run;
@@ -94,6 +95,18 @@ $run = $a->run('max_error_rate => 10');
 is($run->{state}, 'failed', 'a small table above the share: the run ends');
 is(left($a, 'tasks'), 20, 'the next table is not begun');
 is($t->counts('staging.customers'), '20/0/15/5/0', 'after the table');
+
+# A column map that does not fit: no row will be taken, and not every one is tried.
+$a->{rows} = 1000;
+$a->fresh;
+$a->faults({ %write, do => 'status', status => 400, code => '0x80048d19', message => q{An undeclared property 'nosuch' which only has property annotations}, count => 0 },
+	{ match => { method => 'POST', path_contains => '/accounts', part => JSON::PP::true }, do => 'status', status => 400, code => '0x80048d19',
+		message => q{An undeclared property 'nosuch' which only has property annotations}, count => 0 });
+$run = $a->run;
+is($run->{state}, 'failed', 'a map that does not fit ends the run');
+like($run->{message}, qr/column map of staging\.customers does not fit Dataverse.*dvmig\.check/, 'and it says what to do');
+cmp_ok($t->status('staging.customers')->{failed}, '<', 700, 'before all rows have failed');
+is($a->sql('SELECT DISTINCT error_class, error_column FROM staging.customers_error'), 'mapping|nosuch', 'for the column that is unknown');
 
 # ---------------------------------------------------- who we are, what we may do
 
@@ -177,14 +190,29 @@ for my $what ('WhoAmI', 'CreateMultiple', '$batch')
 	$a->exact("throttled at $what", customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
 }
 
-# Nothing of that user is sent while it is held.
-$a->fresh;
-$a->faults({ %write, do => 'throttle', retry_after => 2, count => 1 });
-$run = $t->start('m');
-$a->fired(1);
-my $sent = $a->sim->stats->{requests_total} // 0;
-ok($t->wait_for("SELECT throttled > 0 FROM dvmig.run_history WHERE run = $run"), 'the run says that it was throttled');
-is($t->finish($run)->{state}, 'completed', 'Retry-After: the run completes');
+# Nothing of that user is sent while it is held, whatever it is. One request at
+# a time, so that none can have been on its way; the log has the times of answers.
+for my $what ('CreateMultiple', '$batch', 'accounts?')
+{
+	$a->fresh;
+	$a->sim->set(dop_hint => 1);
+	my $log = -s "$logs/sim";
+	$a->faults($what =~ /accounts/ ? { %write, do => 'reset_after', count => 1 } : (),
+		{ match => { path_contains => $what }, do => 'throttle', retry_after => 2, count => 1 });
+	$run = $a->run;
+	is($run->{state}, 'completed', "Retry-After at $what: the run completes");
+	cmp_ok($run->{throttled}, '>', 0, "Retry-After at $what: and tells that it was throttled");
+	my ($held, $next);
+	for my $line (split /\n/, substr(PostgreSQL::Test::Utils::slurp_file("$logs/sim"), $log))
+	{
+		my ($time, $status) = $line =~ m{^([\d.]+) \S+ /api/.*-> (\d+)} or next;
+
+		$next //= $time if $held;
+		$held //= $time if $status == 429;
+	}
+	cmp_ok($next - $held, '>=', 1.95, "Retry-After at $what: nothing is sent meanwhile");
+	$a->sim->set(dop_hint => 8);
+}
 
 # ------------------------------------------------------------ a service that is down
 
