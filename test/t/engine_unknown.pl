@@ -97,7 +97,7 @@ for my $rows (1, 7, 50, 1000)
 	my $label = "killed, resumed in batches of $rows";
 
 	$a->fresh;
-	$a->faults({ %bulk, do => 'hold', count => 0, nth => 2, after => JSON::PP::true });
+	$a->faults({ %bulk, do => 'hold', count => 0, after => JSON::PP::true });
 	$run = $t->start('m');
 	$a->until('a request hangs that was carried out', sub { $a->sim->counters('accounts')->{creates} >= $n || $a->sim->stats->{in_flight} > 1 });
 	$t->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});

@@ -122,7 +122,7 @@ for my $case (@refused)
 	my ($name, $status, $code, $says) = @$case;
 
 	$a->fresh;
-	$a->faults({ %write, do => 'status', status => $status, code => $code, message => 'prvCreateAccount', count => 0, nth => 2 });
+	$a->faults({ %write, do => 'status', status => $status, code => $code, message => 'prvCreateAccount', count => 0 });
 	$run = $a->run;
 	is($run->{state}, 'failed', "$name: the run ends");
 	like($run->{message}, $says, "$name: told apart");
@@ -145,7 +145,7 @@ my $write_secret = sub {
 $write_secret->(DvMig::Sim::SECRET);
 $a->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (DROP client_secret, ADD client_secret_file '$dir/secret')");
 $a->fresh;
-$a->faults({ %write, do => 'hold', nth => 2, count => 0 });
+$a->faults({ %write, do => 'hold', count => 0 });
 $run = $t->start('m');
 $a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
 $a->sim->sim('DELETE', 'tokens');
@@ -154,7 +154,7 @@ is($t->finish($run)->{state}, 'completed', 'withdrawn tokens are renewed');
 $a->exact('withdrawn tokens', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
 
 $a->fresh;
-$a->faults({ %write, do => 'hold', nth => 2, count => 0 });
+$a->faults({ %write, do => 'hold', count => 0 });
 $run = $t->start('m');
 $a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
 $write_secret->('of yesterday');
@@ -228,7 +228,7 @@ is($t->finish($run)->{state}, 'completed', 'down before the first answer: it goe
 $a->exact('down at first', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
 
 $a->fresh;
-$a->faults({ match => {}, do => 'status', status => 503, count => 0, nth => 6 });
+$a->faults({ match => {}, do => 'status', status => 503, count => 0, nth => 3 });
 $run = $t->start('m');
 ok($t->wait_for("SELECT state = 'running' AND message LIKE 'waiting: %' FROM dvmig.progress WHERE run = $run"), 'down in the middle: dvmig.progress says that the run waits');
 $a->until('it has tried for some time', sub { $a->sim->stats->{faults} > 8 });
