@@ -11,6 +11,11 @@ LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_check_filter';
 COMMENT ON FUNCTION dvmig._check_filter(text) IS 'error unless the text is one expression, which no bracket or semicolon in it ends early';
 
+CREATE FUNCTION dvmig._check_query(query text) RETURNS void
+LANGUAGE c STRICT
+AS 'MODULE_PATHNAME', 'dv_check_query';
+COMMENT ON FUNCTION dvmig._check_query(text) IS 'error unless the text is one query that only reads';
+
 CREATE FUNCTION dvmig._run_as(role oid, command text, restricted bool DEFAULT true) RETURNS bigint
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_run_as';

@@ -140,17 +140,28 @@ $$;
 COMMENT ON FUNCTION dvmig._merge_delta(oid, dvmig.migration_table, regclass, bool) IS 'merge an extract into a staging table by source key';
 
 -- _keep_extract: the extract's rows in a temporary table of the caller's, so that
--- all steps see the same ones, and the owner of the migration can read them.
+-- all steps see the same ones, and the owner of the migration can read them. What
+-- he reads must be rows and nothing else: functions that the query called could
+-- have made it a view, or given it policies, which would run with his rights.
 CREATE FUNCTION dvmig._keep_extract(caller oid, owner regrole, query text) RETURNS regclass
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	extract regclass;
 BEGIN
+	PERFORM dvmig._check_query(query);
 	PERFORM dvmig._drop_extract(caller);
 	PERFORM dvmig._run_as_caller(caller, format(E'CREATE TEMPORARY TABLE dvmig_extract AS SELECT * FROM (%s\n) q', query));
 	PERFORM dvmig._run_as_caller(caller, 'ANALYZE pg_temp.dvmig_extract');
 	PERFORM dvmig._run_as_caller(caller, format('GRANT SELECT ON pg_temp.dvmig_extract TO %s', owner));
-	RETURN to_regclass('pg_temp.dvmig_extract');
+	extract := to_regclass('pg_temp.dvmig_extract');
+	IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = extract AND c.relkind = 'r' AND c.relowner = caller
+		AND NOT (c.relrowsecurity OR c.relhasrules OR c.relhastriggers OR c.relhasindex OR c.relhassubclass OR c.relispartition)) THEN
+		RAISE EXCEPTION 'the extract was changed while it was read'
+			USING ERRCODE = 'object_in_use', HINT = 'A function that the query calls must leave pg_temp.dvmig_extract alone.';
+	END IF;
+	RETURN extract;
 END
 $$;
 COMMENT ON FUNCTION dvmig._keep_extract(oid, regrole, text) IS 'rows of an extract in a temporary table of the caller''s';

@@ -38,6 +38,7 @@
 #include "call.h"
 
 PG_FUNCTION_INFO_V1(dv_check_filter);
+PG_FUNCTION_INFO_V1(dv_check_query);
 PG_FUNCTION_INFO_V1(dv_compile_expressions);
 
 /* Name of the staging row in what is written down; a contract with the engine. */
@@ -151,6 +152,25 @@ Datum
 dv_check_filter(PG_FUNCTION_ARGS)
 {
 	(void) parse_targets(text_to_cstring(PG_GETARG_TEXT_PP(0)), 1);
+	PG_RETURN_VOID();
+}
+
+/*
+ * dv_check_query(query text) parses a text alone and accepts one query that only
+ * reads, so that it can stand in brackets in a statement of ours. Errors: those
+ * of the parser, and syntax_error for more than one statement or another kind.
+ */
+Datum
+dv_check_query(PG_FUNCTION_ARGS)
+{
+	List	   *raw = raw_parser(text_to_cstring(PG_GETARG_TEXT_PP(0)), RAW_PARSE_DEFAULT);
+	Node	   *stmt = list_length(raw) == 1 ? linitial_node(RawStmt, raw)->stmt : NULL;
+
+	if (stmt == NULL || !IsA(stmt, SelectStmt) || ((SelectStmt *) stmt)->intoClause != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the text is not one query"),
+				 errhint("Write one SELECT, without INTO and without a semicolon behind it.")));
 	PG_RETURN_VOID();
 }
 

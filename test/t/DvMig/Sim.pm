@@ -30,7 +30,8 @@ use constant {
 my $root = abs_path(dirname(__FILE__) . '/../..');
 my %running;
 
-# start(profile =>, set => {switch => value}, tls => 1, port =>, args => [...])
+# start(profile =>, set => {switch => value}, tls => 1, port =>, args => [...]);
+# tls => {names => 'DNS:elsewhere.example', days => -1}: with such a certificate
 sub start
 {
 	my ($class, %o) = @_;
@@ -100,14 +101,17 @@ sub make_certificates
 {
 	my ($self) = @_;
 	my $d = $self->{dir};
+	my %o = ref $self->{options}{tls} ? %{ $self->{options}{tls} } : ();
+	my $names = $o{names} // 'DNS:localhost, IP:127.0.0.1';
+	my $days = $o{days} // 7;
 
 	open(my $out, '>', "$d/ext") or croak $!;
-	print $out "subjectAltName = DNS:localhost, IP:127.0.0.1\nbasicConstraints = CA:FALSE\n";
+	print $out "subjectAltName = $names\nbasicConstraints = CA:FALSE\n";
 	close $out;
 	for my $command (
 		"req -x509 -newkey rsa:2048 -nodes -days 7 -subj '/CN=dvmig test CA' -keyout $d/ca.key -out $d/ca.crt",
 		"req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout $d/server.key -out $d/server.csr",
-		"x509 -req -in $d/server.csr -CA $d/ca.crt -CAkey $d/ca.key -CAcreateserial -days 7 -extfile $d/ext -out $d/server.crt")
+		"x509 -req -in $d/server.csr -CA $d/ca.crt -CAkey $d/ca.key -CAcreateserial -days $days -extfile $d/ext -out $d/server.crt")
 	{
 		system("openssl $command >>$d/openssl.log 2>&1") == 0 or croak slurp("$d/openssl.log");
 	}
