@@ -219,9 +219,12 @@ BEGIN
 		names := names || ARRAY[dvmig._rename_outcome(caller, t.success_table, m.server), dvmig._rename_outcome(caller, t.error_table, m.server)];
 		t.success_table := dvmig._create_outcome(caller, m.owner, t.staging, t.source_key, 'success', names[1]);
 		t.error_table := dvmig._create_outcome(caller, m.owner, t.staging, t.source_key, 'error', names[2]);
-		UPDATE dvmig.migration_table mt SET success_table = t.success_table, error_table = t.error_table, clean_end = true
+		UPDATE dvmig.migration_table mt SET success_table = t.success_table, error_table = t.error_table, held_by_undo = NULL, clean_end = true
 		WHERE mt.staging = t.staging;
 		DELETE FROM dvmig.adopted a WHERE a.staging = t.staging;
+		-- nor does what was found or undone there count here
+		DELETE FROM dvmig.difference_row d WHERE d.staging = t.staging;
+		DELETE FROM dvmig.verification_sum_row v WHERE v.staging = t.staging;
 		told := told || format('%s: %s rows reset, old outcomes in %s and %s', t.staging, n, names[3], names[4]);
 	END LOOP;
 	UPDATE dvmig.migration g SET server = srv WHERE g.migration_id = m.migration_id;

@@ -49,6 +49,7 @@ BEGIN
 	PERFORM dvmig._grant_viewing(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{cutover,note_backup}');
 	PERFORM dvmig._grant_functions(grantee, '{start,start_if_idle,load_delta,run,stop,resume,pause,retry,check,refresh_references,verify,start_verify,preview,resume_interrupted,set_table,set_migration}');
+	PERFORM dvmig._grant_functions(grantee, '{resend}');
 END
 $$;
 COMMENT ON FUNCTION dvmig._grant_running(regrole) IS 'what a role needs to run migrations';
@@ -87,6 +88,7 @@ BEGIN
 	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,set_column,unmap,drop_table,'
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
 	PERFORM dvmig._grant_functions(grantee, '{sign_off,set_autonumber_seed}');
+	PERFORM dvmig._grant_functions(grantee, '{start_undo,release,rebuild_outcomes}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights
 	PERFORM dvmig._grant_functions(grantee, '{_choice,_choices,_utf16_length,_first_keys}');
 	EXECUTE format('GRANT SELECT ON dvmig.reference, dvmig._run_row TO %s', grantee);

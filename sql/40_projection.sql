@@ -125,6 +125,11 @@ BEGIN
 	SELECT '@parties', ''::text, p.value_sql, p.fault_sql, p.parked_sql, NULL, p.filled_sql, 100000
 	FROM dvmig._party_sql($1) p WHERE $2 = 'write' AND p.value_sql IS NOT NULL
 	ORDER BY 8;
+	-- what a record ends in is compared with all else
+	IF $2 = 'verify' THEN
+		RETURN QUERY SELECT p.target_column, p.variant, p.value_sql, NULL::text, NULL::text, NULL::text, NULL::text, 1000000 + p.ordinal
+		FROM dvmig._pass_maps($1, 'states', '{}') p WHERE p.target_column IN ('statecode', 'statuscode');
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION dvmig._pass_maps(regclass, text, text[]) IS 'SQL of the values that a pass sends, in the order of its projection';
@@ -174,7 +179,7 @@ DECLARE
 	created text;
 	children text := coalesce(CASE pass WHEN 'delete' THEN ' ELSE coalesce(' || dvmig._children_left($1) || ', NULL::text)' END, '');
 	-- how settle.c says that a record was found and left as it was
-	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user''), false)';
+	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user'', ''rebuilt: the record is there''), false)';
 BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	SELECT string_agg(format('s.%I', k), ', ' ORDER BY i),
@@ -262,7 +267,7 @@ AS $$
 			ELSE mc.column_type END,
 		mc.date_behavior,
 		CASE WHEN cm.navigation_property IS NOT NULL THEN rt.entity_set END,
-		CASE WHEN pm.target_column = '@parties' THEN 'insert' WHEN pass IN ('write', 'verify') THEN cm.send ELSE 'both' END,
+		CASE WHEN pm.target_column = '@parties' THEN 'insert' WHEN pass IN ('write', 'verify') THEN coalesce(cm.send, 'both') ELSE 'both' END,
 		pm.target_column = ANY (deferred),
 		pm.value_sql,
 		CASE WHEN cm.on_too_long = 'trim' THEN mc.max_length END

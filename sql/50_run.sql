@@ -284,6 +284,7 @@ BEGIN
 				HINT = 'dvmig.status lists the staging tables of each migration.';
 		END IF;
 	END IF;
+	chosen := dvmig._not_on_hold($2, chosen);
 	INSERT INTO dvmig.run_table (run, staging, pass, step, wave, deferred)
 	SELECT $1, q.staging::text, q.pass, row_number() OVER (ORDER BY q.n), q.wave, q.deferred
 	FROM dvmig._steps($2, passes) WITH ORDINALITY q (staging, pass, ord, wave, deferred, all_deferred, n)

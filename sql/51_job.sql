@@ -62,6 +62,9 @@ BEGIN
 	SELECT $1, w.staging::text, spec ->> 'kind',
 		row_number() OVER (ORDER BY CASE spec ->> 'kind' WHEN 'undo' THEN -w.wave ELSE w.wave END, w.staging::text), w.wave, w.deferred
 	FROM dvmig._waves(m.migration_id) w WHERE w.staging = ANY (tables);
+	INSERT INTO dvmig._run_row (run, staging, hash1, hash2)
+	SELECT $1, tables[1], split_part(h, ' ', 1)::bigint, split_part(h, ' ', 2)::bigint
+	FROM jsonb_array_elements_text(nullif(spec -> 'rows', 'null')) h ON CONFLICT DO NOTHING;
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	VALUES (asked_by, m.name, spec ->> 'kind', $1::text, spec -> 'options');
 END
@@ -70,7 +73,7 @@ COMMENT ON FUNCTION dvmig._begin_job(bigint, jsonb) IS 'make the rows of a job, 
 
 -- _start_job: begin a job for a caller whose rights have been checked; returns
 -- its run once it has begun, or ended. An error where it failed or was stopped.
-CREATE FUNCTION dvmig._start_job(caller oid, m dvmig.migration, kind text, tables regclass[], options jsonb, wait bool) RETURNS bigint
+CREATE FUNCTION dvmig._start_job(caller oid, m dvmig.migration, kind text, tables regclass[], options jsonb, wait bool, row_hashes text[] DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -86,14 +89,14 @@ BEGIN
 	PERFORM dvmig._check_owner_can_run(m.owner);
 	new_run := nextval('dvmig.run_history_run_seq');
 	PERFORM dvmig._launch_job(new_run, m.owner, jsonb_build_object('kind', kind, 'migration_id', m.migration_id, 'caller', caller,
-		'tables', ARRAY(SELECT t::oid FROM unnest(tables) t), 'options', jsonb_strip_nulls(options))::text, wait);
+		'tables', ARRAY(SELECT t::oid FROM unnest(tables) t), 'rows', row_hashes, 'options', jsonb_strip_nulls(options))::text, wait);
 	IF NOT wait THEN
 		RETURN new_run;
 	END IF;
 	SELECT h ->> 'state' AS state, h ->> 'message' AS message INTO ended
 	FROM (SELECT q::jsonb FROM dvmig._query_latest(format('SELECT to_jsonb(h) FROM dvmig.run_history h WHERE h.run = %s', new_run)) q) l(h);
 	IF ended.state IS DISTINCT FROM 'completed' THEN
-		RAISE EXCEPTION USING ERRCODE = 'external_routine_exception',
+		RAISE EXCEPTION USING ERRCODE = CASE WHEN ended.message LIKE 'refused: %' THEN 'object_not_in_prerequisite_state' ELSE 'external_routine_exception' END,
 			MESSAGE = format('run %s (%s) %s', new_run, kind, CASE WHEN ended.state IN ('starting', 'running', 'stopping') THEN 'was interrupted' ELSE
 				CASE ended.state WHEN 'failed' THEN 'failed' ELSE 'was ' || ended.state END END),
 			DETAIL = coalesce(ended.message, ''),
@@ -102,7 +105,31 @@ BEGIN
 	RETURN new_run;
 END
 $$;
-COMMENT ON FUNCTION dvmig._start_job(oid, dvmig.migration, text, regclass[], jsonb, bool) IS 'begin a job and, if asked, wait for its end';
+COMMENT ON FUNCTION dvmig._start_job(oid, dvmig.migration, text, regclass[], jsonb, bool, text[]) IS 'begin a job and, if asked, wait for its end';
+
+CREATE FUNCTION dvmig._begin_job_table(run bigint, staging regclass) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp() WHERE t.run = $1 AND t.staging = $2::text
+$$;
+COMMENT ON FUNCTION dvmig._begin_job_table(bigint, regclass) IS 'a job begins with a staging table';
+
+-- _refuse_links: links of many-to-many relationships are no records.
+CREATE FUNCTION dvmig._refuse_links(tables regclass[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	link regclass := (SELECT t.staging FROM dvmig.migration_table t WHERE t.staging = ANY (tables) AND t.relationship IS NOT NULL LIMIT 1);
+BEGIN
+	IF link IS NOT NULL THEN
+		RAISE EXCEPTION '% holds links of a many-to-many relationship, not records', link
+			USING ERRCODE = 'feature_not_supported', HINT = 'Links go with the records they connect.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._refuse_links(regclass[]) IS 'error for staging tables of many-to-many relationships';
 
 -- _job_tables: staging tables of a migration, all or the one named.
 CREATE FUNCTION dvmig._job_tables(caller oid, m dvmig.migration, staging text) RETURNS regclass[]
@@ -124,6 +151,7 @@ BEGIN
 		RAISE EXCEPTION 'the rows of % are links, for which no records stand', chosen
 			USING ERRCODE = 'wrong_object_type', HINT = 'Name a staging table of records.';
 	END IF;
+	PERFORM dvmig._refuse_links(ARRAY[chosen]);
 	RETURN ARRAY[chosen];
 END
 $$;

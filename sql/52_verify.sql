@@ -62,7 +62,7 @@ RETURNS TABLE (read_name text, column_type text, precision_digits int, reference
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT CASE
+	(SELECT CASE
 			WHEN cm.navigation_property IS NOT NULL THEN '_' || cm.target_column || '_value'
 			-- the date goes to createdon, and the time of the import comes back here
 			WHEN cm.target_column = 'overriddencreatedon' THEN 'createdon'
@@ -78,8 +78,10 @@ AS $$
 	JOIN dvmig.migration_table t ON t.staging = cm.staging
 	JOIN dvmig.migration m USING (migration_id)
 	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = cm.target_column
-	WHERE cm.staging = $1
-	ORDER BY cm.position, cm.target_column
+	WHERE cm.staging = $1 AND cm.pass IN ('write', 'links')
+	ORDER BY cm.position, cm.target_column)
+	UNION ALL
+	SELECT p.target_column, 'State', NULL, NULL FROM dvmig._pass_maps($1, 'states', '{}') p WHERE p.target_column IN ('statecode', 'statuscode')
 $$;
 COMMENT ON FUNCTION dvmig._verify_columns(regclass) IS 'how each mapped column is read back from Dataverse';
 
@@ -147,7 +149,8 @@ BEGIN
 	INSERT INTO dvmig.verification (run, migration_id, migration, staging, target, sample, compared, equal, missing, different, extra,
 		changed_since, owners_changed, not_compared, result)
 	SELECT $1, h.migration_id, h.migration, $2::text, t.target, (h.options ->> 'sample')::numeric, f.compared, f.equal, f.missing, f.different, f.extra,
-		f.changed_since, f.owners_changed, f.not_compared,
+		f.changed_since, f.owners_changed,
+		f.not_compared || ARRAY(SELECT c.target_column || ': a file' FROM dvmig.column_map c WHERE c.staging = $2 AND c.pass = 'files' ORDER BY c.position),
 		CASE WHEN f.compared = f.equal AND f.extra = 0 THEN 'equal' ELSE 'different' END
 	FROM dvmig.run_history h, dvmig.migration_table t WHERE h.run = $1 AND t.staging = $2;
 	INSERT INTO dvmig.verification_sum_row (run, staging, column_name, source_count, target_count, source_sum, target_sum)

@@ -74,6 +74,24 @@ dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once)
 	dv_asker_queue(asker, ask);
 }
 
+void
+dv_asker_follow(DvAsker *asker, DvAsk *ask, DvSlice link)
+{
+	const char *base = dv_session_api_url(asker->rc->session);
+	char	   *text = palloc(link.len + 3);
+
+	/* with its quotes it is a JSON value */
+	dv_page_text((DvSlice) {link.p - 1, link.len + 2}, text, link.len + 3);
+	if (pg_strncasecmp(text, base, strlen(base)) != 0)
+	{
+		dv_asker_fail(asker, "the next page of an answer lies at another address than the service");
+		return;
+	}
+	dv_buf_reset(&ask->path);
+	dv_buf_puts(&ask->path, text + strlen(base));
+	dv_asker_again(asker, ask, true);
+}
+
 const char *
 dv_asker_batch(DvAsk *ask)
 {

@@ -10,6 +10,7 @@
 #define DV_ASKER_H
 
 #include "engine.h"
+#include "page.h"
 
 typedef struct DvAsk
 {
@@ -48,6 +49,9 @@ extern void dv_asker_queue(DvAsker *asker, DvAsk *ask);
 
 /* From the answer function: the same request once more, after a pause that grows; its path may be another by then. */
 extern void dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once);
+
+/* From the answer function: ask for the page behind a link. Elsewhere than below the API nobody is asked: the job fails. */
+extern void dv_asker_follow(DvAsker *asker, DvAsk *ask, DvSlice link);
 
 /* Make the body of a $batch: its boundary, content type and preference. */
 extern const char *dv_asker_batch(DvAsk *ask);

@@ -404,6 +404,23 @@ dv_encode_changed(DvStep *step, const Datum *values, const bool *nulls, StringIn
 	return changed;
 }
 
+bool
+dv_encode_hash(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch, unsigned char hash[16])
+{
+	DvRow		row;
+	bool		written;
+
+	memset(&row, 0, sizeof(row));
+	row.wire.op = 'U';
+	resetStringInfo(scratch);
+	written = append_both(step, &row, scratch, values, nulls, DV_SEND_INSERT) &&
+		hash_content(step, &row, scratch->data, scratch->len, scratch, values, nulls);
+	step->noutcomes = 0;
+	MemoryContextReset(step->outcome_context);
+	memcpy(hash, row.hash, sizeof(row.hash));
+	return written;
+}
+
 char *
 dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body, char *op)
 {

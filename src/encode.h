@@ -24,6 +24,12 @@ extern bool dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const b
 extern bool dv_encode_changed(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch);
 
 /*
+ * Hash of the content that this row would be sent with. False where it cannot
+ * be written.
+ */
+extern bool dv_encode_hash(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch, unsigned char hash[16]);
+
+/*
  * Write the request body of one row, for people to read, and its operation.
  * Returns NULL, or why the row would not be sent, or what policies did to its values.
  */

@@ -137,6 +137,7 @@ typedef struct DvCounters
 typedef struct DvRunContext
 {
 	int64		run;
+	const char *kind;			/* run, or a job: see job.h */
 	Oid			owner;			/* owner of the migration: our session user */
 	DvSession  *session;
 	DvLanes    *lanes;			/* what the lanes of the run share */

@@ -23,6 +23,7 @@
 #include "call.h"
 #include "job.h"
 #include "spi.h"
+#include "undo.h"
 #include "verify.h"
 #include "worker.h"
 
@@ -107,8 +108,11 @@ dv_job_begin(int64 run, dsm_handle handle)
 void
 dv_job_run(DvRunContext *rc, const DvRunPlan *plan)
 {
-	if (strcmp(plan->kind, "verify") == 0)
+	rc->kind = plan->kind;
+	if (strcmp(plan->kind, "verify") == 0 || strcmp(plan->kind, "resend") == 0 || strcmp(plan->kind, "rebuild") == 0)
 		dv_verify_run(rc);
+	else if (strcmp(plan->kind, "undo") == 0)
+		dv_undo_run(rc);
 	else
 		elog(ERROR, "run " INT64_FORMAT " is of unknown kind \"%s\"", rc->run, plan->kind);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "page.h"
+#include "wiretext.h"
 
 /* A record with an expanded lookup is four levels deep. */
 #define DEPTH_MAX	16
@@ -278,8 +279,11 @@ dv_page_text(DvSlice value, char *out, size_t size)
 {
 	Out			o = {out, size, 0};
 	const char *p = value.p;
-	const char *end = value.p + value.len;
+	const char *end;
 
+	if (p == NULL)
+		value.p = p = "";
+	end = p + value.len;
 	if (value.len >= 2 && *p == '"')
 	{
 		for (p++, end--; p < end; p++)
@@ -301,4 +305,41 @@ dv_page_text(DvSlice value, char *out, size_t size)
 			put(&o, *p);
 	out[o.len < size ? o.len : size - 1] = '\0';
 	return o.len;
+}
+
+bool
+dv_page_uuid(DvSlice value, unsigned char id[16])
+{
+	char		text[64];
+	char		clean[37];
+	const char *p = clean;
+	size_t		len = value.p ? dv_page_text(value, text, sizeof(text)) : 0;
+	int			i;
+
+	if (len == 0 || len >= sizeof(text) || !dv_wiretext_uuid(text, len, clean))
+		return false;
+	for (i = 0; i < 16; i++)
+	{
+		int			k;
+
+		id[i] = 0;
+		p += *p == '-';
+		for (k = 0; k < 2; k++, p++)
+			id[i] = (unsigned char) (id[i] << 4 | (*p <= '9' ? *p - '0' : *p - 'a' + 10));
+	}
+	return true;
+}
+
+DvSlice
+dv_page_find(DvSlice record, const char *wanted)
+{
+	const char *at = record.p;
+	DvSlice		nothing = {NULL, 0};
+	DvSlice		name;
+	DvSlice		value;
+
+	while (dv_page_member(record, &at, &name, &value))
+		if (named(name, wanted))
+			return value;
+	return nothing;
 }

@@ -47,6 +47,12 @@ extern bool dv_page_member(DvSlice record, const char **at, DvSlice *name, DvSli
  */
 extern size_t dv_page_text(DvSlice value, char *out, size_t size);
 
+/* A value that is a uuid, as its 16 bytes; false where it is none. */
+extern bool dv_page_uuid(DvSlice value, unsigned char id[16]);
+
+/* The member of that name; no slice where there is none. */
+extern DvSlice dv_page_find(DvSlice record, const char *name);
+
 /* Is the value null, not there, or an empty string, which Dataverse keeps as null? */
 extern bool dv_page_is_null(DvSlice value);
 

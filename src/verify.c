@@ -68,8 +68,8 @@ build_path(DvVerify *v, DvBuf *path, const DvVerifyRow *rows, int n)
 	dv_buf_puts(path, "%5D");
 }
 
-static void
-ask_for(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
+void
+dv_verify_ask(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 {
 	VerifyAsk  *part = MemoryContextAllocZero(v->asker.context, sizeof(VerifyAsk));
 	DvAsk	   *ask = dv_asker_new(&v->asker, "GET", part);
@@ -83,14 +83,20 @@ ask_for(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 	dv_asker_queue(&v->asker, ask);
 }
 
+void
+dv_verify_release(DvVerifyChunk *chunk)
+{
+	if (--chunk->asks == 0)
+		MemoryContextDelete(chunk->context);
+}
+
 static void
 release_part(VerifyAsk *part)
 {
 	DvVerifyChunk *chunk = part->chunk;
 
 	pfree(part);
-	if (--chunk->asks == 0)
-		MemoryContextDelete(chunk->context);
+	dv_verify_release(chunk);
 }
 
 /* Too long a URL, too large an answer, too slow a query: in halves. */
@@ -98,25 +104,9 @@ static void
 halve(DvVerify *v, VerifyAsk *part)
 {
 	v->rows_per_read = Max(ROWS_MIN, Min(v->rows_per_read, part->n / 2));
-	ask_for(v, part->chunk, part->from, part->n / 2);
-	ask_for(v, part->chunk, part->from + part->n / 2, part->n - part->n / 2);
+	dv_verify_ask(v, part->chunk, part->from, part->n / 2);
+	dv_verify_ask(v, part->chunk, part->from + part->n / 2, part->n - part->n / 2);
 	release_part(part);
-}
-
-/* The next page lies behind the address of the API; elsewhere nobody is asked. */
-static bool
-follow_link(DvVerify *v, DvAsk *ask, DvSlice link)
-{
-	const char *base = dv_session_api_url(v->rc->session);
-	char	   *text = palloc(link.len + 3);
-	DvSlice		quoted = {link.p - 1, link.len + 2};
-
-	dv_page_text(quoted, text, link.len + 3);
-	if (pg_strncasecmp(text, base, strlen(base)) != 0)
-		return false;
-	dv_buf_reset(&ask->path);
-	dv_buf_puts(&ask->path, text + strlen(base));
-	return true;
 }
 
 /* Not an answer to a query: what went wrong with it. */
@@ -142,6 +132,16 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	VerifyAsk  *part = ask->arg;
 	DvPage		page;
 
+	if (v->resend != NULL && strcmp(ask->method, "POST") == 0)
+	{
+		dv_resend_answer(v, ask, reply);
+		return;
+	}
+	if (v->rebuild != NULL && ask->prefer == NULL)
+	{
+		dv_rebuild_answer(v, ask, reply);
+		return;
+	}
 	if (reply->status != 200 || !dv_page_open(&page, reply->body.data, reply->body.len) ||
 		!dv_verify_judge_page(v, part->chunk, part->from, part->n, &page))
 	{
@@ -150,14 +150,15 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	}
 	if (page.next_link.p != NULL)
 	{
-		if (follow_link(v, ask, page.next_link))
-			dv_asker_again(asker, ask, true);
-		else
-			dv_asker_fail(asker, "the next page of an answer lies at another address than the service");
+		dv_asker_follow(asker, ask, page.next_link);
 		return;
 	}
 	dv_verify_judge_unseen(v, part->chunk, part->from, part->n);
 	v->rc->total.rows_read += part->n;
+	if (v->resend != NULL)
+		dv_resend_send(v, part->chunk, part->from, part->n);
+	if (v->rebuild != NULL)
+		dv_rebuild_range(v, part->chunk, part->from, part->n);
 	release_part(part);
 }
 
@@ -171,11 +172,13 @@ fill(DvVerify *v)
 
 		if (chunk == NULL)
 			continue;
+		chunk->asks = 1;
 		dv_verify_judge_without_id(v, chunk);
+		if (v->rebuild != NULL && chunk->n > chunk->nids)
+			dv_rebuild_range(v, chunk, chunk->nids, chunk->n - chunk->nids);
 		if (chunk->nids > 0)
-			ask_for(v, chunk, 0, chunk->nids);
-		else
-			MemoryContextDelete(chunk->context);
+			dv_verify_ask(v, chunk, 0, chunk->nids);
+		dv_verify_release(chunk);
 		dv_worker_look(v->rc);
 		dv_asker_send(&v->asker);
 	}
@@ -227,12 +230,20 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 	v->difference_context = AllocSetContextCreate(context, "dvmig differences", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	dv_verify_begin_table(v);
+	if (strcmp(rc->kind, "resend") == 0)
+		dv_resend_begin(v);
+	else if (strcmp(rc->kind, "rebuild") == 0)
+		dv_rebuild_begin(v);
 	dv_verify_load(v);
 	dv_asker_init(&v->asker, rc, handle_answer, v);
 	v->rows_per_read = rows_per_read(v);
 	verify_table(v);
 	dv_verify_flush(v);
-	if (!rc->stopping)
+	if (v->resend != NULL)
+		dv_resend_end(v);
+	else if (v->rebuild != NULL)
+		dv_rebuild_end(v);
+	else if (!rc->stopping)
 		dv_verify_end_table(v);
 	MemoryContextSwitchTo(rc->context);
 	MemoryContextDelete(context);

@@ -1,9 +1,10 @@
 /*
  * verify.h - what the rooms of a verification share
  *
- * verify.c walks a staging table and asks for the records of its rows,
- * verify_read.c reads rows and what they map to, verify_judge.c compares them
- * with the records, verify_store.c keeps what was found.
+ * verify_load.c reads the definition, verify.c walks a staging table and asks
+ * for the records of its rows, verify_read.c reads rows and what they map to,
+ * verify_judge.c compares them with the records, verify_store.c keeps what was
+ * found.
  */
 #ifndef DV_VERIFY_H
 #define DV_VERIFY_H
@@ -38,6 +39,7 @@ typedef struct DvVerifyColumn
 	int			precision;
 	int			send;			/* DV_SEND_* */
 	bool		deferred;
+	bool		optional;		/* a state: null means that nothing is wanted */
 	bool		summed;
 	int			nparts;			/* a lookup to several tables has several maps */
 	const char *referenced[DV_VERIFY_PARTS];	/* table pointed at, by map */
@@ -69,6 +71,17 @@ typedef struct DvVerifyRow
 	DvSlice    *found;			/* by column, while its page is judged */
 	DvSlice    *found_table;	/* by column: lookuplogicalname */
 	DvSlice    *context;		/* by context member */
+	DvSlice		etag_found;
+
+	/* resend: */
+	Datum	   *keys;
+	const char **members;		/* by column: the member that is sent */
+	unsigned char hash[16];		/* of what it maps to */
+	bool		others_equal;	/* columns that are not sent again are as they should be */
+	char	   *etag;			/* of the version that was looked at */
+	char	   *content;		/* to be sent */
+	bool		record;			/* equal: its hash is to be recorded */
+	int			looks;			/* times it was looked at again */
 } DvVerifyRow;
 
 /* Rows read in one transaction. */
@@ -102,6 +115,9 @@ typedef struct DvDifference
 	const char *kind;
 } DvDifference;
 
+typedef struct DvResend DvResend;	/* private to resend.c */
+typedef struct DvRebuild DvRebuild; /* private to rebuild.c */
+
 typedef struct DvVerify
 {
 	DvRunContext *rc;
@@ -119,6 +135,9 @@ typedef struct DvVerify
 	char	   *sample_sql;		/* condition on s, or NULL */
 	DvAsker		asker;
 	int			rows_per_read;
+	DvResend   *resend;			/* columns are sent again where they differ; NULL: only looked at */
+	DvRebuild  *rebuild;		/* outcomes are made again of what is found; NULL: not */
+	DvStep	   *step;			/* for the hash of a row's content */
 
 	/* where the walk is */
 	bool		rows_done;		/* of the staging table */
@@ -146,11 +165,15 @@ typedef struct DvVerify
 	MemoryContext difference_context;
 } DvVerify;
 
-/* verify.c: the job. */
+/* verify.c: the job, and asking for rows [from, from + n) of a chunk. */
 extern void dv_verify_run(DvRunContext *rc);
+extern void dv_verify_ask(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+extern void dv_verify_release(DvVerifyChunk *chunk);
+
+/* verify_load.c */
+extern void dv_verify_load(DvVerify *v);
 
 /* verify_read.c */
-extern void dv_verify_load(DvVerify *v);
 
 /* The next rows, or NULL where there are none now (see rows_done, gone_done, read_after). */
 extern DvVerifyChunk *dv_verify_read(DvVerify *v);
@@ -158,11 +181,31 @@ extern DvVerifyChunk *dv_verify_read(DvVerify *v);
 /* verify_judge.c: a page of records of rows [from, from + n) of a chunk; false where it was not understood. */
 extern bool dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage *page);
 
+/* Is column i of the row equal, and has another user written the record since we did? */
+extern bool dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i);
+extern bool dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row);
+extern bool dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row);
+
 /* Rows whose record no page had. */
 extern void dv_verify_judge_unseen(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
 
 /* Rows that cannot be asked for. */
 extern void dv_verify_judge_without_id(DvVerify *v, DvVerifyChunk *chunk);
+
+/* resend.c */
+extern void dv_resend_begin(DvVerify *v);
+extern void dv_resend_judge(DvVerify *v, DvVerifyRow *row, DvSlice etag);
+extern void dv_resend_missing(DvVerify *v, DvVerifyRow *row);
+extern void dv_resend_send(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+extern void dv_resend_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply);
+extern void dv_resend_end(DvVerify *v);
+
+/* rebuild.c */
+extern void dv_rebuild_begin(DvVerify *v);
+extern void dv_rebuild_load(DvVerify *v);
+extern void dv_rebuild_range(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+extern void dv_rebuild_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply);
+extern void dv_rebuild_end(DvVerify *v);
 
 /* verify_store.c */
 extern void dv_verify_note(DvVerify *v, const DvVerifyRow *row, const char *column,

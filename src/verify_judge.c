@@ -55,46 +55,6 @@ first_row(DvVerifyRow *rows, int n, const pg_uuid_t *id)
 	return low < n && memcmp(rows[low].id.data, id->data, UUID_LEN) == 0 ? &rows[low] : NULL;
 }
 
-static bool
-read_uuid(DvSlice value, pg_uuid_t *id)
-{
-	char		text[64];
-	char		clean[37];
-	size_t		len = value.p ? dv_page_text(value, text, sizeof(text)) : 0;
-	int			i;
-
-	if (len == 0 || len >= sizeof(text) || !dv_wiretext_uuid(text, len, clean))
-		return false;
-	for (i = 0, len = 0; i < UUID_LEN; len += 2)
-	{
-		char		byte[3] = {clean[len], clean[len + 1], '\0'};
-
-		if (clean[len] == '-')
-		{
-			len--;
-			continue;
-		}
-		id->data[i++] = (unsigned char) strtoul(byte, NULL, 16);
-	}
-	return true;
-}
-
-/* The id of a record, by the name of its primary column. */
-static bool
-record_id(const DvVerify *v, DvSlice record, pg_uuid_t *id)
-{
-	const char *primary = v->projection->wire.primary_id;
-	size_t		len = strlen(primary);
-	const char *at = record.p;
-	DvSlice		name;
-	DvSlice		value;
-
-	while (dv_page_member(record, &at, &name, &value))
-		if (is_named(name, primary, len))
-			return read_uuid(value, id);
-	return false;
-}
-
 /* Where a member of the answer belongs. */
 static void
 take_member(const DvVerify *v, DvVerifyRow *row, DvSlice name, DvSlice value)
@@ -102,6 +62,8 @@ take_member(const DvVerify *v, DvVerifyRow *row, DvSlice name, DvSlice value)
 	static const char *const members[DV_VERIFY_CONTEXTS] = {"modifiedon", "_modifiedby_value", "_createdby_value", "_ownerid_value"};
 	int			i;
 
+	if (is_named(name, "@odata.etag", strlen("@odata.etag")))
+		row->etag_found = value;
 	for (i = 0; i < DV_VERIFY_CONTEXTS; i++)
 		if (is_named(name, members[i], strlen(members[i])))
 			row->context[i] = value;
@@ -225,8 +187,8 @@ is_default(const DvVerifyColumn *c, DvSlice found)
 /* ---------------------------------------------------------------- one row */
 
 /* Has this column been sent for the row at all? */
-static bool
-is_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
+bool
+dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
 {
 	if (c->read_name == NULL || (c->deferred && row->state == 'S'))
 		return false;
@@ -244,9 +206,11 @@ points_elsewhere(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 		!dv_page_is_null(found) && !is_named((DvSlice) {found.p + 1, found.len - 2}, table, strlen(table));
 }
 
-static bool
-is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
+bool
+dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 {
+	if (c->optional && dv_page_is_null(row->expected[i]))
+		return true;
 	if (dv_compare_equal(c->kind, c->precision, row->expected[i], row->found[i]))
 		return !points_elsewhere(c, row, i);
 	return was_left_out(c, row, i) && is_default(c, row->found[i]);
@@ -271,19 +235,19 @@ read_time(DvSlice value)
  * we created is one of ours, be it another application user or one who was
  * impersonated. A record that was kept as it was found is another's to begin with.
  */
-static bool
-changed_since(const DvVerify *v, const DvVerifyRow *row)
+bool
+dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row)
 {
 	pg_uuid_t	modifier;
 	pg_uuid_t	maker;
 	char		text[37];
 
-	if (!read_uuid(row->context[DV_VERIFY_MODIFIED_BY], &modifier))
+	if (!dv_page_uuid(row->context[DV_VERIFY_MODIFIED_BY], modifier.data))
 		return false;
 	dv_source_format_id(&modifier, text);
 	if (dv_lanes_is_user(v->rc->lanes, text))
 		return false;
-	if (row->created && read_uuid(row->context[DV_VERIFY_CREATED_BY], &maker) && memcmp(&maker, &modifier, UUID_LEN) == 0)
+	if (row->created && dv_page_uuid(row->context[DV_VERIFY_CREATED_BY], maker.data) && memcmp(&maker, &modifier, UUID_LEN) == 0)
 		return false;
 	return !row->kept || row->recorded_at == 0 ||
 		read_time(row->context[DV_VERIFY_MODIFIED_ON]) > row->recorded_at - (int64) CLOCK_SKEW_S * USECS_PER_SEC;
@@ -296,8 +260,8 @@ has_other_owner(const DvVerify *v, const DvVerifyRow *row)
 	pg_uuid_t	owner;
 	pg_uuid_t	maker;
 
-	return v->reads[DV_VERIFY_OWNER] && row->created && read_uuid(row->context[DV_VERIFY_OWNER], &owner) &&
-		read_uuid(row->context[DV_VERIFY_CREATED_BY], &maker) && memcmp(&owner, &maker, UUID_LEN) != 0;
+	return v->reads[DV_VERIFY_OWNER] && row->created && dv_page_uuid(row->context[DV_VERIFY_OWNER], owner.data) &&
+		dv_page_uuid(row->context[DV_VERIFY_CREATED_BY], maker.data) && memcmp(&owner, &maker, UUID_LEN) != 0;
 }
 
 static void
@@ -319,17 +283,17 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 	{
 		DvVerifyColumn *c = &v->columns[i];
 
-		if (!is_sent(c, row))
+		if (!dv_verify_is_sent(c, row))
 			continue;
 		if (c->summed)
 		{
 			dv_verify_sum(v, &c->source, row->expected[i]);
 			dv_verify_sum(v, &c->target, row->found[i]);
 		}
-		if (is_equal(c, row, i))
+		if (dv_verify_is_equal(c, row, i))
 			continue;
 		if (kind == NULL)
-			kind = changed_since(v, row) ? "changed" : "different";
+			kind = dv_verify_changed_since(v, row) ? "changed" : "different";
 		owner_differs |= strcmp(c->name, "ownerid") == 0;
 		dv_verify_note(v, row, c->name, row->expected[i],
 					   points_elsewhere(c, row, i) && dv_compare_equal(c->kind, c->precision, row->expected[i], row->found[i])
@@ -338,7 +302,7 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 	if (has_other_owner(v, row))
 	{
 		if (kind == NULL)
-			kind = changed_since(v, row) ? "changed" : "different";
+			kind = dv_verify_changed_since(v, row) ? "changed" : "different";
 		dv_verify_note(v, row, "ownerid", row->context[DV_VERIFY_CREATED_BY], row->context[DV_VERIFY_OWNER], kind);
 	}
 	v->owners_changed += owner_differs;
@@ -353,7 +317,11 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 static void
 judge_seen(DvVerify *v, DvVerifyRow *row)
 {
-	if (row->state == 'P' || row->state == 'S')
+	if (v->rebuild != NULL)
+		return;					/* that it was seen is all that matters */
+	if (v->resend != NULL)
+		dv_resend_judge(v, row, row->etag_found);
+	else if (row->state == 'P' || row->state == 'S')
 		judge_loaded(v, row);
 	else if (row->state == 'D' || row->state == 'G' || !row->has_record)
 	{
@@ -367,6 +335,13 @@ judge_missing(DvVerify *v, DvVerifyRow *row)
 {
 	int			i;
 
+	if (v->rebuild != NULL)
+		return;
+	if (v->resend != NULL)
+	{
+		dv_resend_missing(v, row);
+		return;
+	}
 	if (row->state != 'P' && row->state != 'S')
 	{
 		/* a failed row whose record was there */
@@ -382,7 +357,7 @@ judge_missing(DvVerify *v, DvVerifyRow *row)
 	v->missing++;
 	dv_verify_note(v, row, NULL, nothing, nothing, "missing");
 	for (i = 0; row->fault == NULL && i < v->ncolumns; i++)
-		if (v->columns[i].summed && is_sent(&v->columns[i], row))
+		if (v->columns[i].summed && dv_verify_is_sent(&v->columns[i], row))
 			dv_verify_sum(v, &v->columns[i].source, row->expected[i]);
 }
 
@@ -402,7 +377,7 @@ dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage 
 		pg_uuid_t	id;
 		DvVerifyRow *row;
 
-		if (!record_id(v, record, &id))
+		if (!dv_page_uuid(dv_page_find(record, v->projection->wire.primary_id), id.data))
 			return false;
 		row = first_row(rows, n, &id);
 		for (; row != NULL && row < rows + n && memcmp(row->id.data, id.data, UUID_LEN) == 0; row++)

@@ -26,197 +26,6 @@
 #define LOCK_PAUSE_MS		200
 #define LOCK_PATIENCE_MS	60000
 
-/* ---------------------------------------------------------------- the definition */
-
-static DvCompareKind
-kind_of(const DvPayloadColumn *c, const char *column_type)
-{
-	switch (c->target)
-	{
-		case DV_TARGET_TEXT:
-			return DV_COMPARE_TEXT;
-		case DV_TARGET_INTEGER:
-			return DV_COMPARE_NUMBER;
-		case DV_TARGET_NUMBER:
-			return strcmp(column_type, "Double") == 0 ? DV_COMPARE_DOUBLE :
-				strcmp(column_type, "Money") == 0 ? DV_COMPARE_MONEY : DV_COMPARE_NUMBER;
-		case DV_TARGET_BOOLEAN:
-			return DV_COMPARE_BOOLEAN;
-		case DV_TARGET_GUID:
-			return DV_COMPARE_GUID;
-		case DV_TARGET_DATE:
-			return DV_COMPARE_DATE;
-		case DV_TARGET_INSTANT:
-		case DV_TARGET_WALL_CLOCK:
-			return DV_COMPARE_INSTANT;
-		case DV_TARGET_CHOICES:
-			return DV_COMPARE_CHOICES;
-		case DV_TARGET_LOOKUP:
-			return DV_COMPARE_LOOKUP;
-		case DV_TARGET_BINARY:
-		case DV_TARGET_RAW:
-			break;
-	}
-	return DV_COMPARE_PRESENCE;
-}
-
-static bool
-is_summed(const char *column_type)
-{
-	static const char *const types[] = {"Integer", "BigInt", "Decimal", "Double", "Money"};
-	int			i;
-
-	for (i = 0; i < (int) lengthof(types); i++)
-		if (strcmp(column_type, types[i]) == 0)
-			return true;
-	return false;
-}
-
-/* The column of that name, or a new one. */
-static DvVerifyColumn *
-column_named(DvVerify *v, const char *name)
-{
-	int			i;
-
-	for (i = 0; i < v->ncolumns; i++)
-		if (strcmp(v->columns[i].name, name) == 0)
-			return &v->columns[i];
-	v->columns[v->ncolumns].name = name;
-	return &v->columns[v->ncolumns++];
-}
-
-static void
-load_columns(DvVerify *v)
-{
-	const DvProjection *p = v->projection;
-	Oid			types[1] = {OIDOID};
-	Datum		values[1] = {ObjectIdGetDatum(p->staging)};
-	int			n = (int) dv_spi_run("SELECT * FROM dvmig._verify_columns($1::regclass)", 1, types, values, NULL, SPI_OK_SELECT);
-	int			i;
-
-	if (n != p->ncolumns)
-		elog(ERROR, "%d columns to be read back, %d are mapped", n, p->ncolumns);
-	v->columns = MemoryContextAllocZero(v->context, sizeof(DvVerifyColumn) * (n + 1));
-	v->part_column = MemoryContextAllocZero(v->context, sizeof(int) * (n + 1));
-	v->part_index = MemoryContextAllocZero(v->context, n + 1);
-	for (i = 0; i < n; i++)
-	{
-		const DvPayloadColumn *mapped = &p->columns[i];
-		DvVerifyColumn *c = column_named(v, mapped->column);
-		char	   *read_name = dv_spi_text(i, 1);
-		char	   *column_type = dv_spi_text(i, 2);
-		char	   *precision = dv_spi_text(i, 3);
-		char	   *referenced = dv_spi_text(i, 4);
-
-		if (c->nparts >= DV_VERIFY_PARTS)
-			elog(ERROR, "column \"%s\" is mapped too often", mapped->column);
-		c->read_name = read_name ? MemoryContextStrdup(v->context, read_name) : NULL;
-		c->read_len = read_name ? strlen(read_name) : 0;
-		c->kind = kind_of(mapped, column_type ? column_type : "");
-		c->precision = precision ? atoi(precision) : -1;
-		c->send |= mapped->send;
-		/* states and status reasons belong to a pass of their own */
-		c->deferred |= mapped->deferred || strcmp(mapped->column, "statecode") == 0 || strcmp(mapped->column, "statuscode") == 0;
-		c->summed = column_type != NULL && is_summed(column_type);
-		v->part_column[i] = (int) (c - v->columns);
-		v->part_index[i] = (signed char) c->nparts;
-		c->referenced[c->nparts++] = referenced ? MemoryContextStrdup(v->context, referenced) : NULL;
-	}
-}
-
-/* Does the select list have this member already? */
-static bool
-is_selected(const StringInfoData *select, const char *name)
-{
-	char	   *list = psprintf(",%s,", select->data);
-
-	return strstr(list, psprintf(",%s,", name)) != NULL;
-}
-
-static void
-load_select(DvVerify *v)
-{
-	static const char *const members[DV_VERIFY_CONTEXTS] = {"modifiedon", "_modifiedby_value", "_createdby_value", "_ownerid_value"};
-	Oid			types[1] = {OIDOID};
-	Datum		values[1] = {ObjectIdGetDatum(v->projection->staging)};
-	StringInfoData select;
-	char	   *context;
-	int			i;
-
-	initStringInfo(&select);
-	appendStringInfoString(&select, v->projection->wire.primary_id);
-	dv_spi_run("SELECT array_to_string(dvmig._verify_context($1::regclass), ',')", 1, types, values, NULL, SPI_OK_SELECT);
-	context = psprintf(",%s,", dv_spi_text(0, 1));
-	for (i = 0; i < DV_VERIFY_CONTEXTS; i++)
-	{
-		v->reads[i] = strstr(context, psprintf(",%s,", members[i])) != NULL;
-		if (v->reads[i])
-			appendStringInfo(&select, ",%s", members[i]);
-	}
-	for (i = 0; i < v->ncolumns; i++)
-		if (v->columns[i].read_name != NULL && !is_selected(&select, v->columns[i].read_name))
-			appendStringInfo(&select, ",%s", v->columns[i].read_name);
-	v->select = MemoryContextStrdup(v->context, select.data);
-}
-
-/* The number by which a row is taken into the sample, as SQL, and how many rows or what share it is to be. */
-static char *
-load_sample(DvVerify *v, char **sample)
-{
-	Oid			types[2] = {OIDOID, INT8OID};
-	Datum		values[2] = {ObjectIdGetDatum(v->projection->staging), Int64GetDatum(v->rc->run)};
-	char	   *sql;
-
-	dv_spi_run("SELECT dvmig._verify_sample($1::regclass, (h.options ->> 'sample')::numeric, h.run, 's'), h.options ->> 'sample'"
-			   " FROM dvmig.run_history h WHERE h.run = $2", 2, types, values, NULL, SPI_OK_SELECT);
-	sql = dv_spi_text(0, 1);
-	*sample = dv_spi_text(0, 2);
-	*sample = *sample ? MemoryContextStrdup(v->context, *sample) : NULL;
-	return sql ? MemoryContextStrdup(v->context, sql) : NULL;
-}
-
-/* The largest such number that still belongs to the sample, found with the owner's rights. */
-static void
-load_threshold(DvVerify *v, const char *number_sql, const char *sample)
-{
-	char	   *threshold;
-
-	dv_spi_begin("dvmig: taking a sample");
-	dv_spi_run(strtod(sample, NULL) < 1
-			   ? psprintf("SELECT least(trunc(%s * 18446744073709551616 - 9223372036854775808), 9223372036854775807)::bigint::text", sample)
-			   : psprintf("SELECT max(h)::text FROM (SELECT %s AS h FROM %s s WHERE s.processing_flag IN ('S', 'P') ORDER BY 1 LIMIT %s) q",
-						  number_sql, v->projection->staging_sql, sample),
-			   0, NULL, NULL, NULL, SPI_OK_SELECT);
-	threshold = dv_spi_text(0, 1);
-	v->sample_sql = MemoryContextStrdup(v->context, threshold ? psprintf("%s <= (%s)::bigint", number_sql, threshold) : "false");
-	dv_spi_commit(true);
-}
-
-void
-dv_verify_load(DvVerify *v)
-{
-	DvSwitch	before;
-	char	   *number_sql;
-	char	   *sample;
-
-	dv_spi_begin("dvmig: loading the definition");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
-	v->projection = dv_projection_load(v->plan.staging, "verify", v->plan.deferred,
-									   dv_session_api_path(v->rc->session), dv_session_api_url(v->rc->session), v->context);
-	load_columns(v);
-	load_select(v);
-	number_sql = load_sample(v, &sample);
-	dv_call_restore(before);
-	dv_spi_commit(true);
-	MemoryContextSwitchTo(v->context);
-	if (number_sql != NULL)
-		load_threshold(v, number_sql, sample);
-	if (v->sample_sql != NULL)
-		v->projection->inner_sql = psprintf("%s AND %s", v->projection->inner_sql, v->sample_sql);
-	v->gone_table = v->projection->success_sql;
-}
-
 /* The appender is built for one row type; SPI plans anew when a user alters the table. */
 static void
 prepare(DvVerify *v, TupleDesc desc)
@@ -238,6 +47,8 @@ prepare(DvVerify *v, TupleDesc desc)
 	}
 	dv_payload_prepare(v->payload, v->projection->ncolumns);
 	MemoryContextSwitchTo(old);
+	if (v->resend != NULL)
+		dv_encode_descriptor(v->step, desc);
 }
 
 /* ---------------------------------------------------------------- rows */
@@ -308,6 +119,7 @@ take_expected(DvVerify *v, DvVerifyRow *row, DvSlice members)
 				break;
 		row->expected[v->part_column[part]] = value;
 		row->part[v->part_column[part]] = v->part_index[part];
+		row->members[v->part_column[part]] = v->payload[part].member;
 		part++;
 	}
 }
@@ -324,6 +136,7 @@ map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, D
 	appendStringInfoChar(&members, '{');
 	row->expected = palloc0(sizeof(DvSlice) * (v->ncolumns + 1));
 	row->part = palloc0(v->ncolumns + 1);
+	row->members = palloc0(sizeof(char *) * (v->ncolumns + 1));
 	if (!dv_payload_append(&members, v->payload, v->projection->ncolumns, values, nulls, DV_SEND_UPDATE, false, &fault))
 		row->fault = psprintf("%s: %s", fault.column, fault.message);
 	appendStringInfoChar(&members, '}');
@@ -332,6 +145,31 @@ map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, D
 	if (row->fault == NULL)
 		take_expected(v, row, whole);
 	MemoryContextSwitchTo(old);
+}
+
+static void
+take_keys(DvVerify *v, DvVerifyRow *row, const Datum *values, DvVerifyChunk *chunk)
+{
+	const DvProjection *p = v->projection;
+	MemoryContext old = MemoryContextSwitchTo(chunk->context);
+	int			i;
+
+	row->keys = palloc(sizeof(Datum) * p->nkeys);
+	for (i = 0; i < p->nkeys; i++)
+		row->keys[i] = datumCopy(values[DV_PROJ_KEYS - 1 + i], p->keys[i].byval, p->keys[i].len);
+	MemoryContextSwitchTo(old);
+}
+
+/* What a row is to be recorded by, once it has been sent. */
+static void
+take_content(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, DvVerifyChunk *chunk)
+{
+	StringInfoData scratch;
+
+	initStringInfo(&scratch);
+	if (row->fault == NULL && !dv_encode_hash(v->step, values, nulls, &scratch, row->hash))
+		row->fault = "it cannot be sent";
+	take_keys(v, row, values, chunk);
 }
 
 static void
@@ -354,11 +192,15 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 	row->key = key_text(v, tuple, desc, DV_PROJ_KEYS, chunk->context);
 	if (!nulls[DV_PROJ_FAULT - 1])
 		row->fault = MemoryContextStrdup(chunk->context, TextDatumGetCString(values[DV_PROJ_FAULT - 1]));
-	if ((row->state == 'P' || row->state == 'S'))
+	if (v->rebuild != NULL)
+		take_keys(v, row, values, chunk);
+	if (row->state == 'P' || row->state == 'S' || v->rebuild != NULL)
 	{
 		const char *fault = row->fault;
 
 		map_row(v, row, values, nulls, chunk);
+		if (v->resend != NULL)
+			take_content(v, row, values, nulls, chunk);
 		if (fault != NULL)
 			row->fault = fault;
 	}
@@ -383,6 +225,8 @@ take_bad_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvV
 	row->has_record = row->has_id;
 	row->key = key_text(v, tuple, desc, DV_KNOWN_KEYS, chunk->context);
 	row->fault = MemoryContextStrdup(chunk->context, fault);
+	if (v->rebuild != NULL)
+		take_keys(v, row, values + DV_KNOWN_KEYS - DV_PROJ_KEYS, chunk);
 	remember_keys(v, values + DV_KNOWN_KEYS - 1);
 }
 

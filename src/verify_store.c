@@ -313,7 +313,9 @@ call_with_table(DvVerify *v, const char *sql, const char *figures, const char *s
 void
 dv_verify_begin_table(DvVerify *v)
 {
-	call_with_table(v, "SELECT dvmig._begin_verification($1, $2::regclass)", NULL, NULL);
+	call_with_table(v, strcmp(v->rc->kind, "resend") == 0 ? "SELECT dvmig._begin_resend($1, $2::regclass)"
+					: strcmp(v->rc->kind, "rebuild") == 0 ? "SELECT dvmig._begin_job_table($1, $2::regclass)"
+					: "SELECT dvmig._begin_verification($1, $2::regclass)", NULL, NULL);
 }
 
 void

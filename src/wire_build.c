@@ -98,7 +98,11 @@ put_headers(DvBuf *body, const DvWireTable *table, const DvWireRow *row, bool ha
 	if (has_body)
 		dv_buf_puts(body, "Content-Type: application/json\r\n");
 	if (if_match)
-		dv_buf_puts(body, "If-Match: *\r\n");
+	{
+		dv_buf_puts(body, "If-Match: ");
+		dv_buf_puts(body, row->etag != NULL ? row->etag : "*");
+		dv_buf_puts(body, "\r\n");
+	}
 	if (table->part_headers != NULL)
 		dv_buf_puts(body, table->part_headers);
 	if (row->caller[0] != '\0')

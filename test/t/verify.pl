@@ -281,4 +281,27 @@ $v = $t->rows(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')})->[0];
 is(figures($v), sprintf('compared=%d equal=%d missing=1 different=3 changed_since=1 extra=3 owners_changed=1', ROWS - 3, ROWS - 8),
 	'answers that fail are asked for again, and count once');
 
+# ------------------------------------------------------------------ states and files
+
+$t->sql(q{
+	CREATE TABLE staging.regions (id int PRIMARY KEY, name text, state text);
+	INSERT INTO staging.regions SELECT n, 'Region ' || n, CASE n % 3 WHEN 0 THEN 'Inactive' WHEN 1 THEN 'active' END FROM generate_series(1, 90) n;
+	CREATE TABLE staging.papers (id text PRIMARY KEY, document bytea, file_name text);
+	INSERT INTO staging.papers SELECT 'P' || n, 'content', n || '.txt' FROM generate_series(1, 9) n});
+$t->migration('m2', tables => 'new_region');
+$t->sql(q{
+	SELECT dvmig.add_table('m2', 'staging.regions', 'new_region', auto_map => false);
+	SELECT dvmig.map_column('staging.regions', 'new_name', 'name');
+	SELECT dvmig.map_choice('staging.regions', 'statecode', 'state');
+	SELECT dvmig.add_table('m2', 'staging.papers', 'new_invoice', auto_map => false);
+	SELECT dvmig.map_column('staging.papers', 'new_invoicenumber', 'id');
+	SELECT dvmig.map_file('staging.papers', 'new_document', 'document', 'file_name')});
+is($t->run('m2')->{state}, 'completed', 'states are set and files uploaded');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, compared, result, not_compared), '; ' ORDER BY staging) FROM dvmig.verify('m2')}),
+	'staging.papers 9 equal {"new_document: a file"}; staging.regions 90 equal {}', 'states are compared, files are not');
+plant($sim, [ 'new_regions', $t->sql('SELECT dataverse_id FROM staging.regions WHERE id = 3'), { statecode => 0, statuscode => 1 } ]);
+is($t->sql(q{SELECT result FROM dvmig.verify('m2', 'staging.regions')}), 'different', 'another state');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, column_name, expected, found), ';') FROM dvmig.difference WHERE staging = 'staging.regions'}),
+	'3 statecode 1 0', 'is found');
+
 done_testing();

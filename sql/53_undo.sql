@@ -1,0 +1,286 @@
+-- Undoing a run: the records it created are deleted, children first.
+--
+-- The worker first collects the ids of all these records in dvmig._undo_row,
+-- then looks at each of them (is it there, who wrote it last, what belongs to
+-- it), and only then deletes. Called again after an interruption it begins anew
+-- with what is left.
+
+ALTER TABLE dvmig.migration_table ADD held_by_undo bigint;
+COMMENT ON COLUMN dvmig.migration_table.held_by_undo IS 'undo that put the table on hold: no run loads it before dvmig.release(); null: not on hold';
+
+CREATE TABLE dvmig._undo_row (
+	undo         bigint NOT NULL,
+	dataverse_id uuid NOT NULL,
+	staging      regclass NOT NULL,
+	verdict      text CHECK (verdict IN ('gone', 'changed', 'related', 'failed')),
+	PRIMARY KEY (undo, dataverse_id)
+);
+COMMENT ON TABLE dvmig._undo_row IS 'records that an undo in progress is to delete, and why it will not';
+
+CREATE TABLE dvmig._undo_table (
+	undo     bigint NOT NULL,
+	staging  text NOT NULL,
+	deleted  bigint NOT NULL DEFAULT 0,
+	failed   bigint NOT NULL DEFAULT 0,
+	created  bigint NOT NULL DEFAULT 0,
+	gone     bigint NOT NULL DEFAULT 0,
+	changed  bigint NOT NULL DEFAULT 0,
+	related  bigint NOT NULL DEFAULT 0,
+	PRIMARY KEY (undo, staging)
+);
+COMMENT ON TABLE dvmig._undo_table IS 'what an undo found and did, by staging table';
+
+-- ------------------------------------------------------------ for the worker
+
+CREATE FUNCTION dvmig._undo_collect(undo bigint, staging regclass, ids uuid[]) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dvmig._undo_row (undo, dataverse_id, staging) SELECT $1, i, $2 FROM unnest($3) i ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION dvmig._undo_collect(bigint, regclass, uuid[]) IS 'note records that are to be deleted';
+
+CREATE FUNCTION dvmig._undo_mark(undo bigint, ids uuid[], verdict text) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH marked AS (UPDATE dvmig._undo_row r SET verdict = $3 FROM unnest($2) i
+		WHERE r.undo = $1 AND r.dataverse_id = i AND r.verdict IS NULL RETURNING 1)
+	SELECT count(*) FROM marked
+$$;
+COMMENT ON FUNCTION dvmig._undo_mark(bigint, uuid[], text) IS 'note why records will not be deleted; how many that were to be';
+
+-- _undo_related: mark the parents of records that will stay.
+CREATE FUNCTION dvmig._undo_related(undo bigint, children uuid[], parents uuid[]) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT dvmig._undo_mark($1, ARRAY(SELECT u.parent FROM unnest($2, $3) u(child, parent)
+		WHERE NOT EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = u.child
+			AND (r.verdict IS NULL OR r.verdict = 'gone'))), 'related')
+$$;
+COMMENT ON FUNCTION dvmig._undo_related(bigint, uuid[], uuid[]) IS 'mark records to which others belong that are not undone';
+
+CREATE FUNCTION dvmig._undo_doable(undo bigint, ids uuid[]) RETURNS uuid[]
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ARRAY(SELECT r.dataverse_id FROM dvmig._undo_row r JOIN unnest($2) i ON r.dataverse_id = i
+		WHERE r.undo = $1 AND (r.verdict IS NULL OR r.verdict = 'gone'))
+$$;
+COMMENT ON FUNCTION dvmig._undo_doable(bigint, uuid[]) IS 'those of the records that are to be deleted';
+
+-- _undo_count: figures of each table after all were looked at; why the undo is
+-- refused, or null.
+CREATE FUNCTION dvmig._undo_count(undo bigint) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	o jsonb := (SELECT h.options FROM dvmig.run_history h WHERE h.run = $1);
+	why text[] := '{}';
+	f record;
+BEGIN
+	INSERT INTO dvmig._undo_table (undo, staging, created, gone, changed, related)
+	SELECT $1, t.staging, count(r.dataverse_id), count(*) FILTER (WHERE r.verdict = 'gone'),
+		count(*) FILTER (WHERE r.verdict = 'changed'), count(*) FILTER (WHERE r.verdict = 'related')
+	FROM dvmig.run_table t LEFT JOIN dvmig._undo_row r ON r.undo = t.run AND r.staging::text = t.staging
+	WHERE t.run = $1 GROUP BY t.staging;
+	IF (o ->> 'dry_run')::bool THEN
+		RETURN NULL;
+	END IF;
+	FOR f IN SELECT u.* FROM dvmig._undo_table u WHERE u.undo = $1 ORDER BY u.staging LOOP
+		IF f.changed > 0 AND o ->> 'changed' = 'refuse' THEN
+			why := why || format('%s records of %s were changed in Dataverse since by another user (changed => ''skip'' leaves them)', f.changed, f.staging);
+		END IF;
+		IF f.related > 0 AND o ->> 'related' = 'refuse' THEN
+			why := why || format('%s records of %s have related records that would stay or go with them (related => ''skip'' leaves them)', f.related, f.staging);
+		END IF;
+	END LOOP;
+	RETURN 'refused: ' || nullif(array_to_string(why, '; '), '');
+END
+$$;
+COMMENT ON FUNCTION dvmig._undo_count(bigint) IS 'count what an undo would do; why it is refused, or null';
+
+CREATE FUNCTION dvmig._undo_hold(undo bigint, staging regclass) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE dvmig.migration_table t SET held_by_undo = $1 WHERE t.staging = $2
+		AND EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text AND u.created > u.changed + u.related);
+	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp(),
+		rows_total = (SELECT u.created FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)
+	WHERE t.run = $1 AND t.staging = $2::text
+$$;
+COMMENT ON FUNCTION dvmig._undo_hold(bigint, regclass) IS 'put a staging table on hold before its records are deleted';
+
+CREATE FUNCTION dvmig._undo_store(undo bigint, staging regclass, deleted bigint, failed bigint, has_ended bool, message text) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE dvmig._undo_table u SET deleted = $3, failed = $4 WHERE u.undo = $1 AND u.staging = $2::text;
+	UPDATE dvmig.run_table t SET rows_read = $3 + $4, succeeded = $3, failed = $4, message = $6,
+		state = CASE WHEN $5 THEN 'done' ELSE t.state END, ended_at = CASE WHEN $5 THEN clock_timestamp() END
+	WHERE t.run = $1 AND t.staging = $2::text
+$$;
+COMMENT ON FUNCTION dvmig._undo_store(bigint, regclass, bigint, bigint, bool, text) IS 'figures of an undo''s table';
+
+CREATE FUNCTION dvmig._undo_end(undo bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	-- those of an undo that was interrupted too
+	DELETE FROM dvmig._undo_row r USING dvmig.run_history h
+	WHERE h.run = r.undo AND (r.undo = $1 OR h.state NOT IN ('starting', 'running', 'stopping'));
+	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp()
+	FROM dvmig.run_history h WHERE t.run = $1 AND h.run = $1 AND (h.options ->> 'dry_run')::bool
+$$;
+COMMENT ON FUNCTION dvmig._undo_end(bigint) IS 'forget the rows of an undo';
+
+-- _undo_relations: where records may be that belong to those of a table: entity
+-- set, primary id and lookup. From what the organisation tells now (answers to
+-- two queries of its metadata) and from the metadata that is kept. Not asked
+-- about are tables in which the platform keeps its own accounts.
+CREATE FUNCTION dvmig._undo_relations(server name, target text, one_to_many text, definitions text)
+RETURNS TABLE (entity_set text, primary_id text, lookup text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH told AS (
+		SELECT r ->> 'ReferencingEntity' AS child, r ->> 'ReferencingAttribute' AS lookup
+		FROM jsonb_array_elements(coalesce($3::jsonb -> 'OneToManyRelationships', $3::jsonb #> '{value,0,OneToManyRelationships}', '[]')) r
+	), sets AS (
+		SELECT d ->> 'LogicalName' AS name, d ->> 'EntitySetName' AS entity_set, d ->> 'PrimaryIdAttribute' AS primary_id
+		FROM jsonb_array_elements(coalesce($4::jsonb -> 'value', '[]')) d
+	)
+	SELECT DISTINCT s.entity_set, s.primary_id, t.lookup FROM told t JOIN sets s ON s.name = t.child
+	WHERE s.entity_set IS NOT NULL AND s.primary_id IS NOT NULL AND t.lookup IS NOT NULL
+	  AND t.child NOT IN ('activityparty', 'activitypointer', 'asyncoperation', 'bulkdeletefailure', 'duplicaterecord', 'mailboxtrackingfolder',
+		'principalobjectattributeaccess', 'principalobjectaccess', 'processsession', 'syncerror', 'userentityinstancedata', 'actioncard',
+		'actioncarduserstate', 'postregarding', 'postrole', 'postfollow', 'audit')
+	UNION
+	SELECT mt.entity_set, mt.primary_id, l.column_name
+	FROM dvmig.metadata_lookup l JOIN dvmig.metadata_table mt ON mt.server = l.server AND mt.table_name = l.table_name
+	WHERE l.server = $1 AND l.referenced_table = $2
+$$;
+COMMENT ON FUNCTION dvmig._undo_relations(name, text, text, text) IS 'tables and lookups by which other records belong to those of a table';
+
+-- ------------------------------------------------------------------ for a DBA
+
+CREATE FUNCTION dvmig._undo_job(caller oid, run bigint, staging text, related text, changed text, dry_run bool, confirm text, wait bool) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	h dvmig.run_history;
+	m dvmig.migration;
+	tables regclass[];
+BEGIN
+	IF run IS NULL THEN
+		RAISE EXCEPTION 'the run is missing' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF related IS NULL OR related NOT IN ('refuse', 'skip') THEN
+		RAISE EXCEPTION 'related must be refuse or skip, not "%"', related USING ERRCODE = 'invalid_parameter_value';
+	ELSIF changed IS NULL OR changed NOT IN ('refuse', 'skip') THEN
+		RAISE EXCEPTION 'changed must be refuse or skip, not "%"', changed USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	h := dvmig._run_of(caller, run, 'owner');
+	IF h.kind <> 'run' THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('run %s created no records: it is of kind "%s"', run, h.kind), HINT = 'Name the run of the migration that is to be undone.';
+	END IF;
+	SELECT g.* INTO m FROM dvmig.migration g WHERE g.migration_id = h.migration_id;
+	IF m.server <> h.server THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('run %s went to server "%s", and the migration goes to "%s" now', run, h.server, m.server),
+			HINT = 'What it did is in the outcome tables that dvmig.retarget() has renamed.';
+	END IF;
+	tables := dvmig._job_tables(caller, m, staging);
+	IF NOT coalesce(dry_run, false) THEN
+		PERFORM dvmig._require_confirmation(caller, m.name, format('undoing run %s', run), confirm,
+			format('SELECT * FROM dvmig.undo(%s, %%s)', run));
+	END IF;
+	RETURN dvmig._start_job(caller, m, 'undo', tables, jsonb_build_object('undoes', run, 'staging', staging, 'related', related,
+		'changed', changed, 'dry_run', coalesce(dry_run, false)), wait);
+END
+$$;
+COMMENT ON FUNCTION dvmig._undo_job(oid, bigint, text, text, text, bool, text, bool) IS 'check and begin an undo';
+
+CREATE FUNCTION dvmig._undo(caller oid, run bigint, staging text, related text, changed text, dry_run bool, confirm text)
+RETURNS TABLE (undo_run bigint, staging_table text, created bigint, gone bigint, changed_since bigint, has_related bigint, deleted bigint, restored bigint, failed bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	job bigint := dvmig._undo_job($1, $2, $3, $4, $5, $6, $7, true);
+BEGIN
+	RETURN QUERY SELECT job, u.staging, u.created, u.gone, u.changed, u.related, u.deleted, 0::bigint, u.failed
+	FROM dvmig._query_latest(format('SELECT to_jsonb(u) FROM dvmig._undo_table u JOIN dvmig.run_table t ON t.run = u.undo AND t.staging = u.staging WHERE u.undo = %s ORDER BY t.step', job)) q,
+		jsonb_populate_record(NULL::dvmig._undo_table, q::jsonb) u;
+END
+$$;
+COMMENT ON FUNCTION dvmig._undo(oid, bigint, text, text, text, bool, text) IS 'delete what a run created: see dvmig.undo()';
+
+CREATE FUNCTION dvmig.undo(run bigint, staging text DEFAULT NULL, related text DEFAULT 'refuse', changed text DEFAULT 'refuse',
+	dry_run bool DEFAULT false, confirm text DEFAULT NULL)
+RETURNS TABLE (undo_run bigint, staging text, created bigint, gone bigint, changed_since bigint, has_related bigint, deleted bigint, restored bigint, failed bigint)
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.undo(bigint, text, text, text, bool, text) IS
+	'delete the records that a run created, children first, and wait for the end; their rows become unprocessed and their tables are on hold until dvmig.release(). staging: only this table; related, changed: refuse or skip records to which others belong, or that another user has changed since; dry_run: only count; confirm: name of the organisation, where production asks for it';
+
+CREATE FUNCTION dvmig._start_undo(caller oid, run bigint, staging text, related text, changed text, dry_run bool, confirm text) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT dvmig._undo_job($1, $2, $3, $4, $5, $6, $7, false) $$;
+COMMENT ON FUNCTION dvmig._start_undo(oid, bigint, text, text, text, bool, text) IS 'begin an undo: see dvmig.start_undo()';
+
+CREATE FUNCTION dvmig.start_undo(run bigint, staging text DEFAULT NULL, related text DEFAULT 'refuse', changed text DEFAULT 'refuse',
+	dry_run bool DEFAULT false, confirm text DEFAULT NULL) RETURNS bigint
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.start_undo(bigint, text, text, text, bool, text) IS
+	'begin an undo in the background, at once and whatever becomes of the transaction; returns its own run, for dvmig.wait()';
+
+CREATE FUNCTION dvmig._release(caller oid, staging regclass) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t dvmig.migration_table := dvmig._table(caller, staging, 'owner');
+BEGIN
+	IF t.held_by_undo IS NULL THEN
+		RAISE NOTICE '% is not on hold', staging;
+		RETURN format('%s is not on hold', staging);
+	END IF;
+	UPDATE dvmig.migration_table mt SET held_by_undo = NULL WHERE mt.staging = t.staging;
+	PERFORM dvmig._log(caller, (SELECT m.name FROM dvmig.migration m WHERE m.migration_id = t.migration_id), 'release', staging::text,
+		jsonb_build_object('undo', t.held_by_undo));
+	RETURN format('%s is no longer on hold', staging);
+END
+$$;
+COMMENT ON FUNCTION dvmig._release(oid, regclass) IS 'internal part of dvmig.release()';
+
+CREATE FUNCTION dvmig.release(staging regclass) RETURNS text
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.release(regclass) IS 'let runs load a staging table again that an undo has put on hold';
+
+-- _not_on_hold: those of the tables that a run may load; says which it may not.
+CREATE FUNCTION dvmig._not_on_hold(migration_id int, chosen regclass[]) RETURNS regclass[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	held text := (SELECT string_agg(t.staging::text, ', ' ORDER BY t.position) FROM dvmig.migration_table t
+		WHERE t.migration_id = $1 AND t.held_by_undo IS NOT NULL AND (chosen IS NULL OR t.staging = ANY (chosen)));
+	free regclass[] := ARRAY(SELECT t.staging FROM dvmig.migration_table t
+		WHERE t.migration_id = $1 AND t.held_by_undo IS NULL AND (chosen IS NULL OR t.staging = ANY (chosen)));
+BEGIN
+	IF held IS NULL THEN
+		RETURN chosen;
+	ELSIF chosen IS NOT NULL OR cardinality(free) = 0 THEN
+		RAISE EXCEPTION 'on hold after an undo: %', held
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'dvmig.release(staging) lets runs load a table again.';
+	END IF;
+	RAISE NOTICE 'left out because they are on hold after an undo: %', held USING HINT = 'dvmig.release(staging) lets runs load a table again.';
+	RETURN free;
+END
+$$;
+COMMENT ON FUNCTION dvmig._not_on_hold(int, regclass[]) IS 'leave tables that are on hold out of a run, or refuse it';

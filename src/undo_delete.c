@@ -1,0 +1,318 @@
+/*
+ * undo_delete.c - deleting what is to be deleted, and taking its outcome back
+ *
+ * A delete may be repeated: a record that is not there is deleted. Outcomes and
+ * flags are written after each answer, with the rights of the migration's owner.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "answer.h"
+#include "call.h"
+#include "encode.h"
+#include "spi.h"
+#include "undo.h"
+
+/* Tries of one record that cannot be deleted for a passing reason. */
+#define ROW_TRIES			8
+
+/* How long a lock of another session is waited for. */
+#define LOCK_PATIENCE_MS	60000
+
+/* Records of one $batch. */
+typedef struct DeleteAsk
+{
+	DvUndoChunk *chunk;
+	int		   *rows;			/* indexes in the chunk */
+	int			n;
+	int			tries;
+} DeleteAsk;
+
+static void
+ask_delete(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n, int tries)
+{
+	DeleteAsk  *part = MemoryContextAllocZero(chunk->context, sizeof(DeleteAsk));
+	DvAsk	   *ask = dv_asker_new(&u->asker, "POST", part);
+	DvWireRow  *wire = palloc0(sizeof(DvWireRow) * n);
+	const DvWireRow **list = palloc(sizeof(DvWireRow *) * n);
+	int			i;
+
+	part->chunk = chunk;
+	part->rows = MemoryContextAlloc(chunk->context, sizeof(int) * n);
+	memcpy(part->rows, rows, sizeof(int) * n);
+	part->n = n;
+	part->tries = tries;
+	for (i = 0; i < n; i++)
+	{
+		wire[i].op = 'D';
+		dv_source_format_id(&chunk->ids[rows[i]], wire[i].id);
+		list[i] = &wire[i];
+	}
+	(void) dv_wire_batch(&ask->body, &chunk->table->projection->wire, dv_asker_batch(ask), list, n);
+	if (tries > 0)
+		ask->not_before = dv_answer_backoff(tries);
+	chunk->asks++;
+	dv_asker_queue(&u->asker, ask);
+}
+
+/* Those of the chunk that are to be deleted, in requests that the table takes. */
+static void
+begin_delete(DvUndo *u, DvUndoChunk *chunk)
+{
+	Oid			types[2] = {INT8OID, InvalidOid};
+	Datum		values[2];
+	int		   *rows = palloc(sizeof(int) * (chunk->n + 1));
+	int			n = 0;
+	Datum	   *doable;
+	int			ndoable;
+	bool		isnull;
+	DvSwitch	before;
+	int			i;
+	int			k;
+
+	dv_spi_begin("dvmig: undo");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	types[1] = get_array_type(UUIDOID);
+	values[0] = Int64GetDatum(u->rc->run);
+	values[1] = dv_undo_id_array(chunk->ids, chunk->n);
+	dv_spi_run("SELECT dvmig._undo_doable($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
+	deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)),
+					  UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &doable, NULL, &ndoable);
+	for (i = 0; i < chunk->n; i++)
+		for (k = 0; k < ndoable; k++)
+			if (memcmp(DatumGetUUIDP(doable[k]), &chunk->ids[i], UUID_LEN) == 0)
+			{
+				rows[n++] = i;
+				break;
+			}
+	dv_call_restore(before);
+	dv_spi_commit(true);
+	for (i = 0; i < n; i += chunk->table->pace.each_rows)
+		ask_delete(u, chunk, rows + i, Min(chunk->table->pace.each_rows, n - i), 0);
+}
+
+/* ---------------------------------------------------------------- recording */
+
+/* k1 = u.k1 AND ... of a table and unnested key arrays. */
+static char *
+key_match(const DvProjection *p, const char *alias)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&sql, "%s%s.%s = u.%s", i ? " AND " : "", alias, p->keys[i].column, p->keys[i].column);
+	return sql.data;
+}
+
+static char *
+unnest_keys(const DvProjection *p)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "unnest(");
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
+	appendStringInfoString(&sql, ") u(");
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&sql, "%s%s", i ? ", " : "", p->keys[i].column);
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
+/*
+ * Outcome rows leave, rows are unprocessed again. An id that was derived, or
+ * that Dataverse made, leaves with them; one that was given stays. What was
+ * flagged as an update has nothing to be updated any more.
+ */
+static void
+take_back(DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
+{
+	const DvProjection *p = table->projection;
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	Datum	   *column = palloc(sizeof(Datum) * n);
+	int			i;
+	int			k;
+
+	dv_spi_begin("dvmig: taking outcomes back");
+	dv_spi_follow_indexes();
+	dv_spi_wait_briefly();
+	for (k = 0; k < p->nkeys; k++)
+	{
+		for (i = 0; i < n; i++)
+			column[i] = chunk->keys[rows[i]][k];
+		types[k] = p->keys[k].array_type;
+		values[k] = PointerGetDatum(construct_array(column, n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align));
+	}
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->success_sql, unnest_keys(p), key_match(p, "x")),
+			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, unnest_keys(p), key_match(p, "x")),
+			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
+	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'U', action_flag = CASE s.action_flag WHEN 'U' THEN 'I' ELSE s.action_flag END,"
+						" dataverse_id = CASE WHEN %s THEN s.dataverse_id END FROM %s WHERE %s AND s.processing_flag <> 'U'",
+						p->staging_sql, table->id_sql ? psprintf("s.dataverse_id IS DISTINCT FROM (%s)", table->id_sql) : "false",
+						unnest_keys(p), key_match(p, "s")),
+			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
+	dv_spi_commit(false);
+}
+
+/* Until no user's lock is in the way. */
+static void
+take_back_patiently(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	MemoryContext context = CurrentMemoryContext;
+
+	for (;;)
+	{
+		ErrorData  *volatile error = NULL;
+
+		PG_TRY();
+		{
+			take_back(chunk->table, chunk, rows, n);
+		}
+		PG_CATCH();
+		{
+			error = dv_spi_abort(u->context);
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		if (error == NULL)
+			return;
+		if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), LOCK_PATIENCE_MS))
+			ReThrowError(error);
+		FreeErrorData(error);
+		dv_asker_pause();
+		dv_worker_look(u->rc);
+	}
+}
+
+/* ---------------------------------------------------------------- answers */
+
+static void
+note_failure(DvUndo *u, DvUndoTable *table, const pg_uuid_t *id, const DvVerdict *v)
+{
+	/* without the service's text, which may quote the record */
+	if (table->failed++ == 0)
+		snprintf(table->problem, sizeof(table->problem), "records could not be deleted: %s%s%s (HTTP status %d)",
+				 v->error_class, v->code[0] ? " " : "", v->code, v->http_status);
+	(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", id, 1, "failed");
+}
+
+static void
+store(DvUndo *u, DvUndoTable *table, bool ended)
+{
+	Oid			types[6] = {INT8OID, OIDOID, INT8OID, INT8OID, BOOLOID, TEXTOID};
+	Datum		values[6];
+	char		nulls[7] = "      ";
+	DvSwitch	before;
+
+	dv_spi_begin("dvmig: undo");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	values[0] = Int64GetDatum(u->rc->run);
+	values[1] = ObjectIdGetDatum(table->plan.staging);
+	values[2] = Int64GetDatum(table->deleted);
+	values[3] = Int64GetDatum(table->failed);
+	values[4] = BoolGetDatum(ended);
+	values[5] = CStringGetTextDatum(table->problem);
+	nulls[5] = table->problem[0] ? ' ' : 'n';
+	dv_spi_run("SELECT dvmig._undo_store($1, $2::regclass, $3, $4, $5, $6)", 6, types, values, nulls, SPI_OK_SELECT);
+	dv_call_restore(before);
+	dv_spi_commit(true);
+}
+
+static void
+handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	DvUndo	   *u = asker->arg;
+	DeleteAsk  *part = ask->arg;
+	DvUndoChunk *chunk = part->chunk;
+	DvWireReply w = dv_answer_wire_reply(reply);
+	DvWireRow  *wire = palloc0(sizeof(DvWireRow) * part->n);
+	const DvWireRow **list = palloc(sizeof(DvWireRow *) * part->n);
+	DvVerdict  *v = palloc0(sizeof(DvVerdict) * part->n);
+	int		   *done = palloc(sizeof(int) * part->n);
+	int		   *again = palloc(sizeof(int) * part->n);
+	int			ndone = 0;
+	int			nagain = 0;
+	int			i;
+
+	for (i = 0; i < part->n; i++)
+	{
+		wire[i].op = 'D';
+		dv_source_format_id(&chunk->ids[part->rows[i]], wire[i].id);
+		list[i] = &wire[i];
+	}
+	dv_wire_batch_reply(&w, list, part->n, v, NULL);
+	for (i = 0; i < part->n && !u->rc->failed; i++)
+	{
+		bool		passing = v[i].kind == DV_WAIT || v[i].kind == DV_RETRY || v[i].kind == DV_SETTLE || v[i].kind == DV_SHRINK;
+
+		if (v[i].kind == DV_DONE || v[i].kind == DV_GONE)
+			done[ndone++] = part->rows[i];
+		else if (v[i].kind == DV_FAIL_RUN)
+			dv_asker_fail(asker, v[i].message);
+		else if (passing && part->tries < ROW_TRIES)
+			again[nagain++] = part->rows[i];
+		else
+			note_failure(u, chunk->table, &chunk->ids[part->rows[i]], &v[i]);
+	}
+	if (reply->status == 200)
+		dv_pace_table_each(&chunk->table->pace, part->n, reply->seconds);
+	if (ndone > 0)
+		take_back_patiently(u, chunk, done, ndone);
+	chunk->table->deleted += ndone;
+	u->rc->total.succeeded += ndone;
+	u->rc->total.rows_sent += part->n;
+	store(u, chunk->table, false);
+	/* what was too much in one request goes in two */
+	if (nagain > 1 && v[0].kind == DV_SHRINK)
+	{
+		ask_delete(u, chunk, again, nagain / 2, part->tries);
+		ask_delete(u, chunk, again + nagain / 2, nagain - nagain / 2, part->tries);
+	}
+	else if (nagain > 0)
+		ask_delete(u, chunk, again, nagain, part->tries + 1);
+	dv_undo_release(chunk);
+}
+
+static void
+hold(DvUndo *u, DvUndoTable *table)
+{
+	(void) dv_undo_call(u, psprintf("SELECT 0::bigint FROM dvmig._undo_hold($1, %u::regclass) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", table->plan.staging),
+						NULL, 0, NULL);
+}
+
+void
+dv_undo_delete(DvUndo *u)
+{
+	int			i;
+
+	u->asker.answer = handle_delete;
+	/* all of them before the first delete: a job that starts meanwhile must not load children again */
+	for (i = 0; i < u->ntables; i++)
+		hold(u, &u->tables[i]);
+	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
+	{
+		dv_undo_walk(u, &u->tables[i], begin_delete);
+		if (u->rc->stopping)
+			break;
+		store(u, &u->tables[i], true);
+		u->rc->total.failed += u->tables[i].failed;
+	}
+}

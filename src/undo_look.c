@@ -1,0 +1,404 @@
+/*
+ * undo_look.c - is each record there, who wrote it last, what belongs to it?
+ *
+ * Children are looked at before their parents: a record that stays keeps those
+ * it points at. Where records of one table point at each other, the tables are
+ * looked at again until nothing new is found.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/uuid.h"
+
+#include "call.h"
+#include "encode.h"
+#include "lanes.h"
+#include "spi.h"
+#include "undo.h"
+
+/* Parents of one query: each takes a condition of about 75 characters. */
+#define PARENTS_MAX		100
+
+/*
+ * Of so many parents the children are asked for by their parents; of more, all
+ * records that point at anything by that lookup are read, 5,000 a page.
+ */
+#define BY_PARENT_MAX	2000
+
+/* Passes over the tables: chains of records that stay are seldom long. */
+#define PASSES_MAX		100
+
+/* Answers in a row that were not understood. */
+#define BAD_ANSWERS_MAX	5
+
+typedef enum LookKind
+{
+	LOOK_RECORDS,
+	LOOK_RELATED,
+	LOOK_ONE_TO_MANY,			/* metadata */
+	LOOK_DEFINITIONS
+} LookKind;
+
+typedef struct LookAsk
+{
+	LookKind	kind;
+	DvUndoChunk *chunk;
+	DvUndoRelation *relation;
+	int			bad_answers;
+	char	  **body;			/* where the answer to a metadata query goes */
+} LookAsk;
+
+static DvAsk *
+new_ask(DvUndo *u, LookKind kind, DvUndoChunk *chunk)
+{
+	LookAsk    *look = MemoryContextAllocZero(u->context, sizeof(LookAsk));
+
+	look->kind = kind;
+	look->chunk = chunk;
+	if (chunk != NULL)
+		chunk->asks++;
+	return dv_asker_new(&u->asker, "GET", look);
+}
+
+static void
+put_id(DvBuf *path, const pg_uuid_t *id)
+{
+	char		text[37];
+
+	dv_source_format_id(id, text);
+	dv_buf_puts(path, text);
+}
+
+/* ---------------------------------------------------------------- records */
+
+static void
+ask_records(DvUndo *u, DvUndoChunk *chunk)
+{
+	const DvWireTable *table = &chunk->table->projection->wire;
+	DvAsk	   *ask = new_ask(u, LOOK_RECORDS, chunk);
+	int			i;
+
+	dv_buf_puts(&ask->path, "/");
+	dv_buf_puts(&ask->path, table->entity_set);
+	dv_buf_puts(&ask->path, "?$select=");
+	dv_buf_puts(&ask->path, table->primary_id);
+	dv_buf_puts(&ask->path, ",_modifiedby_value,_createdby_value&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
+	dv_buf_puts(&ask->path, table->primary_id);
+	dv_buf_puts(&ask->path, "'&@p2=%5B");
+	for (i = 0; i < chunk->n; i++)
+	{
+		dv_buf_puts(&ask->path, i > 0 ? ",%22" : "%22");
+		put_id(&ask->path, &chunk->ids[i]);
+		dv_buf_puts(&ask->path, "%22");
+	}
+	dv_buf_puts(&ask->path, "%5D");
+	dv_asker_queue(&u->asker, ask);
+}
+
+/* Children of rows [from, to), by one of the lookups that may point at them. */
+static void
+ask_related(DvUndo *u, DvUndoChunk *chunk, DvUndoRelation *relation, int from, int to)
+{
+	DvAsk	   *ask = new_ask(u, LOOK_RELATED, chunk);
+	int			i;
+
+	((LookAsk *) ask->arg)->relation = relation;
+	dv_buf_puts(&ask->path, "/");
+	dv_buf_puts(&ask->path, relation->entity_set);
+	dv_buf_puts(&ask->path, "?$select=");
+	dv_buf_puts(&ask->path, relation->primary_id);
+	dv_buf_puts(&ask->path, ",_");
+	dv_buf_puts(&ask->path, relation->lookup);
+	dv_buf_puts(&ask->path, "_value&$filter=");
+	for (i = from; i < to; i++)
+	{
+		dv_buf_puts(&ask->path, i > from ? "%20or%20_" : "_");
+		dv_buf_puts(&ask->path, relation->lookup);
+		dv_buf_puts(&ask->path, "_value%20eq%20");
+		put_id(&ask->path, &chunk->ids[i]);
+	}
+	dv_asker_queue(&u->asker, ask);
+}
+
+/* All records that point at one of the table's by this lookup. */
+static void
+ask_pointing(DvUndo *u, DvUndoRelation *relation)
+{
+	DvAsk	   *ask = new_ask(u, LOOK_RELATED, NULL);
+
+	((LookAsk *) ask->arg)->relation = relation;
+	dv_buf_puts(&ask->path, "/");
+	dv_buf_puts(&ask->path, relation->entity_set);
+	dv_buf_puts(&ask->path, "?$select=");
+	dv_buf_puts(&ask->path, relation->primary_id);
+	dv_buf_puts(&ask->path, ",_");
+	dv_buf_puts(&ask->path, relation->lookup);
+	dv_buf_puts(&ask->path, "_value&$filter=_");
+	dv_buf_puts(&ask->path, relation->lookup);
+	dv_buf_puts(&ask->path, "_value%20ne%20null");
+	ask->prefer = "Prefer: odata.maxpagesize=5000";
+	dv_asker_queue(&u->asker, ask);
+}
+
+static void
+read_pointing(DvUndo *u, DvUndoTable *table)
+{
+	MemoryContext scratch = AllocSetContextCreate(u->context, "dvmig undo loop", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	int			r;
+
+	for (r = 0; r < table->nrelations; r++)
+		if (!table->relations[r].unreadable)
+			ask_pointing(u, &table->relations[r]);
+	while (dv_asker_turn(&u->asker))
+		MemoryContextReset(scratch);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}
+
+static void
+ask_all_related(DvUndo *u, DvUndoChunk *chunk)
+{
+	int			r;
+	int			from;
+
+	for (r = 0; r < chunk->table->nrelations; r++)
+		for (from = 0; from < chunk->n && !chunk->table->relations[r].unreadable; from += PARENTS_MAX)
+			ask_related(u, chunk, &chunk->table->relations[r], from, Min(from + PARENTS_MAX, chunk->n));
+}
+
+/* Written last by somebody who is not us and did not make it. */
+static bool
+is_changed(DvUndo *u, DvSlice record)
+{
+	pg_uuid_t	modifier;
+	pg_uuid_t	maker;
+	char		text[37];
+
+	if (!dv_page_uuid(dv_page_find(record, "_modifiedby_value"), modifier.data))
+		return false;
+	dv_source_format_id(&modifier, text);
+	if (dv_lanes_is_user(u->rc->lanes, text))
+		return false;
+	return !dv_page_uuid(dv_page_find(record, "_createdby_value"), maker.data) || memcmp(&maker, &modifier, sizeof(pg_uuid_t)) != 0;
+}
+
+/* False where the page was not understood. */
+static bool
+take_records(DvUndo *u, DvUndoChunk *chunk, DvPage *page)
+{
+	pg_uuid_t  *changed = palloc(sizeof(pg_uuid_t) * (chunk->n + 1));
+	int			n = 0;
+	DvSlice		record;
+
+	while (dv_page_record(page, &record))
+	{
+		pg_uuid_t	id;
+		int			i;
+
+		if (!dv_page_uuid(dv_page_find(record, chunk->table->projection->wire.primary_id), id.data))
+			return false;
+		for (i = 0; i < chunk->n; i++)
+			if (memcmp(&chunk->ids[i], &id, sizeof(id)) == 0)
+				chunk->seen[i] = true;
+		if (n < chunk->n && is_changed(u, record))
+			changed[n++] = id;
+	}
+	if (n > 0)
+		u->marks += dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", changed, n, "changed");
+	return true;
+}
+
+static void
+records_done(DvUndo *u, DvUndoChunk *chunk)
+{
+	pg_uuid_t  *gone = palloc(sizeof(pg_uuid_t) * (chunk->n + 1));
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < chunk->n; i++)
+		if (!chunk->seen[i])
+			gone[n++] = chunk->ids[i];
+	if (n > 0)
+		dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", gone, n, "gone");
+	if (chunk->table->created <= BY_PARENT_MAX)
+		ask_all_related(u, chunk);
+}
+
+static bool
+take_related(DvUndo *u, const DvUndoRelation *relation, DvPage *page)
+{
+	char	   *lookup = psprintf("_%s_value", relation->lookup);
+	int			size = 64;
+	int			n = 0;
+	pg_uuid_t  *children = palloc(sizeof(pg_uuid_t) * size);
+	pg_uuid_t  *parents = palloc(sizeof(pg_uuid_t) * size);
+	Oid			types[3] = {INT8OID, InvalidOid, InvalidOid};
+	Datum		values[3];
+	bool		isnull;
+	DvSwitch	before;
+	DvSlice		record;
+
+	while (dv_page_record(page, &record))
+	{
+		if (n == size)
+		{
+			size *= 2;
+			children = repalloc(children, sizeof(pg_uuid_t) * size);
+			parents = repalloc(parents, sizeof(pg_uuid_t) * size);
+		}
+		if (!dv_page_uuid(dv_page_find(record, relation->primary_id), children[n].data) || !dv_page_uuid(dv_page_find(record, lookup), parents[n].data))
+			return false;
+		n++;
+	}
+	if (n == 0)
+		return true;
+	dv_spi_begin("dvmig: undo");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	types[1] = types[2] = get_array_type(UUIDOID);
+	values[0] = Int64GetDatum(u->rc->run);
+	values[1] = dv_undo_id_array(children, n);
+	values[2] = dv_undo_id_array(parents, n);
+	dv_spi_run("SELECT dvmig._undo_related($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
+	u->marks += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	dv_call_restore(before);
+	dv_spi_commit(true);
+	return true;
+}
+
+/* ---------------------------------------------------------------- answers */
+
+static void
+handle_page(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
+{
+	LookAsk    *look = ask->arg;
+	DvPage		page;
+	bool		records = look->kind == LOOK_RECORDS;
+
+	if (!dv_page_open(&page, reply->body.data, reply->body.len) ||
+		!(records ? take_records(u, look->chunk, &page) : take_related(u, look->relation, &page)))
+	{
+		if (++look->bad_answers < BAD_ANSWERS_MAX)
+			dv_asker_again(&u->asker, ask, false);
+		else
+			dv_asker_fail(&u->asker, "the answer to a query was not understood");
+		return;
+	}
+	if (page.next_link.p != NULL)
+	{
+		dv_asker_follow(&u->asker, ask, page.next_link);
+		return;
+	}
+	if (records)
+		records_done(u, look->chunk);
+	if (look->chunk != NULL)
+		dv_undo_release(look->chunk);
+}
+
+static void
+handle_look(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	DvUndo	   *u = asker->arg;
+	LookAsk    *look = ask->arg;
+
+	if (look->kind == LOOK_ONE_TO_MANY || look->kind == LOOK_DEFINITIONS)
+	{
+		/* where it does not tell, what refresh_metadata() has read must do */
+		if (reply->status == 200 && reply->body.len > 0)
+			*look->body = MemoryContextStrdup(u->context, reply->body.data);
+	}
+	else if (reply->status == 200)
+		handle_page(u, ask, reply);
+	else if (look->kind == LOOK_RELATED)
+	{
+		/* a table that cannot be queried, or whose records we may not read */
+		look->relation->unreadable = true;
+		if (look->chunk != NULL)
+			dv_undo_release(look->chunk);
+	}
+	else
+		dv_asker_fail_answer(asker, reply);
+}
+
+/* ---------------------------------------------------------------- relations */
+
+static void
+ask_metadata(DvUndo *u, LookKind kind, const char *path, char **body)
+{
+	DvAsk	   *ask = new_ask(u, kind, NULL);
+
+	((LookAsk *) ask->arg)->body = body;
+	dv_buf_puts(&ask->path, path);
+	dv_asker_queue(&u->asker, ask);
+}
+
+static void
+take_relations(DvUndo *u, DvUndoTable *table, const char *one_to_many, const char *definitions)
+{
+	Oid			types[4] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[4];
+	char		nulls[5] = {' ', ' ', one_to_many ? ' ' : 'n', definitions ? ' ' : 'n', '\0'};
+	DvSwitch	before;
+	int			i;
+
+	dv_spi_begin("dvmig: undo");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	values[0] = CStringGetTextDatum(dv_session_server(u->rc->session)->name);
+	values[1] = CStringGetTextDatum(table->projection->wire.logical_name);
+	values[2] = one_to_many ? CStringGetTextDatum(one_to_many) : (Datum) 0;
+	values[3] = definitions ? CStringGetTextDatum(definitions) : (Datum) 0;
+	table->nrelations = (int) dv_spi_run("SELECT * FROM dvmig._undo_relations($1::name, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
+	table->relations = MemoryContextAllocZero(u->context, sizeof(DvUndoRelation) * (table->nrelations + 1));
+	for (i = 0; i < table->nrelations; i++)
+	{
+		table->relations[i].entity_set = MemoryContextStrdup(u->context, dv_spi_text(i, 1));
+		table->relations[i].primary_id = MemoryContextStrdup(u->context, dv_spi_text(i, 2));
+		table->relations[i].lookup = MemoryContextStrdup(u->context, dv_spi_text(i, 3));
+	}
+	dv_call_restore(before);
+	dv_spi_commit(true);
+}
+
+static void
+read_relations(DvUndo *u)
+{
+	char	   *definitions = NULL;
+	char	  **one_to_many = MemoryContextAllocZero(u->context, sizeof(char *) * (u->ntables + 1));
+	int			i;
+
+	ask_metadata(u, LOOK_DEFINITIONS, "/EntityDefinitions?$select=LogicalName,EntitySetName,PrimaryIdAttribute", &definitions);
+	for (i = 0; i < u->ntables; i++)
+		ask_metadata(u, LOOK_ONE_TO_MANY,
+					 psprintf("/EntityDefinitions(LogicalName='%s')?$select=LogicalName&$expand=OneToManyRelationships($select=ReferencingEntity,ReferencingAttribute)",
+							  u->tables[i].projection->wire.logical_name), &one_to_many[i]);
+	while (dv_asker_turn(&u->asker))
+		;
+	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
+		take_relations(u, &u->tables[i], one_to_many[i], definitions);
+}
+
+void
+dv_undo_look(DvUndo *u)
+{
+	int			pass = 0;
+	int			i;
+
+	u->asker.answer = handle_look;
+	read_relations(u);
+	do
+	{
+		u->marks = 0;
+		for (i = 0; i < u->ntables && !u->rc->stopping; i++)
+		{
+			dv_undo_walk(u, &u->tables[i], ask_records);
+			if (u->tables[i].created > BY_PARENT_MAX && !u->rc->stopping)
+				read_pointing(u, &u->tables[i]);
+		}
+	} while (u->marks > 0 && ++pass < PASSES_MAX && !u->rc->stopping);
+}

@@ -1,0 +1,94 @@
+/*
+ * t_page.c - the records of a query's answer
+ */
+#include "page.h"
+#include "tap.h"
+
+/* Records of a page and their members, written as name=value;name=value| */
+static void
+reads(const char *body, const char *want)
+{
+	char	   *in = exact_copy(body, strlen(body));
+	char		out[512] = "";
+	DvPage		page;
+	DvSlice		record;
+
+	if (!dv_page_open(&page, in, strlen(body)))
+		strcpy(out, "no page");
+	else
+		while (dv_page_record(&page, &record))
+		{
+			const char *at = record.p;
+			DvSlice		name;
+			DvSlice		value;
+
+			while (dv_page_member(record, &at, &name, &value))
+				snprintf(out + strlen(out), sizeof(out) - strlen(out), "%.*s=%.*s;", (int) name.len, name.p, (int) value.len, value.p);
+			strcat(out, "|");
+		}
+	is_text(out, want, body);
+	free(in);
+}
+
+static void
+shows(const char *value, const char *want)
+{
+	char	   *in = exact_copy(value, strlen(value));
+	char		out[64];
+
+	dv_page_text((DvSlice) {in, strlen(value)}, out, sizeof(out));
+	is_text(out, want, value);
+	free(in);
+}
+
+static void
+test_pages(void)
+{
+	DvPage		page;
+	const char *linked = "{\"value\":[],\"@odata.nextLink\":\"https:\\/\\/x\"}";
+
+	reads("{\"value\":[{\"a\":1,\"b\":\"x\\\"y\"},{\"a\":null}]}", "a=1;b=\"x\\\"y\";|a=null;|");
+	reads(" { \"@odata.context\" : {\"x\":[1,{}]} , \"value\" : [ { \"a\" : [1, 2] , \"b\" : {} } ] } \n", "a=[1, 2];b={};|");
+	reads("\xEF\xBB\xBF{\"value\":[{}]}", "|");
+	reads("{\"value\":[]}", "");
+	reads("", "no page");
+	reads("[]", "no page");
+	reads("{\"value\":1}", "no page");
+	reads("{\"value\":[{\"a\":1}", "no page");
+	reads("{\"value\":[{\"a\":1}]}}", "no page");
+	reads("{\"value\":[{\"a\":1}]}{\"value\":[]}", "no page");
+	reads("{\"value\":[{\"a\":}]}", "no page");
+	reads("{\"value\":[{\"a\" 1}]}", "no page");
+	reads("{\"value\":[{\"a\":1,}]}", "no page");
+	reads("{\"value\":[{\"a\":\"x]}", "no page");
+	reads("{\"value\":[{\"a\":\"x\\", "no page");
+	reads("{\"error\":{\"code\":\"0x0\"},\"value\":[]}", "no page");
+	reads("{\"value\":[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]}", "no page");
+	ok(dv_page_open(&page, linked, strlen(linked)) && page.next_link.len == 11, "the link to the next page");
+}
+
+static void
+test_values(void)
+{
+	unsigned char id[16];
+	const char *record = "{\"x\":1,\"id\":\"AAAAAAAA-0000-4000-8000-0000000000Ff\"}";
+	DvSlice		all = {record, strlen(record)};
+
+	shows("\"a\\u00e4\\n\\/\\\\\"", "a\xC3\xA4\n/\\");
+	shows("\"\\uD83D\\uDE00\"", "\xF0\x9F\x98\x80");
+	shows("\"\\uD83D\"", "\xEF\xBF\xBD");
+	shows("\"\\u12\"", "12");
+	shows("12.50", "12.50");
+	shows("\"\"", "");
+	ok(dv_page_uuid(dv_page_find(all, "id"), id) && id[0] == 0xAA && id[15] == 0xFF, "a member that is a uuid");
+	ok(!dv_page_uuid(dv_page_find(all, "x"), id), "one that is none");
+	ok(!dv_page_uuid(dv_page_find(all, "y"), id), "one that is not there");
+}
+
+int
+main(void)
+{
+	test_pages();
+	test_values();
+	return done_testing();
+}
