@@ -47,6 +47,8 @@ CREATE TABLE dvmig.metadata_column (
 	precision_digits  int,
 	date_behavior     text,           -- UserLocal, DateOnly, TimeZoneIndependent
 	max_size_kb       int,            -- file and image columns
+	auto_number       text,           -- format of the numbers that Dataverse gives where none is sent
+	calculation       text,           -- calculated, rollup, formula; null: an ordinary column
 	PRIMARY KEY (server, table_name, column_name),
 	FOREIGN KEY (server, table_name) REFERENCES dvmig.metadata_table ON DELETE CASCADE
 );
@@ -85,6 +87,27 @@ CREATE TABLE dvmig.metadata_key (
 	FOREIGN KEY (server, table_name) REFERENCES dvmig.metadata_table ON DELETE CASCADE
 );
 COMMENT ON TABLE dvmig.metadata_key IS 'alternate keys of Dataverse tables and the state of their index';
+
+CREATE TABLE dvmig.metadata_child (
+	server            name NOT NULL,
+	table_name        text NOT NULL,
+	relationship_name text NOT NULL,  -- schema name
+	child_table       text NOT NULL,  -- whose records point at those of table_name
+	child_column      text,           -- by this lookup
+	cascade_delete    text,           -- Cascade, RemoveLink, Restrict, NoCascade; null: not known
+	PRIMARY KEY (server, table_name, relationship_name),
+	FOREIGN KEY (server, table_name) REFERENCES dvmig.metadata_table ON DELETE CASCADE
+);
+COMMENT ON TABLE dvmig.metadata_child IS 'lookups of other tables that point at a Dataverse table, and what becomes of their records when one of its is deleted';
+
+CREATE TABLE dvmig.metadata_privilege (
+	server         name NOT NULL,
+	privilege_name text NOT NULL,      -- such as prvCreateAccount
+	depth          text,               -- Basic, Local, Deep, Global
+	refreshed_at   timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (server, privilege_name)
+);
+COMMENT ON TABLE dvmig.metadata_privilege IS 'privileges of the application user of whoever last called dvmig.refresh_metadata(); empty where Dataverse did not tell';
 
 CREATE TABLE dvmig.reference (
 	server      name NOT NULL,

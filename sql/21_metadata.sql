@@ -21,36 +21,57 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._elements(jsonb) IS 'members of a JSON array, none where it is something else';
 
--- _metadata_items: what is cached of a table, as named texts that can be compared.
-CREATE FUNCTION dvmig._metadata_items(server name, table_name text) RETURNS jsonb
-LANGUAGE sql STABLE
+-- _describe_metadata: a table's metadata as named texts that can be compared.
+CREATE FUNCTION dvmig._describe_metadata(t dvmig.metadata_table, columns dvmig.metadata_column[], choices dvmig.metadata_choice[],
+	lookups dvmig.metadata_lookup[], keys dvmig.metadata_key[], children dvmig.metadata_child[]) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce(jsonb_object_agg(i.item, i.description), '{}')
 	FROM (
-		SELECT 'table' AS item, format('%s, set %s%s%s', t.table_type, t.entity_set,
-			CASE WHEN t.create_multiple THEN ', CreateMultiple' END,
-			CASE WHEN t.update_multiple THEN ', UpdateMultiple' END) AS description
-		FROM dvmig.metadata_table t WHERE t.server = $1 AND t.table_name = $2
+		SELECT 'table' AS item, format('%s, set %s, id %s', t.table_type, t.entity_set, t.primary_id) AS description
+		WHERE t.table_name IS NOT NULL
+		UNION ALL
+		SELECT 'message ' || m.name, 'offered'
+		FROM (VALUES ('CreateMultiple', t.create_multiple), ('UpdateMultiple', t.update_multiple)) m (name, offered) WHERE m.offered
 		UNION ALL
 		SELECT c.column_name, concat_ws(' ', c.column_type,
 			'(' || c.max_length || ')', c.min_value || '..' || c.max_value,
 			'precision ' || c.precision_digits, c.date_behavior, c.max_size_kb || ' kB',
-			nullif(c.required_level, 'None'),
+			nullif(c.required_level, 'None'), c.calculation, 'numbered ' || c.auto_number,
 			CASE WHEN NOT c.valid_for_create THEN 'not for create' END,
 			CASE WHEN NOT c.valid_for_update THEN 'not for update' END)
-		FROM dvmig.metadata_column c WHERE c.server = $1 AND c.table_name = $2
+		FROM unnest(columns) c
 		UNION ALL
 		SELECT c.column_name || '=' || c.choice_value, concat_ws(' in state ', coalesce(c.label, '(no label)'), c.state_value)
-		FROM dvmig.metadata_choice c WHERE c.server = $1 AND c.table_name = $2
+		FROM unnest(choices) c
 		UNION ALL
-		SELECT l.column_name || ' to ' || l.referenced_table, string_agg(l.navigation_property, ', ' ORDER BY l.navigation_property)
-		FROM dvmig.metadata_lookup l WHERE l.server = $1 AND l.table_name = $2
+		SELECT l.column_name || ' to ' || l.referenced_table, string_agg(l.navigation_property, ', ' ORDER BY l.navigation_property COLLATE "C")
+		FROM unnest(lookups) l
 		GROUP BY l.column_name, l.referenced_table
 		UNION ALL
 		SELECT 'key ' || k.key_name, array_to_string(k.key_columns, ', ') || ' ' || k.index_status
-		FROM dvmig.metadata_key k WHERE k.server = $1 AND k.table_name = $2
+		FROM unnest(keys) k
+		UNION ALL
+		SELECT 'child ' || r.relationship_name, concat_ws(', ', r.child_table || '.' || r.child_column, 'delete: ' || r.cascade_delete)
+		FROM unnest(children) r
 	) i
+$$;
+COMMENT ON FUNCTION dvmig._describe_metadata(dvmig.metadata_table, dvmig.metadata_column[], dvmig.metadata_choice[],
+	dvmig.metadata_lookup[], dvmig.metadata_key[], dvmig.metadata_child[]) IS 'a table''s metadata as item and description';
+
+-- _metadata_items: what is cached of a table, described; {} where nothing is.
+CREATE FUNCTION dvmig._metadata_items(server name, table_name text) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce((SELECT dvmig._describe_metadata(t,
+			ARRAY(SELECT c FROM dvmig.metadata_column c WHERE c.server = $1 AND c.table_name = $2),
+			ARRAY(SELECT c FROM dvmig.metadata_choice c WHERE c.server = $1 AND c.table_name = $2),
+			ARRAY(SELECT l FROM dvmig.metadata_lookup l WHERE l.server = $1 AND l.table_name = $2),
+			ARRAY(SELECT k FROM dvmig.metadata_key k WHERE k.server = $1 AND k.table_name = $2),
+			ARRAY(SELECT r FROM dvmig.metadata_child r WHERE r.server = $1 AND r.table_name = $2))
+		FROM dvmig.metadata_table t WHERE t.server = $1 AND t.table_name = $2), '{}')
 $$;
 COMMENT ON FUNCTION dvmig._metadata_items(name, text) IS 'cached metadata of a table as item and description';
 
@@ -74,31 +95,34 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._metadata_differences(jsonb, jsonb) IS 'differences between two reads of a table''s metadata';
 
--- _store_table: the row of the table itself. parts: part name -> answer.
-CREATE FUNCTION dvmig._store_table(server name, table_name text, definition jsonb, parts jsonb) RETURNS void
-LANGUAGE sql
+-- What follows takes answers apart: "parts" is part name -> answer, as
+-- dvmig._fetch_metadata() brings them. Parts that are missing are not known.
+
+-- _part_table: a table's definition comes as itself, or as the only member of a list.
+CREATE FUNCTION dvmig._part_table(parts jsonb, part text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce($1->$2#>'{value,0}', $1->$2) $$;
+COMMENT ON FUNCTION dvmig._part_table(jsonb, text) IS 'definition of a table in an answer, alone or the only member of a list';
+
+CREATE FUNCTION dvmig._read_table(server name, table_name text, parts jsonb) RETURNS dvmig.metadata_table
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	INSERT INTO dvmig.metadata_table AS t (server, table_name, entity_set, primary_id, primary_name, ownership,
-		table_type, is_activity, create_multiple, update_multiple, refreshed_at)
-	SELECT $1, $2, $3->>'EntitySetName', $3->>'PrimaryIdAttribute', $3->>'PrimaryNameAttribute', $3->>'OwnershipType',
+	SELECT $1, $2, d->>'EntitySetName', d->>'PrimaryIdAttribute', d->>'PrimaryNameAttribute', d->>'OwnershipType',
 		-- other words than these two, and none at all, mean a table that is stored like any other
-		CASE lower($3->>'TableType') WHEN 'elastic' THEN 'Elastic' WHEN 'virtual' THEN 'Virtual' ELSE 'Standard' END,
-		coalesce(($3->>'IsActivity')::bool, false),
-		EXISTS (SELECT FROM dvmig._elements($4#>'{CreateMultiple,value}')),
-		EXISTS (SELECT FROM dvmig._elements($4#>'{UpdateMultiple,value}')),
+		CASE lower(d->>'TableType') WHEN 'elastic' THEN 'Elastic' WHEN 'virtual' THEN 'Virtual' ELSE 'Standard' END,
+		coalesce((d->>'IsActivity')::bool, false),
+		EXISTS (SELECT FROM dvmig._elements($3#>'{CreateMultiple,value}')),
+		EXISTS (SELECT FROM dvmig._elements($3#>'{UpdateMultiple,value}')),
 		now()
-	ON CONFLICT ON CONSTRAINT metadata_table_pkey DO UPDATE
-	SET entity_set = excluded.entity_set, primary_id = excluded.primary_id, primary_name = excluded.primary_name,
-		ownership = excluded.ownership, table_type = excluded.table_type, is_activity = excluded.is_activity,
-		create_multiple = excluded.create_multiple, update_multiple = excluded.update_multiple,
-		refreshed_at = excluded.refreshed_at
+	FROM dvmig._part_table($3, 'table') d
 $$;
-COMMENT ON FUNCTION dvmig._store_table(name, text, jsonb, jsonb) IS 'store what was read of a table itself';
+COMMENT ON FUNCTION dvmig._read_table(name, text, jsonb) IS 'what was read of a table itself';
 
--- _store_columns: columns, with what only the answers by type tell.
-CREATE FUNCTION dvmig._store_columns(server name, table_name text, definition jsonb, parts jsonb) RETURNS void
-LANGUAGE sql
+-- _read_columns: columns, with what only the answers by type tell.
+CREATE FUNCTION dvmig._read_columns(server name, table_name text, parts jsonb) RETURNS SETOF dvmig.metadata_column
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH typed AS (
@@ -108,28 +132,31 @@ AS $$
 			max((v->>'MaxValue')::numeric) AS max_value,
 			max((v->>'Precision')::int) AS precision_digits,
 			max(v#>>'{DateTimeBehavior,Value}') AS date_behavior,
-			max((v->>'MaxSizeInKB')::int) AS max_size_kb
-		FROM jsonb_each($4) p (part, body), dvmig._elements(p.body->'value') v
-		WHERE p.part IN ('String', 'Memo', 'Integer', 'BigInt', 'Decimal', 'Double', 'Money', 'DateTime', 'File', 'Image')
+			max((v->>'MaxSizeInKB')::int) AS max_size_kb,
+			max(nullif(v->>'AutoNumberFormat', '')) AS auto_number,
+			max(CASE v->>'SourceType' WHEN '1' THEN 'calculated' WHEN '2' THEN 'rollup' WHEN '3' THEN 'formula' END) AS calculation
+		FROM jsonb_each($3) p (part, body), dvmig._elements(p.body->'value') v
+		WHERE p.part IN ('String', 'Memo', 'Integer', 'BigInt', 'Decimal', 'Double', 'Money', 'DateTime', 'File', 'Image',
+			'AutoNumber', 'SourceType')
 		GROUP BY 1
 	)
-	INSERT INTO dvmig.metadata_column (server, table_name, column_name, column_type, required_level,
-		valid_for_create, valid_for_update, max_length, min_value, max_value, precision_digits, date_behavior, max_size_kb)
 	SELECT $1, $2, a->>'LogicalName',
 		-- AttributeType says Virtual of choices, files and images; the type's name says what they are
 		regexp_replace(coalesce(a#>>'{AttributeTypeName,Value}', a->>'AttributeType'), 'Type$', ''),
 		coalesce(a#>>'{RequiredLevel,Value}', 'None'),
-		coalesce((a->>'IsValidForCreate')::bool, true), coalesce((a->>'IsValidForUpdate')::bool, true),
-		t.max_length, t.min_value, t.max_value, t.precision_digits, t.date_behavior, t.max_size_kb
-	FROM dvmig._elements($3->'Attributes') a
+		-- what Dataverse computes it does not take, whatever it calls valid
+		coalesce((a->>'IsValidForCreate')::bool, true) AND t.calculation IS NULL,
+		coalesce((a->>'IsValidForUpdate')::bool, true) AND t.calculation IS NULL,
+		t.max_length, t.min_value, t.max_value, t.precision_digits, t.date_behavior, t.max_size_kb, t.auto_number, t.calculation
+	FROM dvmig._elements(dvmig._part_table($3, 'table')->'Attributes') a
 	LEFT JOIN typed t ON t.column_name = a->>'LogicalName'
 	WHERE a->>'LogicalName' IS NOT NULL
 $$;
-COMMENT ON FUNCTION dvmig._store_columns(name, text, jsonb, jsonb) IS 'store what was read of a table''s columns';
+COMMENT ON FUNCTION dvmig._read_columns(name, text, jsonb) IS 'what was read of a table''s columns';
 
--- _store_choices: values and labels; a yes/no column has two, in another place.
-CREATE FUNCTION dvmig._store_choices(server name, table_name text, parts jsonb) RETURNS void
-LANGUAGE sql
+-- _read_choices: values and labels; a yes/no column has two, in another place.
+CREATE FUNCTION dvmig._read_choices(server name, table_name text, parts jsonb) RETURNS SETOF dvmig.metadata_choice
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH columns AS (
@@ -145,54 +172,61 @@ AS $$
 		FROM columns c, LATERAL (VALUES (c.own->'TrueOption'), (c.own->'FalseOption')) b (o)
 		WHERE jsonb_typeof(o) = 'object'
 	)
-	INSERT INTO dvmig.metadata_choice (server, table_name, column_name, choice_value, label, state_value)
 	SELECT DISTINCT ON (o.column_name, (o.o->>'Value')::int) $1, $2, o.column_name, (o.o->>'Value')::int,
 		coalesce(o.o#>>'{Label,UserLocalizedLabel,Label}', o.o#>>'{Label,LocalizedLabels,0,Label}'),
 		(o.o->>'State')::int
 	FROM options o
-	JOIN dvmig.metadata_column c ON c.server = $1 AND c.table_name = $2 AND c.column_name = o.column_name
+	JOIN dvmig._read_columns($1, $2, $3) c ON c.column_name = o.column_name
 	WHERE o.o->>'Value' IS NOT NULL
 	ORDER BY o.column_name, (o.o->>'Value')::int
 $$;
-COMMENT ON FUNCTION dvmig._store_choices(name, text, jsonb) IS 'store what was read of a table''s choices';
+COMMENT ON FUNCTION dvmig._read_choices(name, text, jsonb) IS 'what was read of a table''s choices';
 
--- _store_lookups: targets with navigation properties. An owner is a user or a
+-- _read_lookups: targets with navigation properties. An owner is a user or a
 -- team: both are bound by the one property that points at their base, "owner".
-CREATE FUNCTION dvmig._store_lookups(server name, table_name text, definition jsonb) RETURNS void
-LANGUAGE sql
+CREATE FUNCTION dvmig._read_lookups(server name, table_name text, parts jsonb) RETURNS SETOF dvmig.metadata_lookup
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH read AS (
 		SELECT r->>'ReferencingAttribute' AS column_name, r->>'ReferencedEntity' AS target,
 			r->>'ReferencingEntityNavigationPropertyName' AS property
-		FROM dvmig._elements($3->'ManyToOneRelationships') r
+		FROM dvmig._elements(dvmig._part_table($3, 'table')->'ManyToOneRelationships') r
 	)
-	INSERT INTO dvmig.metadata_lookup (server, table_name, column_name, referenced_table, navigation_property)
 	SELECT DISTINCT $1, $2, r.column_name, coalesce(o.target, r.target), r.property
 	FROM (
 		SELECT * FROM read
 		UNION ALL
-		SELECT c.column_name, 'owner', c.column_name FROM dvmig.metadata_column c
-		WHERE c.server = $1 AND c.table_name = $2 AND c.column_type = 'Owner'
-		  AND c.column_name NOT IN (SELECT x.column_name FROM read x WHERE x.column_name IS NOT NULL)
+		SELECT c.column_name, 'owner', c.column_name FROM dvmig._read_columns($1, $2, $3) c
+		WHERE c.column_type = 'Owner' AND c.column_name NOT IN (SELECT x.column_name FROM read x WHERE x.column_name IS NOT NULL)
 	) r
 	LEFT JOIN (VALUES ('owner', 'systemuser'), ('owner', 'team')) o (base, target) ON o.base = r.target
 	WHERE r.column_name IS NOT NULL AND r.target IS NOT NULL AND r.property IS NOT NULL
 $$;
-COMMENT ON FUNCTION dvmig._store_lookups(name, text, jsonb) IS 'store what was read of a table''s lookups';
+COMMENT ON FUNCTION dvmig._read_lookups(name, text, jsonb) IS 'what was read of a table''s lookups';
 
-CREATE FUNCTION dvmig._store_keys(server name, table_name text, definition jsonb) RETURNS void
-LANGUAGE sql
+CREATE FUNCTION dvmig._read_keys(server name, table_name text, parts jsonb) RETURNS SETOF dvmig.metadata_key
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	INSERT INTO dvmig.metadata_key (server, table_name, key_name, key_columns, index_status)
 	SELECT $1, $2, k->>'LogicalName',
 		ARRAY(SELECT a #>> '{}' FROM dvmig._elements(k->'KeyAttributes') a),
 		coalesce(replace(k->>'EntityKeyIndexStatus', ' ', ''), 'Pending')
-	FROM dvmig._elements($3->'Keys') k
+	FROM dvmig._elements(dvmig._part_table($3, 'table')->'Keys') k
 	WHERE k->>'LogicalName' IS NOT NULL
 $$;
-COMMENT ON FUNCTION dvmig._store_keys(name, text, jsonb) IS 'store what was read of a table''s alternate keys';
+COMMENT ON FUNCTION dvmig._read_keys(name, text, jsonb) IS 'what was read of a table''s alternate keys';
+
+CREATE FUNCTION dvmig._read_children(server name, table_name text, parts jsonb) RETURNS SETOF dvmig.metadata_child
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT DISTINCT ON (r->>'SchemaName') $1, $2, r->>'SchemaName', r->>'ReferencingEntity', r->>'ReferencingAttribute',
+		r#>>'{CascadeConfiguration,Delete}'
+	FROM dvmig._elements(dvmig._part_table($3, 'OneToMany')->'OneToManyRelationships') r
+	WHERE r->>'SchemaName' IS NOT NULL AND r->>'ReferencingEntity' IS NOT NULL
+$$;
+COMMENT ON FUNCTION dvmig._read_children(name, text, jsonb) IS 'what was read of the lookups that point at a table';
 
 -- _store_metadata: replace what is cached of a table; returns what changed,
 -- 'new' where nothing was cached.
@@ -201,8 +235,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	-- a table named by its key comes as itself, or as the only member of a list
-	definition jsonb := coalesce(parts#>'{table,value,0}', parts->'table');
+	definition jsonb := dvmig._part_table(parts, 'table');
 	old_items jsonb;
 BEGIN
 	IF definition->>'EntitySetName' IS NULL OR definition->>'PrimaryIdAttribute' IS NULL
@@ -213,18 +246,22 @@ BEGIN
 	END IF;
 	old_items := dvmig._metadata_items(server, table_name);
 	-- locks the table's row, so that two refreshes come one after the other
-	PERFORM dvmig._store_table(server, table_name, definition, parts);
-	DELETE FROM dvmig.metadata_column c
-	WHERE c.server = _store_metadata.server AND c.table_name = _store_metadata.table_name;
-	DELETE FROM dvmig.metadata_lookup l
-	WHERE l.server = _store_metadata.server AND l.table_name = _store_metadata.table_name;
-	DELETE FROM dvmig.metadata_key k
-	WHERE k.server = _store_metadata.server AND k.table_name = _store_metadata.table_name;
-	PERFORM dvmig._store_columns(server, table_name, definition, parts);
-	PERFORM dvmig._store_choices(server, table_name, parts);
-	PERFORM dvmig._store_lookups(server, table_name, definition);
-	PERFORM dvmig._store_keys(server, table_name, definition);
+	INSERT INTO dvmig.metadata_table AS t SELECT r.* FROM dvmig._read_table(server, table_name, parts) r
+	ON CONFLICT ON CONSTRAINT metadata_table_pkey DO UPDATE
+	SET entity_set = excluded.entity_set, primary_id = excluded.primary_id, primary_name = excluded.primary_name,
+		ownership = excluded.ownership, table_type = excluded.table_type, is_activity = excluded.is_activity,
+		create_multiple = excluded.create_multiple, update_multiple = excluded.update_multiple,
+		refreshed_at = excluded.refreshed_at;
+	DELETE FROM dvmig.metadata_column c WHERE c.server = $1 AND c.table_name = $2;
+	DELETE FROM dvmig.metadata_lookup l WHERE l.server = $1 AND l.table_name = $2;
+	DELETE FROM dvmig.metadata_key k WHERE k.server = $1 AND k.table_name = $2;
+	DELETE FROM dvmig.metadata_child r WHERE r.server = $1 AND r.table_name = $2;
+	INSERT INTO dvmig.metadata_column SELECT r.* FROM dvmig._read_columns(server, table_name, parts) r;
+	INSERT INTO dvmig.metadata_choice SELECT r.* FROM dvmig._read_choices(server, table_name, parts) r;
+	INSERT INTO dvmig.metadata_lookup SELECT r.* FROM dvmig._read_lookups(server, table_name, parts) r;
+	INSERT INTO dvmig.metadata_key SELECT r.* FROM dvmig._read_keys(server, table_name, parts) r;
 	PERFORM dvmig._store_relationships(server, table_name, definition);
+	INSERT INTO dvmig.metadata_child SELECT r.* FROM dvmig._read_children(server, table_name, parts) r;
 	IF old_items = '{}' THEN
 		RETURN 'new';
 	END IF;
@@ -232,6 +269,23 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION dvmig._store_metadata(name, text, jsonb) IS 'replace the cached metadata of a table';
+
+-- _store_privileges: what the application user may do, as one answer for all tables.
+CREATE FUNCTION dvmig._store_privileges(server name, answer jsonb) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH told AS (
+		SELECT p->>'PrivilegeName' AS privilege_name, max(p->>'Depth') AS depth
+		FROM dvmig._elements($2->'RolePrivileges') p WHERE p->>'PrivilegeName' IS NOT NULL GROUP BY 1
+	), gone AS (
+		DELETE FROM dvmig.metadata_privilege m WHERE m.server = $1 AND m.privilege_name NOT IN (SELECT t.privilege_name FROM told t)
+	)
+	INSERT INTO dvmig.metadata_privilege AS m (server, privilege_name, depth)
+	SELECT $1, t.privilege_name, t.depth FROM told t ORDER BY 2
+	ON CONFLICT ON CONSTRAINT metadata_privilege_pkey DO UPDATE SET depth = excluded.depth, refreshed_at = now()
+$$;
+COMMENT ON FUNCTION dvmig._store_privileges(name, jsonb) IS 'store what the application user may do';
 
 CREATE FUNCTION dvmig._refresh_metadata(caller oid, server text, tables text[])
 RETURNS TABLE (table_name text, table_type text, columns int, choices int, lookups int, alternate_keys int,
@@ -251,7 +305,14 @@ BEGIN
 		SELECT f.table_name AS name, jsonb_object_agg(f.part, f.body) AS parts
 		FROM dvmig._fetch_metadata(caller, $2, wanted) f GROUP BY 1 ORDER BY 1
 	LOOP
+		IF fetched.name = '' THEN
+			PERFORM dvmig._store_privileges($2, fetched.parts->'privileges');
+			CONTINUE;
+		END IF;
 		differences := dvmig._store_metadata($2, fetched.name, fetched.parts);
+		IF differences <> 'new' THEN
+			PERFORM dvmig._log(caller, NULL, 'metadata', $2 || ': ' || fetched.name, jsonb_build_object('differences', differences));
+		END IF;
 		SELECT t.table_name, t.table_type, t.create_multiple, t.update_multiple,
 			(SELECT count(*) FROM dvmig.metadata_column c WHERE c.server = t.server AND c.table_name = t.table_name),
 			(SELECT count(DISTINCT c.column_name) FROM dvmig.metadata_choice c WHERE c.server = t.server AND c.table_name = t.table_name),
@@ -271,7 +332,7 @@ RETURNS TABLE (table_name text, table_type text, columns int, choices int, looku
 LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.refresh_metadata(text, text[]) IS
-	'read columns, choices, lookups and alternate keys of Dataverse tables, by logical name, and say what changed; without tables: of all that were read before';
+	'read columns, choices, lookups, alternate keys and what points at them of Dataverse tables, by logical name, and say what changed; without tables: of all that were read before';
 
 -- _ensure_metadata: read a table's metadata if it is not cached; true where it was read.
 CREATE FUNCTION dvmig._ensure_metadata(caller oid, server text, table_name text) RETURNS bool

@@ -274,7 +274,7 @@ BEGIN
 		mapped := dvmig._auto_map(t, m.server);
 	END IF;
 	PERFORM dvmig._log(caller, m.name, 'add_table', staging::text, jsonb_build_object('target', t.target,
-		'source_key', t.source_key, 'namespace', t.namespace, 'filter', filter, 'ids', ids, 'on_exists', on_exists));
+		'source_key', t.source_key, 'namespace', t.namespace, 'filter', filter, 'ids', ids, 'on_exists', on_exists, 'mapped_by_name', mapped));
 	RETURN concat_ws(chr(10),
 		format('%s goes to %s, source key %s', staging, t.target, array_to_string(t.source_key, ', ')),
 		'outcomes in ' || t.success_table || ' and ' || t.error_table,

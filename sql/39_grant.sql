@@ -31,7 +31,7 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON dvmig.migration, dvmig.migration_role, dvmig.migration_table, dvmig.column_map, dvmig.run_history, dvmig.run_table, dvmig.run_lane, dvmig.table_pace, dvmig.run_sample, dvmig.verification, dvmig.event, dvmig.setting TO %s', grantee);
 	EXECUTE format('GRANT SELECT ON dvmig.metadata_table, dvmig.metadata_column, dvmig.metadata_choice, dvmig.metadata_lookup, dvmig.metadata_key, dvmig.metadata_relationship, dvmig.organisation TO %s', grantee);
 	FOR v IN SELECT c.oid::regclass AS name FROM pg_class c
-		WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'v' LOOP
+		WHERE c.relnamespace = 'dvmig'::regnamespace AND (c.relkind = 'v' OR c.relkind = 'r' AND c.relname LIKE 'metadata\_%') LOOP
 		EXECUTE format('GRANT SELECT ON %s TO %s', v.name, grantee);
 	END LOOP;
 	PERFORM dvmig._grant_functions(grantee, '{report_text,migration_status_rows}');

@@ -14,21 +14,21 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._sample_bytes(regclass, text[], oid) IS 'average request bytes of a row; null where the sample cannot be transformed';
 
--- _measured_rate: rows a second of the last run that sent some of this table.
--- Microsoft calls 100 to 200 records a second a good rate; the lower one is
--- assumed where nothing was measured.
-CREATE FUNCTION dvmig._measured_rate(staging regclass, OUT rate numeric, OUT measured bool)
+-- _measured_pace: rows a second and rows a request of the last run that took a
+-- table through a pass, else of the last that wrote it. Microsoft calls 100 to
+-- 200 records a second a good rate: the lower one is assumed where nothing was
+-- measured.
+CREATE FUNCTION dvmig._measured_pace(staging regclass, pass text, assumed_rows numeric, OUT rate numeric, OUT rows_per_request numeric, OUT measured bool)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(max(q.rate), 100), count(q.rate) > 0
-	FROM (SELECT (t.succeeded + t.failed - t.unchanged) / nullif(extract(epoch FROM t.ended_at - t.started_at), 0) AS rate
-		FROM dvmig.run_table t
-		WHERE t.staging = $1::text AND t.pass = 'write' AND t.ended_at IS NOT NULL
-		  AND t.succeeded + t.failed - t.unchanged >= 100
-		ORDER BY t.run DESC LIMIT 1) q
+	SELECT coalesce(max(q.rate), 100), coalesce(max(q.rows_per_request) FILTER (WHERE q.pass = $2), $3), count(q.rate) > 0
+	FROM (SELECT t.pass, n.sent / nullif(extract(epoch FROM t.ended_at - t.started_at), 0) AS rate, greatest(n.sent::numeric / nullif(t.requests, 0), 1) AS rows_per_request
+		FROM dvmig.run_table t, LATERAL (SELECT t.succeeded + t.failed - t.unchanged AS sent) n
+		WHERE t.staging = $1::text AND t.pass IN ($2, 'write') AND t.ended_at IS NOT NULL AND n.sent >= 100
+		ORDER BY t.pass = $2 DESC, t.run DESC LIMIT 1) q
 $$;
-COMMENT ON FUNCTION dvmig._measured_rate(regclass) IS 'rows a second a table was loaded at, measured or assumed';
+COMMENT ON FUNCTION dvmig._measured_pace(regclass, text, numeric) IS 'rows a second and rows a request of a table in a pass, measured or assumed';
 
 CREATE FUNCTION dvmig._plan(caller oid, migration text)
 RETURNS TABLE (step int, wave int, pass text, staging text, target text, creates bigint, updates bigint, deletes bigint,
@@ -42,7 +42,6 @@ DECLARE
 	c jsonb;
 	r record;
 	n bigint;
-	batch constant int := 500;
 BEGIN
 	FOR t IN
 		SELECT q.n AS step, q.staging AS tab, q.pass, q.wave, q.deferred, q.all_deferred
@@ -86,16 +85,19 @@ BEGIN
 		IF pass = 'delete' AND n = 0 THEN
 			CONTINUE;
 		END IF;
-		batches := ceil(n / CASE WHEN pass = 'files' THEN 1 WHEN pass = 'links' OR pass = 'states' AND dvmig._closing_table(target) THEN 50 ELSE batch END::numeric);
+		SELECT q.* INTO r FROM dvmig._measured_pace(t.tab, t.pass, CASE
+			WHEN t.pass = 'files' THEN 1 WHEN t.pass = 'links' OR t.pass = 'states' AND dvmig._closing_table(target) THEN 50
+			WHEN t.pass <> 'delete' AND EXISTS (SELECT FROM dvmig.metadata_table mt WHERE mt.server = m.server AND mt.table_name = target
+				AND CASE t.pass WHEN 'write' THEN mt.create_multiple ELSE mt.update_multiple END) THEN 500 ELSE 100 END) q;
+		batches := ceil(n / r.rows_per_request);
 		requests := batches;
 		bytes := CASE WHEN pass IN ('delete', 'links', 'states') THEN n * 200
 			WHEN n = 0 THEN 0
 			WHEN pass = 'files' THEN NULL
 			ELSE n * dvmig._sample_bytes(t.tab, t.all_deferred, m.owner) END;
-		SELECT * INTO r FROM dvmig._measured_rate(t.tab);
 		-- a quarter in hand: Microsoft advises 20 to 30 per cent
 		expected_duration := make_interval(secs => round(n / r.rate * 1.25)::double precision);
-		remark := concat_ws('; ', remark, CASE WHEN n > 0 AND NOT r.measured THEN 'duration assumes 100 rows a second: nothing was measured yet' END);
+		remark := concat_ws('; ', remark, CASE WHEN n > 0 AND NOT r.measured THEN format('duration assumes 100 rows a second and %s rows a request: nothing was measured yet', r.rows_per_request) END);
 		RETURN NEXT;
 	END LOOP;
 END
@@ -107,4 +109,4 @@ RETURNS TABLE (step int, wave int, pass text, staging text, target text, creates
 	deferred_lookups text[], batches bigint, requests bigint, bytes bigint, expected_duration interval, remark text)
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.plan(text) IS
-	'what a run will do: waves and passes in order, rows by operation, batches of 500 rows, requests, bytes, and the expected duration with a quarter in hand (measured rates of earlier runs, else 100 rows a second)';
+	'what a run will do: waves and passes in order, rows by operation, batches, requests, bytes, and the expected duration with a quarter in hand (as measured in earlier runs, else 100 rows a second)';

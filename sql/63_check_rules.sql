@@ -11,6 +11,7 @@
 --   x<n>   lookups to a staging table: the parent row is there
 --   w<n>   lookups to a staging table: the parent row will not be loaded
 --   u<n>   where the map has a policy: it puts something else in
+--   sf     where a state is mapped: what is wrong with it, as the run says it
 --   o, nv  operation, I or U; it is an update of a record never loaded
 --   id     the record's id, where it is not always derived
 
@@ -232,7 +233,12 @@ AS $$
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'orphan', format('f%1$s AND NOT x%1$s', m.n),
 		format('no row of %s has this key', m.parent), coalesce(m.waits, 'Stage the parent rows, or map an expression that makes null of such keys, or set the policy on_missing.')
-	FROM maps m WHERE m.kind = 'parent' AND NOT m.remedied
+	FROM maps m WHERE m.kind = 'parent' AND NOT m.remedied AND NOT (m.is_deferred AND m.policy = 'park')
+	UNION ALL
+	-- a record is created before its deferred lookups are looked at
+	SELECT 'warning', m.n, m.target_column, 'lookup_stays_owed', format('f%1$s AND NOT x%1$s', m.n),
+		format('no row of %s has this key, so the record stays without this lookup', m.parent), m.waits
+	FROM maps m WHERE m.kind = 'parent' AND m.is_deferred AND m.policy = 'park'
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'parent_not_loaded', concat(format('x%1$s AND w%1$s', m.n), ' AND NOT (' || m.before_sql || ')'),
 		format('the parent row in %s will not be loaded, so this row is parked', m.parent),
@@ -317,10 +323,6 @@ AS $$
 		'Set action_flag to I, or fill dataverse_id, or call dvmig.adopt() if the records are in Dataverse already.'
 	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids = 'derived'
 	UNION ALL
-	SELECT 'error', NULL, 'statuscode', 'state_pair', 'sf IS NOT NULL', 'the status does not belong to the state, or the text stands for none',
-		'Map one of statecode and statuscode, or correct the pair; dvmig.metadata_choice lists them.'
-	FROM dvmig._state_sql($1) w WHERE w.fault_sql IS NOT NULL
-	UNION ALL
 	SELECT 'error', NULL, 'activity parties', 'party_not_found', 'pf IS NOT NULL', 'an activity party is not found',
 		'Correct it, or leave it out of the expression.'
 	FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL
@@ -339,6 +341,24 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_row_rules(regclass, text[]) IS 'rules for rows as a whole and for maps whose column has changed';
 
+-- _check_state_rules: states that stand for nothing or do not fit, and links that lack an end.
+CREATE FUNCTION dvmig._check_state_rules(staging regclass)
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'error', NULL::int, split_part(v.fault, '|', 2), v.rule, format('sf = %L', v.fault), v.message, v.hint
+	FROM (VALUES ('choice|statecode', 'unknown_choice', 'the source text stands for no state', 'Add it to dvmig.choice_map, or correct it to a label of the state.'),
+		('choice|statuscode', 'unknown_choice', 'the source text stands for no status', 'Add it to dvmig.choice_map, or correct it to a label of the status.'),
+		('state|statuscode', 'state_pair', 'state and status do not fit each other, or Dataverse has no such state or status',
+			'Correct them; where one of the two is left out, the other follows.')) v (fault, rule, message, hint)
+	WHERE EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $1 AND c.pass = 'states')
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'end_missing', format('NOT (%s)', m.has_source_sql), 'one end of the link is null', 'Fill it, or leave the row out by a filter.'
+	FROM dvmig._check_maps($1, '{}') m WHERE m.target_column IN ('@left', '@right')
+$$;
+COMMENT ON FUNCTION dvmig._check_state_rules(regclass) IS 'rules for states, and for the ends of links';
+
 -- _check_rules: all of them, numbered.
 CREATE FUNCTION dvmig._check_rules(staging regclass, deferred text[])
 RETURNS TABLE (nth int, severity text, n int, target_column text, rule text, condition text, message text, hint text)
@@ -350,6 +370,7 @@ AS $$
 		UNION ALL SELECT * FROM dvmig._check_value_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_lookup_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_required_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_state_rules($1)
 		UNION ALL SELECT * FROM dvmig._check_row_rules($1, $2)) q
 $$;
 COMMENT ON FUNCTION dvmig._check_rules(regclass, text[]) IS 'rules of a staging table, as conditions over its rows';

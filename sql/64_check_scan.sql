@@ -22,8 +22,8 @@ $$;
 COMMENT ON FUNCTION dvmig._check_lower(text) IS 'SQL of a text in lower case, beyond ASCII where the server can';
 
 -- _check_keys: alternate keys of which every column is mapped, with SQL of the
--- key as Dataverse compares it (without regard to case and to blanks at the
--- end; an empty text is no text) and without accents besides.
+-- key as Dataverse compares it (without regard to case; an empty text is no
+-- text) and as it may compare it: without accents and blanks at the end besides.
 CREATE FUNCTION dvmig._check_keys(staging regclass, deferred text[])
 RETURNS TABLE (nth int, key_name text, key_columns text[], is_active bool, key_sql text, plain_sql text, ordinals int[])
 LANGUAGE sql STABLE
@@ -31,7 +31,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH parts AS (
 		SELECT k.key_name, k.key_columns, k.index_status, i, m.n, m.column_type IN ('String', 'Memo') AS is_text,
-			CASE WHEN m.column_type IN ('String', 'Memo') THEN format('nullif(rtrim(%s), '''')', dvmig._check_lower('v' || m.n))
+			CASE WHEN m.column_type IN ('String', 'Memo') THEN format('nullif(%s, '''')', dvmig._check_lower('v' || m.n))
 				WHEN m.column_type IN ('Decimal', 'Money') AND m.base_type = 'numeric' THEN format('round(v%s, %s)::text', m.n, coalesce(m.precision_digits, 10))
 				WHEN m.column_type IN ('Integer', 'BigInt', 'Picklist') AND m.base_type = 'numeric' THEN format('trim_scale(v%s)::text', m.n)
 				WHEN m.base_type LIKE 'timestamp%' THEN format('date_trunc(''second'', v%s)::text', m.n)
@@ -46,9 +46,10 @@ AS $$
 	SELECT row_number() OVER (ORDER BY p.key_name)::int, p.key_name, p.key_columns, bool_and(p.index_status = 'Active'),
 		-- null in any column: the row is not in the key's index
 		CASE WHEN count(*) = 1 THEN min(p.sql) ELSE string_agg(p.sql, ' || chr(31) || ' ORDER BY p.i) END,
-		CASE WHEN bool_or(p.is_text) AND pg_encoding_to_char((SELECT d.encoding FROM pg_database d WHERE d.datname = current_database())) = 'UTF8'
-			THEN string_agg(CASE WHEN p.is_text THEN format('CASE WHEN octet_length(v%1$s) = length(v%1$s) THEN %2$s ELSE regexp_replace(normalize(%2$s, NFD), U&''[\0300-\036F]'', '''', ''g'') END',
-				p.n, p.sql) ELSE p.sql END, ' || chr(31) || ' ORDER BY p.i) END,
+		CASE WHEN bool_or(p.is_text) THEN string_agg(CASE WHEN NOT p.is_text THEN p.sql
+			WHEN pg_encoding_to_char((SELECT d.encoding FROM pg_database d WHERE d.datname = current_database())) = 'UTF8'
+			THEN format('CASE WHEN octet_length(v%1$s) = length(v%1$s) THEN rtrim(%2$s) ELSE rtrim(regexp_replace(normalize(%2$s, NFD), U&''[\0300-\036F]'', '''', ''g'')) END', p.n, p.sql)
+			ELSE format('rtrim(%s)', p.sql) END, ' || chr(31) || ' ORDER BY p.i) END,
 		array_agg(p.n)
 	FROM parts p GROUP BY p.key_name, p.key_columns
 	HAVING bool_and(p.n IS NOT NULL) AND count(*) = cardinality(p.key_columns)
@@ -180,11 +181,11 @@ AS $$
 		SELECT 'error' AS severity, k.nth, k.cols AS target_column, 'key_not_unique' AS rule,
 			format('NOT l AND d%s > 1 AND NOT (%s)', k.nth, $3) AS counted,
 			format('another row has this value of alternate key "%s", and Dataverse takes one', k.key_name) AS message,
-			'Dataverse compares keys without regard to case and to blanks at the end; the first row is not counted.' AS hint
+			'Dataverse compares keys without regard to case; the first row is not counted.' AS hint
 		FROM keys k
 		UNION ALL
-		SELECT 'warning', k.nth, k.cols, 'key_differs_in_accents', format('NOT l AND h%s', k.nth),
-			format('values of alternate key "%s" differ only in accents', k.key_name),
+		SELECT 'warning', k.nth, k.cols, 'key_too_similar', format('NOT l AND h%s', k.nth),
+			format('values of alternate key "%s" differ only in accents or in blanks at the end', k.key_name),
 			'Dataverse may take them for the same, and refuse all but one.'
 		FROM keys k WHERE k.plain_sql IS NOT NULL
 		UNION ALL

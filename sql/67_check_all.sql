@@ -78,8 +78,9 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH n AS (
-		-- rows with a lookup that goes in a circle are sent twice
-		SELECT sum((c ->> 'wanted')::bigint * CASE WHEN cardinality(w.deferred) > 0 THEN 2 ELSE 1 END + (c ->> 'deletes')::bigint)::bigint AS requests
+		-- rows with a lookup that goes in a circle are sent again, and so are those that change their state
+		SELECT sum((c ->> 'wanted')::bigint * (1 + (cardinality(w.deferred) > 0)::int
+			+ EXISTS (SELECT FROM dvmig.column_map s WHERE s.staging = w.staging AND s.pass = 'states')::int) + (c ->> 'deletes')::bigint)::bigint AS requests
 		FROM dvmig._waves(m.migration_id) w, LATERAL (SELECT state -> w.staging::text -> 'counts' AS c) q
 	)
 	SELECT dvmig._check_finding(CASE WHEN n.requests > 500000 THEN 'warning' ELSE 'info' END, NULL, NULL, 'requests', n.requests, NULL,
@@ -169,6 +170,8 @@ BEGIN
 		UNION ALL SELECT f FROM dvmig._check_volatile(m) f
 		UNION ALL SELECT f FROM dvmig._check_secret(m) f
 		UNION ALL SELECT f FROM dvmig._check_sensitive(m) f
+		UNION ALL SELECT f FROM dvmig._check_privileges(m) f
+		UNION ALL SELECT f FROM dvmig._check_bypass(m) f
 	)
 	SELECT g.severity, g.staging, g.target_column, g.rule, g.affected_rows,
 		CASE WHEN g.sample_keys IS NOT NULL THEN ARRAY(SELECT e FROM jsonb_array_elements_text(g.sample_keys) WITH ORDINALITY q(e, i) ORDER BY i) END,

@@ -116,6 +116,8 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_choice', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_lookup', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_key', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_relationship', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_child', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_privilege', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.kept_namespace', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration', 'WHERE dvmig._in_dump(migration_id)');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_role',

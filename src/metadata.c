@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 #include "utils/tuplestore.h"
 
+#include "call.h"
 #include "compat.h"
 #include "connection.h"
 #include "metadata.h"
@@ -36,6 +37,7 @@ typedef struct DvPart
 {
 	const char *name;
 	const char *path;
+	bool		optional;		/* good to know: not every API version tells it */
 } DvPart;
 
 #define TABLE_PATH	"/EntityDefinitions(LogicalName='%s')"
@@ -48,27 +50,34 @@ static const DvPart parts[] = {
 		"Attributes($select=LogicalName,AttributeType,AttributeTypeName,IsValidForCreate,IsValidForUpdate,RequiredLevel),"
 		"Keys($select=LogicalName,KeyAttributes,EntityKeyIndexStatus),"
 		"ManyToOneRelationships($select=ReferencingAttribute,ReferencedEntity,ReferencingEntityNavigationPropertyName),"
-		"ManyToManyRelationships"},
-	{"String", TYPE_PATH "StringAttributeMetadata?$select=LogicalName,MaxLength"},
-	{"Memo", TYPE_PATH "MemoAttributeMetadata?$select=LogicalName,MaxLength"},
-	{"Integer", TYPE_PATH "IntegerAttributeMetadata?$select=LogicalName,MinValue,MaxValue"},
-	{"BigInt", TYPE_PATH "BigIntAttributeMetadata?$select=LogicalName,MinValue,MaxValue"},
-	{"Decimal", TYPE_PATH "DecimalAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision"},
-	{"Double", TYPE_PATH "DoubleAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision"},
-	{"Money", TYPE_PATH "MoneyAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision"},
-	{"DateTime", TYPE_PATH "DateTimeAttributeMetadata?$select=LogicalName,DateTimeBehavior"},
-	{"File", TYPE_PATH "FileAttributeMetadata?$select=LogicalName,MaxSizeInKB"},
-	{"Image", TYPE_PATH "ImageAttributeMetadata?$select=LogicalName,MaxSizeInKB"},
-	{"Picklist", TYPE_PATH "PicklistAttributeMetadata" OPTIONS},
-	{"MultiSelectPicklist", TYPE_PATH "MultiSelectPicklistAttributeMetadata" OPTIONS},
-	{"State", TYPE_PATH "StateAttributeMetadata" OPTIONS},
-	{"Status", TYPE_PATH "StatusAttributeMetadata" OPTIONS},
-	{"Boolean", TYPE_PATH "BooleanAttributeMetadata?$select=LogicalName&$expand=OptionSet($select=TrueOption,FalseOption)"},
-	{"CreateMultiple", NULL},
-	{"UpdateMultiple", NULL}
+		"ManyToManyRelationships", false},
+	{"String", TYPE_PATH "StringAttributeMetadata?$select=LogicalName,MaxLength", false},
+	{"Memo", TYPE_PATH "MemoAttributeMetadata?$select=LogicalName,MaxLength", false},
+	{"Integer", TYPE_PATH "IntegerAttributeMetadata?$select=LogicalName,MinValue,MaxValue", false},
+	{"BigInt", TYPE_PATH "BigIntAttributeMetadata?$select=LogicalName,MinValue,MaxValue", false},
+	{"Decimal", TYPE_PATH "DecimalAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision", false},
+	{"Double", TYPE_PATH "DoubleAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision", false},
+	{"Money", TYPE_PATH "MoneyAttributeMetadata?$select=LogicalName,MinValue,MaxValue,Precision", false},
+	{"DateTime", TYPE_PATH "DateTimeAttributeMetadata?$select=LogicalName,DateTimeBehavior", false},
+	{"File", TYPE_PATH "FileAttributeMetadata?$select=LogicalName,MaxSizeInKB", false},
+	{"Image", TYPE_PATH "ImageAttributeMetadata?$select=LogicalName,MaxSizeInKB", true},
+	{"Picklist", TYPE_PATH "PicklistAttributeMetadata" OPTIONS, false},
+	{"MultiSelectPicklist", TYPE_PATH "MultiSelectPicklistAttributeMetadata" OPTIONS, false},
+	{"State", TYPE_PATH "StateAttributeMetadata" OPTIONS, false},
+	{"Status", TYPE_PATH "StatusAttributeMetadata" OPTIONS, false},
+	{"Boolean", TYPE_PATH "BooleanAttributeMetadata?$select=LogicalName&$expand=OptionSet($select=TrueOption,FalseOption)", false},
+	{"AutoNumber", TYPE_PATH "StringAttributeMetadata?$select=LogicalName,AutoNumberFormat", true},
+	{"SourceType", TABLE_PATH "/Attributes?$select=LogicalName,SourceType", true},
+	{"OneToMany", TABLE_PATH "?$select=LogicalName&$expand=OneToManyRelationships("
+		"$select=SchemaName,ReferencingEntity,ReferencingAttribute,CascadeConfiguration)", true},
+	{"CreateMultiple", NULL, false},
+	{"UpdateMultiple", NULL, false}
 };
 
 #define NPARTS	((int) lengthof(parts))
+
+/* What the application user may do: one more part, of no table. */
+#define PRIVILEGES	"privileges"
 
 /* ---------------------------------------------------------------- reading */
 
@@ -84,6 +93,22 @@ check_table_name(const char *name)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%s\" is not the logical name of a Dataverse table", name),
 			 errhint("Logical names are singular and lower-case, such as account or new_project.")));
+}
+
+/* The part of that name; NULL where there is none. */
+static const DvPart *
+find_part(const char *name)
+{
+	for (int i = 0; i < NPARTS; i++)
+		if (strcmp(parts[i].name, name) == 0)
+			return &parts[i];
+	return NULL;
+}
+
+static bool
+is_optional(const char *part)
+{
+	return strcmp(part, PRIVILEGES) == 0 || find_part(part)->optional;
 }
 
 static char *
@@ -140,21 +165,17 @@ server_text(const char *text, size_t len)
 
 /* An answer's body as jsonb. */
 static Datum
-body_jsonb(const DvHttpReply *reply)
+body_jsonb(const char *body, size_t len)
 {
-	char	   *text = server_text(reply->body.data, reply->body.len);
+	char	   *text = server_text(body, len);
 
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 }
 
-/* Take one answer: a row of the result. "arg" is the result's ReturnSetInfo. */
+/* Whether an answer tells what was asked; DV_READ_AGAIN: it need not be told. */
 static DvReadResult
-take_part(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg, DvProblem *problem)
+judge_part(DvSession *session, const DvRead *read, const DvHttpReply *reply, DvProblem *problem)
 {
-	ReturnSetInfo *result = arg;
-	Datum		values[3];
-	bool		nulls[3] = {false};
-
 	if (reply->status == 404 && strcmp(read->part, "table") == 0)
 	{
 		char		message[512];
@@ -165,14 +186,28 @@ take_part(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg,
 					   "Give the logical name, in the singular, such as account; not the display name and not accounts.");
 		return DV_READ_FAILED;
 	}
-	if (reply->status != 200 || !dv_json_is_object(reply->body.data, reply->body.len))
-	{
-		dv_session_explain(session, reply, problem);
-		return DV_READ_FAILED;
-	}
+	if (reply->status == 200 && dv_json_is_object(reply->body.data, reply->body.len))
+		return DV_READ_DONE;
+	if (is_optional(read->part) && (reply->status == 400 || reply->status == 403 || reply->status == 404 || reply->status == 501))
+		return DV_READ_AGAIN;
+	dv_session_explain(session, reply, problem);
+	return DV_READ_FAILED;
+}
+
+/* Take one answer: a row of the result. "arg" is the result's ReturnSetInfo. */
+static DvReadResult
+take_part(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg, DvProblem *problem)
+{
+	ReturnSetInfo *result = arg;
+	Datum		values[3];
+	bool		nulls[3] = {false};
+	DvReadResult judged = judge_part(session, read, reply, problem);
+
+	if (judged != DV_READ_DONE)
+		return judged == DV_READ_AGAIN ? DV_READ_DONE : judged;
 	values[0] = CStringGetTextDatum(read->table);
 	values[1] = CStringGetTextDatum(read->part);
-	values[2] = body_jsonb(reply);
+	values[2] = body_jsonb(reply->body.data, reply->body.len);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	pfree(DatumGetPointer(values[2]));
 	return DV_READ_DONE;
@@ -180,7 +215,8 @@ take_part(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg,
 
 /*
  * dv_fetch_metadata(caller oid, server text, tables text[]) returns one row
- * per table and part: table_name text, part text, body jsonb.
+ * per table and part: table_name text, part text, body jsonb; and one for the
+ * privileges of the application user, of table ''.
  */
 Datum
 dv_fetch_metadata(PG_FUNCTION_ARGS)
@@ -197,7 +233,7 @@ dv_fetch_metadata(PG_FUNCTION_ARGS)
 
 	dv_compat_init_materialized(fcinfo);
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
-	reads = palloc0(sizeof(DvRead) * (size_t) Max(n, 1) * NPARTS);
+	reads = palloc0(sizeof(DvRead) * ((size_t) n * NPARTS + 1));
 	for (int i = 0; i < n; i++)
 	{
 		char	   *table = nulls[i] ? pstrdup("") : TextDatumGetCString(names[i]);
@@ -214,12 +250,131 @@ dv_fetch_metadata(PG_FUNCTION_ARGS)
 		}
 	}
 	session = dv_connection_open(server, PG_GETARG_OID(0), &who);
+	reads[n * NPARTS].table = "";
+	reads[n * NPARTS].part = PRIVILEGES;
+	reads[n * NPARTS].path = psprintf("/systemusers(%s)/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()", who.user_id);
 	/* Whether a table exists is known before anything else is asked of it. */
 	if (!dv_reader_run(session, reads, n, take_part, fcinfo->resultinfo, &problem) ||
-		!dv_reader_run(session, reads + n, n * (NPARTS - 1), take_part, fcinfo->resultinfo, &problem))
+		!dv_reader_run(session, reads + n, n * (NPARTS - 1) + 1, take_part, fcinfo->resultinfo, &problem))
 		dv_problem_throw(&problem);
 	dv_session_close(session);
 	return (Datum) 0;
+}
+
+/* ------------------------------------------------------- changed meanwhile? */
+
+/* What a worker reads again, kept outside any transaction. */
+typedef struct DvDrift
+{
+	MemoryContext context;
+	int			n;
+	DvRead	   *reads;
+	char	  **bodies;			/* as they came; NULL: not told */
+} DvDrift;
+
+static DvReadResult
+keep_part(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg, DvProblem *problem)
+{
+	DvDrift    *drift = arg;
+	DvReadResult judged = judge_part(session, read, reply, problem);
+
+	if (judged == DV_READ_DONE)
+	{
+		char	   *body = MemoryContextAllocHuge(drift->context, reply->body.len + 1);
+
+		memcpy(body, reply->body.data, reply->body.len);
+		body[reply->body.len] = '\0';
+		drift->bodies[read - drift->reads] = body;
+	}
+	return judged == DV_READ_AGAIN ? DV_READ_DONE : judged;
+}
+
+/* What there is to read, from the maps of the run. */
+static void
+prepare_drift(DvDrift *drift, int64 run)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run)};
+	MemoryContext old;
+
+	drift->n = (int) dv_spi_run("SELECT table_name, part FROM dvmig._drift_parts($1)", 1, types, values, NULL, SPI_OK_SELECT);
+	old = MemoryContextSwitchTo(drift->context);
+	drift->reads = palloc0(sizeof(DvRead) * (size_t) Max(drift->n, 1));
+	drift->bodies = palloc0(sizeof(char *) * (size_t) Max(drift->n, 1));
+	for (int i = 0; i < drift->n; i++)
+	{
+		DvRead	   *read = &drift->reads[i];
+
+		read->table = dv_spi_text(i, 1);
+		read->part = dv_spi_text(i, 2);
+		check_table_name(read->table);
+		read->path = part_path(find_part(read->part), read->table);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* What has changed, in words, in the drift's context; NULL: nothing. */
+static char *
+compare_drift(const DvDrift *drift, int64 run)
+{
+	Oid			types[4] = {INT8OID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID};
+	Datum		values[4] = {Int64GetDatum(run)};
+	Datum	   *columns[3];
+	MemoryContext old;
+	char	   *told;
+	int			n = 0;
+
+	for (int c = 0; c < 3; c++)
+		columns[c] = palloc(sizeof(Datum) * (size_t) Max(drift->n, 1));
+	for (int i = 0; i < drift->n; i++)
+	{
+		if (drift->bodies[i] == NULL)
+			continue;
+		columns[0][n] = CStringGetTextDatum(drift->reads[i].table);
+		columns[1][n] = CStringGetTextDatum(drift->reads[i].part);
+		columns[2][n++] = body_jsonb(drift->bodies[i], strlen(drift->bodies[i]));
+	}
+	for (int c = 0; c < 2; c++)
+		values[c + 1] = PointerGetDatum(construct_array(columns[c], n, TEXTOID, -1, false, TYPALIGN_INT));
+	values[3] = PointerGetDatum(construct_array(columns[2], n, JSONBOID, -1, false, TYPALIGN_INT));
+	dv_spi_run("SELECT dvmig._drift($1, $2, $3, $4)", 4, types, values, NULL, SPI_OK_SELECT);
+	old = MemoryContextSwitchTo(drift->context);
+	told = dv_spi_text(0, 1);
+	MemoryContextSwitchTo(old);
+	return told;
+}
+
+char *
+dv_metadata_changed(DvSession *session, int64 run)
+{
+	MemoryContext old = CurrentMemoryContext;
+	DvDrift		drift = {.context = AllocSetContextCreate(old, "dvmig metadata", ALLOCSET_DEFAULT_SIZES)};
+	DvProblem	problem;
+	DvSwitch	was;
+	char	   *told;
+
+	dv_spi_begin("dvmig: looking for changed columns");
+	dv_spi_no_timeouts();
+	was = dv_call_become_extension_owner();
+	prepare_drift(&drift, run);
+	dv_call_restore(was);
+	dv_spi_commit(true);
+
+	MemoryContextSwitchTo(drift.context);
+	if (!dv_reader_run(session, drift.reads, drift.n, keep_part, &drift, &problem))
+		dv_problem_throw(&problem);
+
+	dv_spi_begin("dvmig: comparing columns");
+	dv_spi_no_timeouts();
+	was = dv_call_become_extension_owner();
+	told = compare_drift(&drift, run);
+	dv_call_restore(was);
+	dv_spi_commit(true);
+
+	MemoryContextSwitchTo(old);
+	told = told ? pstrdup(told) : NULL;
+	MemoryContextDelete(drift.context);
+	return told;
 }
 
 bool

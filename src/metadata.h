@@ -16,6 +16,13 @@
 extern bool dv_metadata_ensure(const char *server, Oid userid, const char *table);
 
 /*
+ * For a worker, outside a transaction: read again what the column maps of a run
+ * rest on. Returns what has changed since, in words, in the current memory
+ * context; NULL where nothing has. Throws where it cannot be read.
+ */
+extern char *dv_metadata_changed(DvSession *session, int64 run);
+
+/*
  * For a worker, outside a transaction: read ids of the records whose "match_on"
  * (column names joined by commas) is among "keys" (text[], lower-cased, the
  * values of several columns joined by chr(31)), or of all records where keys is

@@ -39,6 +39,7 @@
 #include "lane.h"
 #include "lanes.h"
 #include "live.h"
+#include "metadata.h"
 #include "runstate.h"
 #include "settings.h"
 #include "spi.h"
@@ -341,6 +342,19 @@ run_steps(DvRunContext *rc)
 		run_step(rc, &plan);
 }
 
+/* Maps are made for columns as they were: none of them may have changed. */
+static bool
+columns_unchanged(DvRunContext *rc)
+{
+	char	   *changed = dv_metadata_changed(rc->session, rc->run);
+
+	if (changed == NULL)
+		return true;
+	rc->failed = true;
+	rc->message = changed;
+	return false;
+}
+
 /* Address, token, application user, organisation: before anything is read. */
 static bool
 open_session(DvRunContext *rc, const DvRunPlan *plan)
@@ -367,7 +381,7 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 	}
 	(void) be_patient(NULL);
 	dv_lane_meet_user(rc, 0, &who);
-	return dv_runstate_pin(rc, plan, who.organisation_id);
+	return dv_runstate_pin(rc, plan, who.organisation_id) && (strcmp(plan->kind, "run") != 0 || columns_unchanged(rc));
 }
 
 static bool

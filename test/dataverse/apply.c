@@ -4,6 +4,7 @@
 #include "apply.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "switches.h"
@@ -28,6 +29,18 @@ owner_refused(SimGuid id, SimErr *e)
 		return false;
 	return !sim_fail(e, 403, "0x80040299", "Read Privilege Check For Owner failed with exception: Principal user (Id=%s) is missing "
 					 "prvRead privilege.", sim_sw.deny_owner);
+}
+
+/* Activities share the privileges of one name. */
+static bool
+allowed(const SimTable *t, const char *what, SimErr *e)
+{
+	char		name[192];
+
+	if (sim_sw.deny_privilege[0] == '\0')
+		return true;
+	snprintf(name, sizeof name, "prv%s%s", what, t->activity ? "Activity" : t->schema);
+	return strcmp(name, sim_sw.deny_privilege) != 0 || sim_fail(e, 403, "0x80040220", "Principal user is missing %s privilege", name);
 }
 
 bool
@@ -394,6 +407,8 @@ sim_apply_create(SimReq *r, SimTxn *x, SimRec *rec, bool bound, SimGuid *id, Sim
 {
 	SimTable   *t = rec->table;
 
+	if (!allowed(t, "Create", e))
+		return false;
 	if (rec->not_on_create != NULL)
 	{
 		if (sim_sw.readonly_column != SIM_IGNORED)
@@ -430,6 +445,8 @@ sim_apply_update(SimReq *r, SimTxn *x, SimRec *rec, uint32_t slot, SimErr *e)
 	SimGuid		id = s->id;
 	SimRow	   *row;
 
+	if (!allowed(t, "Write", e))
+		return false;
 	if (rec->not_on_update != NULL)
 	{
 		bool		readonly = rec->not_on_update->no_create;
@@ -484,6 +501,8 @@ sim_apply_delete(SimTxn *x, SimTable *t, uint32_t slot, SimErr *e)
 {
 	SimGuid		id = sim_store_slot(t, slot)->id;
 
+	if (!allowed(t, "Delete", e))
+		return false;
 	for (int i = 0; sim_sw.delete_referenced && i < sim_model.n_tables; i++)
 		if (referenced(t, id, sim_model.tables[i]))
 			return sim_fail(e, 405, "0x80040227", "The object you tried to delete is associated with another object and cannot be deleted.");

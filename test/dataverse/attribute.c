@@ -448,7 +448,7 @@ put_attribute(SimBuf *b, const SimPick *shape, const SimTable *t, const SimColum
 	sim_pick_bool(b, &p, "IsValidODataAttribute", true);
 	sim_pick_bool(b, &p, "IsCustomAttribute", strncmp(c->name, "new_", 4) == 0);
 	sim_pick_bool(b, &p, "IsLogical", false);
-	sim_pick_raw(b, &p, "SourceType", "0");
+	sim_pick_raw(b, &p, "SourceType", sim_arena_printf(p.arena, "%d", c->source));
 	sim_pick_text(b, &p, "AttributeOf", NULL);
 	if (sim_pick(b, &p, "RequiredLevel"))
 		sim_buf_printf(b, "{\"Value\":\"%s\",\"CanBeChanged\":true,\"ManagedPropertyLogicalName\":\"canmodifyrequirementlevelsettings\"}",
@@ -470,7 +470,7 @@ sim_put_attributes(SimBuf *b, SimPick *p, const SimTable *t, const SimSegment *c
 {
 	for (int i = 0; i < t->n_columns; i++)
 	{
-		if (!fits_cast(&t->columns[i], cast) || !fits_filter(&t->columns[i], filter))
+		if (t->columns[i].gone || !fits_cast(&t->columns[i], cast) || !fits_filter(&t->columns[i], filter))
 			continue;
 		if (b->data[b->len - 1] != '[')
 			sim_buf_char(b, ',');
@@ -485,7 +485,7 @@ sim_put_one_attribute(SimBuf *b, SimReq *r, SimPick *p, const SimTable *t, SimSt
 
 	if (key.len > 14 && memcmp(key.s, "LogicalName='", 13) == 0)
 		c = sim_table_column(t, key.s + 13, key.len - 14);
-	if (c == NULL || !fits_cast(c, cast))
+	if (c == NULL || c->gone || !fits_cast(c, cast))
 		return sim_fail(e, 404, SIM_E_NOT_FOUND, "Could not find an attribute with the specified name: %.*s.",
 						(int) (key.len > 100 ? 100 : key.len), key.s);
 	put_attribute(b, p, t, c, cast != NULL,

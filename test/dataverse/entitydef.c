@@ -96,6 +96,10 @@ put_lookup(SimBuf *b, const SimPick *shape, const SimTable *t, const SimColumn *
 	sim_pick_text(b, &p, "ReferencedAttribute", g->table != NULL ? g->table->id_name : "ownerid");
 	sim_pick_text(b, &p, "ReferencingEntityNavigationPropertyName", g->nav);
 	sim_pick_text(b, &p, "ReferencedEntityNavigationPropertyName", collection);
+	/* Records that cannot be without the other go with it. */
+	if (sim_pick(b, &p, "CascadeConfiguration"))
+		sim_buf_printf(b, "{\"Assign\":\"NoCascade\",\"Delete\":\"%s\",\"Archive\":null,\"Merge\":\"NoCascade\",\"Reparent\":\"NoCascade\","
+					   "\"Share\":\"NoCascade\",\"Unshare\":\"NoCascade\",\"RollupView\":\"NoCascade\"}", c->system_required ? "Cascade" : "RemoveLink");
 	sim_guid_format(sim_metadata_id(name, "r"), id);
 	sim_pick_always(b, &p, "MetadataId", id);
 	sim_pick_check(&p, "OneToManyRelationshipMetadata");
@@ -120,7 +124,7 @@ put_many_to_one(SimBuf *b, const SimPick *p, const SimTable *t)
 		if (t->activity)
 			owner.nav = sim_arena_printf(p->arena, "%s_%s", c->name, t->name);
 
-		for (int g = 0; g < c->n_targets; g++)
+		for (int g = 0; g < c->n_targets && !c->gone; g++)
 		{
 			begin_item(b);
 			put_lookup(b, p, t, c, &c->targets[g]);

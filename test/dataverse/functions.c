@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "actions.h"
+#include "attribute.h"
 #include "json.h"
 #include "route.h"
 #include "stats.h"
+#include "switches.h"
 #include "world.h"
 
 static void
@@ -105,6 +107,47 @@ set_seed(SimReq *r, SimResp *resp)
 		return sim_fail(&resp->err, 400, SIM_E_ARGUMENT, "SetAutoNumberSeed needs EntityName, AttributeName of an autonumber column, and Value.");
 	resp->status = 204;
 	return true;
+}
+
+static void
+put_privilege(SimBuf *b, const char *what, const char *of)
+{
+	char		name[192],
+				id[SIM_GUID_LEN + 1];
+
+	snprintf(name, sizeof name, "prv%s%s", what, of);
+	if (strcmp(name, sim_sw.deny_privilege) == 0)
+		return;
+	sim_guid_format(sim_metadata_id(name, "p"), id);
+	sim_buf_printf(b, "%s{\"Depth\":\"Global\",\"PrivilegeId\":\"%s\",\"BusinessUnitId\":\"", b->data[b->len - 1] == '[' ? "" : ",", id);
+	sim_buf_guid(b, sim_world.root_unit);
+	sim_buf_printf(b, "\",\"PrivilegeName\":\"%s\"}", name);
+}
+
+/* RetrieveUserPrivileges: whoever signs in may do everything, but for what a switch denies. */
+void
+sim_put_privileges(SimResp *resp)
+{
+	static const char *const rights[] = {"Create", "Read", "Write", "Delete", "Append", "AppendTo", "Assign", "Share"};
+
+	resp->status = 200;
+	sim_buf_puts(&resp->body, "{\"RolePrivileges\":[");
+	for (size_t i = 0; i < sizeof rights / sizeof rights[0]; i++)
+	{
+		put_privilege(&resp->body, rights[i], "Activity");
+		for (int k = 0; k < sim_model.n_tables; k++)
+			if (!sim_model.tables[k]->activity)
+				put_privilege(&resp->body, rights[i], sim_model.tables[k]->schema);
+	}
+	if (sim_sw.bypass_privilege)
+	{
+		put_privilege(&resp->body, "BypassCustomBusinessLogic", "");
+		put_privilege(&resp->body, "BypassCustomPlugins", "");
+	}
+	if (sim_sw.created_on_privilege)
+		put_privilege(&resp->body, "OverrideCreatedOnCreatedBy", "");
+	put_privilege(&resp->body, "ActOnBehalfOfAnotherUser", "");
+	sim_buf_puts(&resp->body, "]}");
 }
 
 bool

@@ -2,8 +2,8 @@
  * keys.c - alternate keys: unique indexes over one or more columns
  *
  * Rows with a null in a key column are not in the index. Text is compared
- * without regard to case and trailing blanks unless the switch key_case says
- * otherwise; an index that is not Active is neither searched nor enforced.
+ * without regard to case and trailing blanks unless the switches key_case and
+ * key_blanks say otherwise; an index that is not Active is neither searched nor enforced.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +40,11 @@ put_value(SimBuf *b, const SimTable *t, const SimVal *v)
 			if (sim_sw.key_case == SIM_KEY_CASE_SENSITIVE)
 				sim_buf_add(b, v->v.s, v->len);
 			else
+			{
 				sim_fold(b, v->v.s, v->len);
+				for (size_t i = v->len; sim_sw.key_blanks && i > 0 && v->v.s[i - 1] == ' '; i--)
+					sim_buf_char(b, ' ');
+			}
 			break;
 		case SIM_ST_GUID:
 			sim_buf_add(b, &v->v.g, sizeof(SimGuid));

@@ -2,7 +2,8 @@
  * metadata.h - tables, columns, navigation properties and keys, from table files
  *
  * Loaded once at the start and never changed afterwards, except for the index
- * status of alternate keys, which tests switch at run time.
+ * status of alternate keys and for columns that tests change as a solution
+ * update would.
  */
 #ifndef SIM_METADATA_H
 #define SIM_METADATA_H
@@ -71,6 +72,8 @@ typedef struct SimColumn
 	bool		no_update;
 	bool		ascii;
 	bool		autonumber;
+	int			source;			/* SourceType: 0 simple, 1 calculated, 2 rollup */
+	bool		gone;			/* taken out at run time */
 	bool		listed;			/* in the table file, not implied */
 	long		max_length;		/* UTF-16 units, or KB of a file */
 	double		min;

@@ -342,7 +342,7 @@ sim_table_prop(const SimTable *t, const char *name, size_t len)
 		const SimProp *p = &names->items[names->slots[at] - 1];
 
 		if (p->len == len && memcmp(p->name, name, len) == 0)
-			return p;
+			return p->column != NULL && p->column->gone ? NULL : p;
 		at = (at + 1) & names->mask;
 	}
 	return NULL;

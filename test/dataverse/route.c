@@ -111,8 +111,7 @@ run_member(SimReq *r, SimRef *ref, int at, SimResp *resp)
 	{
 		if (sim_str_is(s->name, ACTION_PREFIX "RetrieveUserPrivileges"))
 		{
-			resp->status = 200;
-			sim_buf_puts(&resp->body, "{\"RolePrivileges\":[]}");
+			sim_put_privileges(resp);
 			return true;
 		}
 		return no_segment(&resp->err, s);

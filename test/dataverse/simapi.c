@@ -195,7 +195,8 @@ set_switches(SimReq *r, SimResp *resp)
 	SimScalar	name,
 				value;
 	bool		first = true;
-	int			key_case = sim_sw.key_case;
+	int			key_case = sim_sw.key_case,
+				key_blanks = sim_sw.key_blanks;
 
 	sim_json_begin(&j, r->body, r->len);
 	if (!sim_json_enter(&j, '{'))
@@ -221,7 +222,7 @@ set_switches(SimReq *r, SimResp *resp)
 	}
 	if (j.error != NULL)
 		sim_fail(&resp->err, 400, "", "%s", j.error);
-	if (key_case != sim_sw.key_case)
+	if (key_case != sim_sw.key_case || key_blanks != sim_sw.key_blanks)
 		rebuild_keys();
 }
 
@@ -256,6 +257,90 @@ set_key(SimReq *r, SimResp *resp)
 		return;
 	}
 	sim_fail(&resp->err, 404, "", "no such key");
+}
+
+/* Add, rename or (without label) take out an option of a choice. */
+static void
+change_option(SimColumn *c, int value, SimStr label, bool drop)
+{
+	int			i = 0;
+
+	while (i < c->n_options && c->options[i].value != value)
+		i++;
+	if (drop)
+	{
+		if (i < c->n_options)
+			c->options[i] = c->options[--c->n_options];
+		return;
+	}
+	if (i == c->n_options)
+	{
+		c->options = sim_realloc(c->options, sizeof *c->options * (size_t) (c->n_options + 1));
+		memset(&c->options[c->n_options++], 0, sizeof *c->options);
+	}
+	c->options[i].value = value;
+	c->options[i].label = sim_strndup(label.s, label.len);
+}
+
+/*
+ * {"table":"account","column":"name","max_length":100,"min":0,"max":9,"readonly":true,"required":true,"gone":true,
+ * "option":3,"label":"Third"}, an option without label is taken out. While nothing else is asked.
+ */
+static void
+set_column(SimReq *r, SimResp *resp)
+{
+	SimJson		j;
+	SimScalar	name,
+				v;
+	bool		first = true,
+				has_option = false;
+	SimTable   *t = NULL;
+	SimColumn  *c = NULL;
+	SimStr		label = {NULL, 0};
+	double		option = 0;
+
+	sim_json_begin(&j, r->body, r->len);
+	if (sim_json_enter(&j, '{'))
+		while (sim_json_next_member(&j, &first, &name) && sim_json_scalar(&j, &v))
+		{
+			SimStr		n = name.text;
+			bool		on = v.kind == SIM_JSON_TRUE;
+			double		number = v.kind == SIM_JSON_NUMBER ? strtod(sim_arena_strndup(r->arena, v.text.s, v.text.len), NULL) : 0;
+
+			if (sim_str_is(n, "table"))
+				t = sim_table_by_name(v.text.s, v.text.len);
+			else if (sim_str_is(n, "column"))
+				c = t != NULL ? sim_table_column(t, v.text.s, v.text.len) : NULL;
+			else if (c == NULL)
+				break;
+			else if (sim_str_is(n, "max_length"))
+				c->max_length = (long) number;
+			else if (sim_str_is(n, "min"))
+				c->min = number;
+			else if (sim_str_is(n, "max"))
+				c->max = number;
+			else if (sim_str_is(n, "readonly"))
+				c->no_create = c->no_update = on;
+			else if (sim_str_is(n, "required"))
+				c->required = on;
+			else if (sim_str_is(n, "gone"))
+				c->gone = on;
+			else if (sim_str_is(n, "option"))
+			{
+				has_option = true;
+				option = number;
+			}
+			else if (sim_str_is(n, "label"))
+				label = v.text;
+		}
+	if (c == NULL)
+	{
+		sim_fail(&resp->err, 404, "", "no such column");
+		return;
+	}
+	if (has_option)
+		change_option(c, (int) option, label, label.s == NULL);
+	resp->status = 204;
 }
 
 typedef struct Import
@@ -403,6 +488,8 @@ run(SimReq *r, SimResp *resp)
 	}
 	else if (is(r, "POST", "/_sim/key"))
 		set_key(r, resp);
+	else if (is(r, "POST", "/_sim/column"))
+		set_column(r, resp);
 	else if (is(r, "POST", "/_sim/import"))
 		import_record(r, resp);
 	else if (is(r, "POST", "/_sim/reset"))

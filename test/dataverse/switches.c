@@ -21,6 +21,7 @@ static const char *const range_words[] = {"0x8004431A", "0x80044330", NULL};
 static const char *const order_words[] = {"request", "shuffled", NULL};
 static const char *const reach_words[] = {"stay", "reach", NULL};
 static const char *const delete_words[] = {"unlinked", "refused", NULL};
+static const char *const blank_words[] = {"ignored", "significant", NULL};
 static const char *const parts_words[] = {"failing", "all", NULL};
 
 /* Three columns of values: strict, lenient, odd. */
@@ -49,6 +50,7 @@ static const Switch switches[] =
 	WORD(batch_earlier_parts, parts_words, 1, 1, 0),
 	WORD(changeset_continue, off_on, 1, 1, 0),
 	WORD(key_case, case_words, SIM_KEY_CASE_INSENSITIVE, SIM_KEY_CASE_INSENSITIVE, SIM_KEY_CASE_SENSITIVE),
+	WORD(key_blanks, blank_words, 0, 1, 0),
 	WORD(key_special, refuse_words, SIM_REFUSED, SIM_ACCEPTED, SIM_REFUSED),
 	WORD(key_special_body, refuse_words, SIM_REFUSED, SIM_ACCEPTED, SIM_ACCEPTED),
 	WORD(update_odata_id, refuse_words, SIM_REFUSED, SIM_ACCEPTED, SIM_REFUSED),
@@ -84,6 +86,7 @@ static const Switch switches[] =
 	TEXT(static_token),
 	TEXT(automation),
 	TEXT(deny_owner),
+	TEXT(deny_privilege),
 };
 
 #define N_SWITCHES (sizeof switches / sizeof switches[0])

@@ -27,6 +27,7 @@ typedef struct SimSwitches
 	int			batch_earlier_parts;	/* a stopped $batch shows the parts before */
 	int			changeset_continue;	/* continue-on-error goes on after a change set */
 	int			key_case;
+	int			key_blanks;		/* blanks at the end of text in alternate keys: 0 ignored, 1 significant */
 	int			key_special;	/* special characters in key URLs */
 	int			key_special_body;	/* the same in @odata.id and @odata.bind of bodies */
 	int			update_odata_id;	/* UpdateMultiple takes @odata.id */
@@ -65,6 +66,7 @@ typedef struct SimSwitches
 	char		static_token[128];	/* accepted without the token endpoint; "" none */
 	char		automation[512];	/* table.column=value: set after every create */
 	char		deny_owner[64];	/* user or team that may not own records */
+	char		deny_privilege[96];	/* a privilege that nobody has, such as prvCreateContact */
 } SimSwitches;
 
 extern SimSwitches sim_sw;

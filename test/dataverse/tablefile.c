@@ -163,6 +163,11 @@ read_flag(SimColumn *c, const char *w)
 		c->no_update = true;
 	else if (strcmp(w, "readonly") == 0)
 		c->no_create = c->no_update = true;
+	else if (strcmp(w, "calculated") == 0 || strcmp(w, "rollup") == 0)
+	{
+		c->no_create = c->no_update = true;
+		c->source = *w == 'c' ? 1 : 2;
+	}
 	else if (strcmp(w, "ascii") == 0)
 		c->ascii = true;
 	else if (strcmp(w, "autonumber") == 0)

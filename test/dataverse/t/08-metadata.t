@@ -129,6 +129,30 @@ is(get("EntityDefinitions(LogicalName='new_stocklevel')?\$select=TableType")->{T
 is($sim->req('GET', "EntityDefinitions(LogicalName='nosuch')")->{status}, 404, 'an unknown table');
 is($sim->req('GET', "EntityDefinitions(LogicalName='account')?\$select=Nosuch")->{status}, 400, 'an unknown property');
 
+# --- what has changed in a solution update
+my ($child) = grep {$_->{ReferencingAttribute} eq 'new_invoiceid'}
+	@{get("EntityDefinitions(LogicalName='new_invoice')?\$select=LogicalName&\$expand=OneToManyRelationships(\$select=ReferencingAttribute,CascadeConfiguration)")->{OneToManyRelationships}};
+is($child->{CascadeConfiguration}{Delete}, 'Cascade', 'what a delete does to the rows that point here');
+is(one(get("EntityDefinitions(LogicalName='new_invoice')/Attributes?\$select=LogicalName,SourceType")->{value}, 'new_open')->{SourceType}, 1, 'a calculated column');
+is($sim->raw('POST', '/_sim/column', {}, '{"table":"account","column":"name","max_length":9}')->{status}, 204, 'a column is made shorter');
+is(one(cast('account', 'String', 'LogicalName,MaxLength'), 'name')->{MaxLength}, 9, 'and says so');
+like($sim->req('POST', 'accounts', {name => 'x' x 10})->{body}, qr/0x80044331/, 'and takes no more');
+is($sim->raw('POST', '/_sim/column', {}, '{"table":"account","column":"fax","gone":true}')->{status}, 204, 'another is taken out');
+is($sim->req('POST', 'accounts', {fax => '1'})->{status}, 400, 'and is unknown');
+is(scalar((grep {$_->{LogicalName} eq 'fax'} @{cast('account', 'String', 'LogicalName')})), 0, 'also to the metadata');
+is($sim->raw('POST', '/_sim/column', {}, '{"table":"account","column":"nosuch","gone":true}')->{status}, 404, 'an unknown column');
+
+# --- privileges
+my $users = "systemusers(@{[Sim::USER]})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()";
+my %may = map {$_->{PrivilegeName} => $_->{Depth}} @{get($users)->{RolePrivileges}};
+is($may{prvCreateAccount}, 'Global', 'a privilege of a table');
+ok($may{prvCreateActivity} && !$may{prvCreateTask}, 'activities share theirs');
+ok($may{prvBypassCustomBusinessLogic}, 'one of no table');
+$sim->raw('POST', '/_sim/set', {}, '{"deny_privilege":"prvCreateContact"}');
+ok(!(grep {$_->{PrivilegeName} eq 'prvCreateContact'} @{get($users)->{RolePrivileges}}), 'one that is denied is not told');
+is($sim->req('POST', 'contacts', {lastname => 'x'})->{status}, 403, 'nor is what needs it done');
+$sim->raw('POST', '/_sim/set', {}, '{"deny_privilege":""}');
+
 # --- CSDL
 my $r = $sim->req('GET', '$metadata', undef, {Accept => 'application/xml'});
 accepted($r, 200, '$metadata');

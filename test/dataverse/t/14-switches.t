@@ -132,6 +132,19 @@ with(same_request_parent => 'accepted', sub
 		name => 'p'}, {'@odata.type' => $type, name => 'c', 'parentaccountid@odata.bind' => "accounts($parent)"}]});
 	accepted($r, 200, 'a parent earlier in the same request');
 });
+with(key_blanks => 'ignored', sub
+{
+	my ($sim) = @_;
+	$sim->create('accounts', {name => 'a', new_legacyid => 'K'});
+	is(status($sim, 'POST', 'accounts', {name => 'b', new_legacyid => 'k  '}), 412, 'blanks at the end do not count');
+});
+with(key_blanks => 'significant', sub
+{
+	my ($sim) = @_;
+	$sim->create('accounts', {name => 'a', new_legacyid => 'K'});
+	is(status($sim, 'POST', 'accounts', {name => 'b', new_legacyid => 'k  '}), 204, 'blanks at the end count');
+	is(status($sim, 'POST', 'accounts', {name => 'b', new_legacyid => 'k'}), 412, 'case does not');
+});
 with(key_case => 'sensitive', sub
 {
 	my ($sim) = @_;
@@ -255,6 +268,13 @@ with(max_body => 10000, sub
 with(cookies => 'off', sub {is($_[0]->req('GET', 'WhoAmI')->header('set-cookie'), undef, 'no cookies')});
 with(dop_hint => 17, sub {is($_[0]->req('GET', 'WhoAmI')->header('x-ms-dop-hint'), 17, 'x-ms-dop-hint')});
 with(static_token => 'test-token', sub {is(status($_[0], 'GET', 'WhoAmI', undef, {Authorization => 'Bearer test-token'}), 200, 'a fixed token')});
+with(deny_privilege => 'prvWriteContact', sub
+{
+	my ($sim) = @_;
+	my $id = $sim->create('contacts', {lastname => 'a'});
+	refused($sim->req('PATCH', "contacts($id)", {lastname => 'b'}), 403, '0x80040220', qr/prvWriteContact/, 'an update without the privilege');
+	is(status($sim, 'DELETE', "contacts($id)"), 204, 'others are not denied');
+});
 with(deny_owner => Sim::USER2, sub
 {
 	my ($sim) = @_;

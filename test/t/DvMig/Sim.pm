@@ -218,6 +218,17 @@ sub export { return $_[0]->sim('GET', "export/$_[1]"); }
 # updates, created_twice.
 sub counters { return $_[0]->sim('GET', "counters/$_[1]"); }
 
+# column(table, column, max_length => 50 ...): change a column as a solution update would
+sub column
+{
+	my ($self, $table, $column, %o) = @_;
+	my $json = JSON::PP->new->utf8->allow_nonref;
+	my @order = ([ table => $table ], [ column => $column ], map { [ $_ => $o{$_} ] } sort keys %o);
+
+	# The simulator reads the names first.
+	return $self->sim('POST', 'column', '{' . join(',', map { "\"$_->[0]\":" . $json->encode($_->[1]) } @order) . '}');
+}
+
 # change(set, id, fields): as another user of Dataverse would; "as" in the
 # fields names who.
 sub change
