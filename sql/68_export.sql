@@ -98,6 +98,9 @@ DECLARE
 	literals text;
 	lines text;
 BEGIN
+	IF relation IS NULL THEN
+		RETURN;
+	END IF;
 	SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
 		string_agg(format('CASE WHEN r.%1$I IS NULL THEN %2$L ELSE %3$s END', a.attname, 'NULL::' || format_type(a.atttypid, a.atttypmod),
 			CASE WHEN a.atttypid IN ('int4'::regtype, 'int8'::regtype, 'bool'::regtype) THEN format('r.%I::text', a.attname) ELSE format('quote_literal(r.%I::text)', a.attname) END
@@ -224,7 +227,8 @@ BEGIN
 		END IF;
 	END LOOP;
 	RETURN NEXT '';
-	RETURN QUERY SELECT * FROM dvmig._export_rows('dvmig.choice_map', m.migration_id, m.name);
+	RETURN QUERY SELECT l FROM unnest('{dvmig.choice_map,dvmig.user_map}'::text[]) WITH ORDINALITY u(name, i),
+		dvmig._export_rows(to_regclass(u.name), m.migration_id, m.name) l ORDER BY u.i;
 	-- roles are the cluster's: given where they exist
 	RETURN QUERY SELECT format('SELECT dvmig.grant_%s(r.rolname, %L) FROM pg_catalog.pg_roles r WHERE r.rolname = %L;', g.access, m.name, r.rolname)
 		FROM dvmig.migration_role g JOIN pg_roles r ON r.oid = g.role::oid WHERE g.migration_id = m.migration_id ORDER BY g.access, r.rolname COLLATE "C";

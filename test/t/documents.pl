@@ -175,6 +175,10 @@ is($t->node->safe_psql('readme', q{SELECT string_agg(DISTINCT next_step, ',') FR
 run_document('doc/tutorial.md', 'tutorial');
 is($t->node->safe_psql('tutorial', q{SELECT sum(failed) || ' ' || bool_and(invariant_holds) FROM dvmig.status}), '1 true',
 	'doc/tutorial.md: ends with one failed row');
+$_->sim('POST', 'reset') for $t->sim, $second;
+run_document('doc/cookbook.md', 'cookbook');
+is($t->node->safe_psql('cookbook', q{SELECT sum(failed) || ' ' || sum(staged - succeeded) || ' ' || bool_and(invariant_holds) FROM dvmig.status}), '0 0 true',
+	'doc/cookbook.md: ends with all rows loaded, in production');
 
 $second->stop;
 $t->sim->stop;
