@@ -231,7 +231,7 @@ $a->fresh;
 $a->faults({ match => {}, do => 'status', status => 503, count => 0, nth => 3 });
 $run = $t->start('m');
 ok($t->wait_for("SELECT state = 'running' AND message LIKE 'waiting: %' FROM dvmig.progress WHERE run = $run"), 'down in the middle: dvmig.progress says that the run waits');
-$a->until('it has tried for some time', sub { $a->sim->stats->{faults} > 8 });
+$a->until('it has tried for some time', sub { $a->sim->stats->{faults} > 4 });
 is($t->status('staging.customers')->{failed}, 0, 'down in the middle: no row failed');
 $a->sql(q{UPDATE staging.customers SET phone = 'edited' WHERE processing_flag = 'U'});
 $a->clear;

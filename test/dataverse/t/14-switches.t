@@ -337,7 +337,7 @@ with(sql_timeout => 100, sub
 with(bulk_warmup => 'on', sub
 {
 	my ($sim) = @_;
-	set_switches($sim, latency => 300);
+	set_switches($sim, latency => 1500);
 	my $body = json_of({Targets => [{'@odata.type' => 'Microsoft.Dynamics.CRM.new_track', new_name => 't'}]});
 	my $text = join "\r\n", 'POST /api/data/v9.2/new_tracks/Microsoft.Dynamics.CRM.CreateMultiple HTTP/1.1', "Host: 127.0.0.1:$sim->{port}",
 		'Authorization: Bearer ' . $sim->token, 'OData-Version: 4.0', 'OData-MaxVersion: 4.0', 'Content-Type: application/json',
