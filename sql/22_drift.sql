@@ -99,7 +99,9 @@ CREATE FUNCTION dvmig._takes_type(c dvmig.metadata_column, type regtype) RETURNS
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT p.accepted FROM dvmig._payload_accepts(dvmig._base_type($2), c.column_type, c.date_behavior) p(accepted, hint)
+	-- as dvmig._check_type() has it
+	SELECT p.accepted FROM dvmig._payload_accepts(dvmig._base_type($2),
+		CASE WHEN dvmig._is_body(c.table_name, c.column_name) AND dvmig._base_type($2) = 'bytea'::regtype THEN 'Image' ELSE c.column_type END, c.date_behavior) p(accepted, hint)
 $$;
 COMMENT ON FUNCTION dvmig._takes_type(dvmig.metadata_column, regtype) IS 'whether a Dataverse column takes values of a type';
 
