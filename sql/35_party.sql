@@ -13,9 +13,18 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._party_mask(text) IS 'participation type of an activity party by its role';
 
--- _party_list: the maps of one row's parties as SQL: value (a JSON array),
--- fault and parking; null where none is mapped.
-CREATE FUNCTION dvmig._party_sql(staging regclass, OUT value_sql text, OUT fault_sql text, OUT parked_sql text, OUT filled_sql text)
+-- _party_keys: SQL of the keys or addresses that a map of parties has of a row (s), one a row, as e(v).
+CREATE FUNCTION dvmig._party_keys(cm dvmig.column_map) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('unnest(%s) e(v)', CASE WHEN cm.result_type::text LIKE '%[]' THEN cm.expression_sql[1] ELSE format('ARRAY[%s]', cm.expression_sql[1]) END)
+$$;
+COMMENT ON FUNCTION dvmig._party_keys(dvmig.column_map) IS 'SQL of the keys or addresses that a map of parties has of a row';
+
+-- _party_sql: the maps of one row's parties as SQL: value (a JSON array),
+-- fault and parking, and whether keys were never looked up; null where none is mapped.
+CREATE FUNCTION dvmig._party_sql(staging regclass, OUT value_sql text, OUT fault_sql text, OUT parked_sql text, OUT filled_sql text, OUT unread_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -33,11 +42,12 @@ DECLARE
 	faults text[];
 	waits text[];
 	filled text[];
+	unread text[];
 BEGIN
 	SELECT m.server INTO srv FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id) WHERE t.staging = $1;
 	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 AND c.kind = 'party' ORDER BY c.position LOOP
 		role := substr(cm.target_column, 8);
-		each_sql := format('unnest(%s) e(v)', CASE WHEN cm.result_type::text LIKE '%[]' THEN cm.expression_sql[1] ELSE format('ARRAY[%s]', cm.expression_sql[1]) END);
+		each_sql := dvmig._party_keys(cm);
 		filled := filled || format('(%s) IS NOT NULL', cm.expression_sql[1]);
 		SELECT mt.entity_set INTO entity_set FROM dvmig.metadata_table mt WHERE mt.server = srv AND mt.table_name = cm.referenced_table;
 		IF cm.referenced_table IS NULL THEN
@@ -57,6 +67,7 @@ BEGIN
 				each_sql, srv, cm.referenced_table, array_to_string(cm.match_on, ','));
 			found_id := 'p.record_id';
 			faults := faults || format('CASE WHEN EXISTS (SELECT FROM %s WHERE e.v IS NOT NULL AND p.record_id IS NULL) THEN %L END', from_sql, 'reference|' || role);
+			unread := unread || format('EXISTS (SELECT FROM %s WHERE e.v IS NOT NULL AND p.match_key IS NULL)', from_sql);
 		ELSE
 			from_sql := each_sql;
 			found_id := 'e.v';
@@ -71,9 +82,10 @@ BEGIN
 	fault_sql := nullif(array_to_string(faults, ', '), '');
 	parked_sql := nullif(array_to_string(waits, ', '), '');
 	filled_sql := array_to_string(filled, ' OR ');
+	unread_sql := coalesce(array_to_string(unread, ' OR '), 'false');
 END
 $$;
-COMMENT ON FUNCTION dvmig._party_sql(regclass) IS 'SQL of the activity parties of a row, of parties that are not found, and of those that wait';
+COMMENT ON FUNCTION dvmig._party_sql(regclass) IS 'SQL of the activity parties of a row, of parties that are not found, of those that wait, and of those that were never looked up';
 
 CREATE FUNCTION dvmig._map_party(caller oid, staging regclass, role text, expression text, target text, match_on text) RETURNS text
 LANGUAGE plpgsql

@@ -100,6 +100,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._id_expression(regclass, text) IS 'SQL expression of the Dataverse id a staging row has unless dataverse_id is filled';
 
+-- _update_only: mapped columns that Dataverse takes with an update only. A row
+-- that is created owes them, as it does lookups that go in a circle. Columns that
+-- could go with a create and are not to (send => 'update') are not among them.
+CREATE FUNCTION dvmig._update_only(staging regclass) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ARRAY(SELECT DISTINCT c.target_column FROM dvmig.column_map c
+		JOIN dvmig.migration_table t ON t.staging = c.staging JOIN dvmig.migration m USING (migration_id)
+		JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
+		WHERE c.staging = $1 AND c.pass = 'write' AND c.send = 'update' AND NOT mc.valid_for_create ORDER BY 1)
+$$;
+COMMENT ON FUNCTION dvmig._update_only(regclass) IS 'mapped columns that Dataverse takes with an update only: a row that is created owes them';
+
 -- _pass_maps: the values that a pass sends, in the order of its projection.
 CREATE FUNCTION dvmig._pass_maps(staging regclass, pass text, deferred text[])
 RETURNS TABLE (target_column text, variant text, value_sql text, fault_sql text, parked_sql text, join_sql text, filled_sql text, ordinal int)
@@ -120,7 +134,7 @@ BEGIN
 	RETURN QUERY SELECT m.target_column, m.variant, m.value_sql, m.fault_sql, m.parked_sql, m.join_sql, m.filled_sql, m.ordinal
 	FROM dvmig._map_sql($1) m
 	-- a link's ends are what is deleted, too
-	WHERE $2 IN ('write', 'links', 'verify') OR $2 = 'deferred' AND m.target_column = ANY ($3) OR $2 = 'delete' AND m.target_column IN ('@left', '@right')
+	WHERE $2 IN ('write', 'links', 'verify') OR $2 = 'deferred' AND m.target_column = ANY ($3 || dvmig._update_only($1)) OR $2 = 'delete' AND m.target_column IN ('@left', '@right')
 	UNION ALL
 	SELECT '@parties', ''::text, p.value_sql, p.fault_sql, p.parked_sql, NULL, p.filled_sql, 100000
 	FROM dvmig._party_sql($1) p WHERE $2 = 'write' AND p.value_sql IS NOT NULL
@@ -176,6 +190,7 @@ DECLARE
 	map_joins text;
 	srv text;
 	op text;
+	update_only text[] := dvmig._update_only($1);
 	created text;
 	children text := coalesce(CASE pass WHEN 'delete' THEN ' ELSE coalesce(' || dvmig._children_left($1) || ', NULL::text)' END, '');
 	-- how settle.c says that a record was found and left as it was
@@ -193,6 +208,11 @@ BEGIN
 	id_sql := CASE WHEN t.relationship IS NOT NULL THEN 'NULL::uuid' ELSE format('coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id, %s)', dvmig._id_expression($1, 's')) END;
 
 	states := dvmig._state_sql($1);
+	-- a record that was kept is not ours to write over by reloading its row: looked at again like a new one
+	op := CASE WHEN pass = 'delete' THEN '''D''' WHEN pass = 'verify' THEN
+			'CASE WHEN s.processing_flag = ''E'' THEN ''E'' WHEN s.action_flag = ''D'' THEN ''D'' ELSE s.processing_flag::text END'
+		WHEN t.relationship IS NOT NULL THEN '''I''' WHEN pass <> 'write' THEN '''U'''
+		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' AND NOT ' || kept || ' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
 	-- Faults first (they will not heal by waiting), then what has to wait.
 	SELECT concat_ws(', ',
 			string_agg(m.fault_sql, ', ' ORDER BY m.ordinal) FILTER (WHERE m.fault_sql IS NOT NULL),
@@ -201,19 +221,16 @@ BEGIN
 				FILTER (WHERE m.parked_sql IS NOT NULL AND pass <> 'verify' AND (pass = 'deferred' OR NOT m.target_column = ANY (deferred)))),
 		string_agg('(' || m.filled_sql || ')' || CASE WHEN EXISTS (SELECT FROM dvmig.column_map c
 				WHERE c.staging = $1 AND c.target_column = m.target_column AND c.variant = m.variant AND c.send = 'insert')
-				THEN ' AND s.action_flag = ''I'' AND coalesce(x.pass = ''write'', true)' ELSE '' END, ' OR ')
-			FILTER (WHERE m.target_column = ANY (deferred)),
+				THEN ' AND s.action_flag = ''I'' AND coalesce(x.pass = ''write'', true)'
+				-- what goes with updates only is owed by a create
+				WHEN NOT m.target_column = ANY (deferred) THEN format(' AND ((%s) = ''I'' OR x.operation = ''I'' AND x.pass = ''write'')', op) ELSE '' END, ' OR ')
+			FILTER (WHERE m.target_column = ANY (deferred || update_only)),
 		string_agg(CASE WHEN pass = 'verify' THEN format('CASE WHEN s.processing_flag <> ''E'' AND s.action_flag <> ''D'' THEN %s END', m.value_sql)
 			ELSE m.value_sql END, ', ' ORDER BY m.ordinal),
 		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 	INTO faults, owes_deferred, vals, map_joins
 	FROM dvmig._pass_maps($1, pass, deferred) m;
 
-	-- a record that was kept is not ours to write over by reloading its row: looked at again like a new one
-	op := CASE WHEN pass = 'delete' THEN '''D''' WHEN pass = 'verify' THEN
-			'CASE WHEN s.processing_flag = ''E'' THEN ''E'' WHEN s.action_flag = ''D'' THEN ''D'' ELSE s.processing_flag::text END'
-		WHEN t.relationship IS NOT NULL THEN '''I''' WHEN pass <> 'write' THEN '''U'''
-		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' AND NOT ' || kept || ' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
 	-- a record that was deleted is nobody's any more: the row may create it anew
 	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(

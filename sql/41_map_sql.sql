@@ -33,6 +33,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._reference_key(text[]) IS 'SQL of a lookup''s key as dvmig.reference has it';
 
+-- _reference_rows: SQL over a staging table (s) of the keys that a lookup or a map
+-- of parties has, as k; "more" goes on from the WHERE with what is to hold of s.
+CREATE FUNCTION dvmig._reference_rows(cm dvmig.column_map, more text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE cm.kind WHEN 'party' THEN format('SELECT lower(e.v::text) AS k FROM %s s, LATERAL %s WHERE %s', cm.staging, dvmig._party_keys(cm), more)
+		ELSE format('SELECT %s AS k FROM %s s WHERE %s', dvmig._reference_key(cm.expression_sql), cm.staging, more) END
+$$;
+COMMENT ON FUNCTION dvmig._reference_rows(dvmig.column_map, text) IS 'SQL of the keys that a lookup or a map of parties has in a staging table';
+
 -- _is_uuid: whether a text is an id rather than a key.
 CREATE FUNCTION dvmig._is_uuid(word text) RETURNS bool
 LANGUAGE sql IMMUTABLE

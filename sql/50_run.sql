@@ -89,8 +89,8 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH maps AS (
-		SELECT c.*, t.migration_id FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.staging
-		WHERE c.kind = 'reference'
+		SELECT c.*, c AS cm, t.migration_id FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.staging
+		WHERE c.kind IN ('reference', 'party') AND c.match_on IS NOT NULL
 		  AND c.staging::text IN (SELECT r.staging FROM dvmig.run_table r WHERE r.run = $1)
 	), reads AS (
 		SELECT 1 AS nth, b.base_table AS referenced_table, array_to_string(b.base_columns, ',') AS match_on, b.keys AS keys_sql
@@ -98,9 +98,8 @@ AS $$
 		GROUP BY 2, 3, 4
 		UNION ALL
 		SELECT 2, c.referenced_table, dvmig._reference_name(c.migration_id, c.match_on),
-			'SELECT array_agg(DISTINCT k) FROM (' || string_agg(format(
-				'SELECT %s AS k FROM %s s WHERE s.processing_flag IN (''U'', ''S'') AND s.action_flag <> ''D''%s',
-				dvmig._reference_key(c.expression_sql), c.staging,
+			'SELECT array_agg(DISTINCT k) FROM (' || string_agg(concat(
+				dvmig._reference_rows(c.cm, 's.processing_flag IN (''U'', ''S'') AND s.action_flag <> ''D'''),
 				CASE WHEN c.on_missing = 'default' AND NOT dvmig._is_uuid(c.default_value) THEN format(' UNION ALL SELECT %L', lower(c.default_value)) END), ' UNION ALL ')
 			|| ') q WHERE k IS NOT NULL'
 		FROM maps c
@@ -238,7 +237,7 @@ AS $$
 	  AND CASE p.pass
 		WHEN 'write' THEN t.relationship IS NULL
 		WHEN 'links' THEN t.relationship IS NOT NULL
-		WHEN 'deferred' THEN cardinality(w.deferred) > 0
+		WHEN 'deferred' THEN cardinality(w.deferred || dvmig._update_only(w.staging)) > 0
 		WHEN 'files' THEN EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = w.staging AND c.pass = 'files')
 		WHEN 'states' THEN EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = w.staging AND c.pass = 'states')
 			AND (passes IS NOT NULL OR NOT dvmig._closing_table(t.target))

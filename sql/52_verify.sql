@@ -150,7 +150,9 @@ BEGIN
 		changed_since, owners_changed, not_compared, result)
 	SELECT $1, h.migration_id, h.migration, $2::text, t.target, (h.options ->> 'sample')::numeric, f.compared, f.equal, f.missing, f.different, f.extra,
 		f.changed_since, f.owners_changed,
-		f.not_compared || ARRAY(SELECT c.target_column || ': a file' FROM dvmig.column_map c WHERE c.staging = $2 AND c.pass = 'files' ORDER BY c.position),
+		f.not_compared || ARRAY(SELECT CASE c.pass WHEN 'files' THEN c.target_column || ': a file' WHEN 'parties' THEN substr(c.target_column, 8) || ': activity parties'
+				ELSE substr(c.target_column, 8) || ': of the activity that a close leaves' END
+			FROM dvmig.column_map c WHERE c.staging = $2 AND (c.pass IN ('files', 'parties') OR c.target_column LIKE '@close:%') ORDER BY c.position),
 		CASE WHEN f.compared = f.equal AND f.extra = 0 THEN 'equal' ELSE 'different' END
 	FROM dvmig.run_history h, dvmig.migration_table t WHERE h.run = $1 AND t.staging = $2;
 	INSERT INTO dvmig.verification_sum_row (run, staging, column_name, source_count, target_count, source_sum, target_sum)

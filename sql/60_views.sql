@@ -87,7 +87,7 @@ BEGIN
 		SELECT w.deferred INTO deferred FROM dvmig._waves(t.migration_id) w WHERE w.staging = $1;
 		SELECT string_agg(m.parked_sql, ', ' ORDER BY m.ordinal), string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 		INTO waiting, joins
-		FROM dvmig._map_sql($1) m
+		FROM dvmig._pass_maps($1, 'write', '{}') m
 		WHERE m.parked_sql IS NOT NULL AND NOT m.target_column = ANY (coalesce(deferred, '{}'));
 		IF waiting IS NOT NULL THEN
 			BEGIN

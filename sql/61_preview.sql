@@ -92,8 +92,8 @@ BEGIN
 		SELECT * FROM dvmig._preview_some($2, greatest(sample, 0), deferred, m.owner)
 	LOOP
 		-- a run reads references first; before that nothing is known of them
-		IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $2 AND c.kind = 'reference'
-			AND c.target_column = split_part(remark, ':', 1)
+		IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $2 AND c.kind IN ('reference', 'party') AND c.match_on IS NOT NULL
+			AND c.target_column IN (split_part(remark, ':', 1), '@party:' || split_part(remark, ':', 1))
 			AND NOT EXISTS (SELECT FROM dvmig.reference r WHERE r.server = m.server AND r.table_name = c.referenced_table
 				AND r.match_on = dvmig._reference_name(m.migration_id, c.match_on))) THEN
 			remark := split_part(remark, ':', 1) || ': not looked up in Dataverse yet; dvmig.refresh_references() does';

@@ -42,6 +42,7 @@ DECLARE
 	c jsonb;
 	r record;
 	n bigint;
+	late text[];
 BEGIN
 	FOR t IN
 		SELECT q.n AS step, q.staging AS tab, q.pass, q.wave, q.deferred, q.all_deferred
@@ -62,12 +63,14 @@ BEGIN
 		updates := CASE pass WHEN 'write' THEN (c ->> 'updates')::bigint WHEN 'delete' THEN 0 WHEN 'links' THEN 0 ELSE n END;
 		deletes := CASE pass WHEN 'delete' THEN n ELSE 0 END;
 		IF pass = 'deferred' THEN
+			late := dvmig._update_only(t.tab);
 			-- rows this run creates come on top of those that owe it already
 			updates := n + dvmig._query_quietly(m.owner, format('SELECT count(*) FROM (%s) s WHERE %s',
 				(SELECT p.inner_sql FROM dvmig._projection(t.tab, 'write') p),
-				(SELECT string_agg('(' || f.filled_sql || ')', ' OR ') FROM dvmig._map_sql(t.tab) f WHERE f.target_column = ANY (t.deferred))), staging)::bigint;
+				(SELECT string_agg('(' || f.filled_sql || ')', ' OR ') FROM dvmig._map_sql(t.tab) f WHERE f.target_column = ANY (t.deferred || late))), staging)::bigint;
 			n := updates;
-			remark := 'lookups that go in a circle follow when both records exist';
+			remark := concat_ws('; ', CASE WHEN cardinality(t.deferred) > 0 THEN 'lookups that go in a circle follow when both records exist' END,
+				CASE WHEN cardinality(late) > 0 THEN format('Dataverse takes %s with an update only', array_to_string(late, ', ')) END);
 		END IF;
 		IF pass = 'files' THEN
 			updates := n + coalesce(dvmig._query_quietly(m.owner, (SELECT format('SELECT count(*) FROM (%s) s WHERE %s', p.inner_sql, dvmig._files_owed_sql(t.tab))

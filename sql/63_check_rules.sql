@@ -323,9 +323,13 @@ AS $$
 		'Set action_flag to I, or fill dataverse_id, or call dvmig.adopt() if the records are in Dataverse already.'
 	FROM dvmig.migration_table t WHERE t.staging = $1 AND t.ids = 'derived'
 	UNION ALL
-	SELECT 'error', NULL, 'activity parties', 'party_not_found', 'pf IS NOT NULL', 'an activity party is not found',
+	SELECT 'error', NULL, 'activity parties', 'party_not_found', 'pf <> ''unread''', 'an activity party is not found',
 		'Correct it, or leave it out of the expression.'
 	FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL
+	UNION ALL
+	SELECT 'info', NULL, 'activity parties', 'reference_not_read', 'pf = ''unread''', 'these keys of activity parties have not been looked up yet',
+		'Call dvmig.refresh_references() and check again; a run looks them up by itself.'
+	FROM dvmig._party_sql($1) w WHERE w.unread_sql <> 'false'
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'no_such_column', m.present_sql, 'the column does not exist in Dataverse any more',
 		'Take the map out with dvmig.unmap().'

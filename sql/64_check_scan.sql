@@ -104,7 +104,7 @@ BEGIN
 			string_agg(format('s.%I AS k%s', k, i), ', ' ORDER BY i),
 			CASE WHEN t.ids = 'derived' THEN 'NULL::uuid AS id'
 				ELSE format('coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id, %s) AS id', dvmig._id_expression($1, 's')) END,
-			concat(', ' || outputs, ', coalesce(' || (SELECT w.fault_sql FROM dvmig._state_sql($1) w) || ', NULL::text) AS sf', ', coalesce(' || (SELECT w.fault_sql FROM dvmig._party_sql($1) w) || ', NULL::text) AS pf'), $1,
+			concat(', ' || outputs, ', coalesce(' || (SELECT w.fault_sql FROM dvmig._state_sql($1) w) || ', NULL::text) AS sf', (SELECT format(', CASE WHEN %s THEN ''unread'' ELSE coalesce(%s, NULL::text) END AS pf', w.unread_sql, w.fault_sql) FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL)), $1,
 			t.success_table, string_agg(format('x.%I = s.%1$I', k), ' AND ' ORDER BY i),
 			t.error_table, string_agg(format('e.%I = s.%1$I', k), ' AND ' ORDER BY i), joins, scope)
 		FROM unnest(t.source_key) WITH ORDINALITY u(k, i));

@@ -79,7 +79,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH n AS (
 		-- rows with a lookup that goes in a circle are sent again, and so are those that change their state
-		SELECT sum((c ->> 'wanted')::bigint * (1 + (cardinality(w.deferred) > 0)::int
+		SELECT sum((c ->> 'wanted')::bigint * (1 + (cardinality(w.deferred || dvmig._update_only(w.staging)) > 0)::int
 			+ EXISTS (SELECT FROM dvmig.column_map s WHERE s.staging = w.staging AND s.pass = 'states')::int) + (c ->> 'deletes')::bigint)::bigint AS requests
 		FROM dvmig._waves(m.migration_id) w, LATERAL (SELECT state -> w.staging::text -> 'counts' AS c) q
 	)
@@ -210,18 +210,18 @@ DECLARE
 	keys text[];
 BEGIN
 	FOR r IN SELECT cm.referenced_table AS tab, cm.match_on AS cols FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
-		WHERE t.migration_id = m.migration_id AND cm.kind = 'reference' GROUP BY 1, 2 ORDER BY 1, 2 LOOP
+		WHERE t.migration_id = m.migration_id AND cm.kind IN ('reference', 'party') AND cm.match_on IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2 LOOP
 		keys := '{}';
-		FOR c IN SELECT cm.* FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
-			WHERE t.migration_id = m.migration_id AND cm.kind = 'reference' AND cm.referenced_table = r.tab AND cm.match_on = r.cols LOOP
-			k := dvmig._reference_key(c.expression_sql);
+		FOR c IN SELECT cm.*, cm AS map FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
+			WHERE t.migration_id = m.migration_id AND cm.kind IN ('reference', 'party') AND cm.referenced_table = r.tab AND cm.match_on = r.cols LOOP
+			k := CASE c.kind WHEN 'party' THEN c.expression_sql[1] ELSE dvmig._reference_key(c.expression_sql) END;
 			thrown := NULL;
 			IF dvmig._check_fault(m.owner, format('SELECT count(%s) FROM %s s WHERE %s', k, c.staging, dvmig._check_scope(c.staging, false, NULL))) IS NOT NULL THEN
 				SELECT dvmig._check_these(h.relations, h.tids) INTO thrown
 				FROM dvmig._check_thrown(m.owner, c.staging, dvmig._check_scope(c.staging, false, NULL), k) h;
 			END IF;
-			keys := keys || ARRAY(SELECT q FROM dvmig._query_as(m.owner, format('SELECT DISTINCT %s FROM %s s WHERE %s', k, c.staging,
-				dvmig._check_scope(c.staging, false, thrown))) q WHERE q IS NOT NULL)
+			keys := keys || ARRAY(SELECT q FROM dvmig._query_as(m.owner, format('SELECT DISTINCT k FROM (%s) q',
+				dvmig._reference_rows(c.map, dvmig._check_scope(c.staging, false, thrown)))) q WHERE q IS NOT NULL)
 				|| CASE WHEN c.on_missing = 'default' AND NOT dvmig._is_uuid(c.default_value) THEN lower(c.default_value) END;
 		END LOOP;
 		keys := ARRAY(SELECT DISTINCT u FROM unnest(keys) u);

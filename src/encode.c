@@ -198,8 +198,8 @@ append_others(DvStep *step, DvRow *row, StringInfo out, const Datum *values, con
 
 /*
  * Hash of the columns that go both ways, in the form a create has ("both"),
- * deferred ones included: the same whether the row was last created or
- * updated. "scratch" may hold "both" already.
+ * deferred ones and those of updates only included: the same whether the row was
+ * last created or updated. "scratch" may hold "both" already.
  */
 static bool
 hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scratch,
@@ -207,9 +207,9 @@ hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scr
 {
 	DvPayloadFault fault;
 
-	/* What goes with updates only has not been sent by a create. */
-	row->has_hash = step->nupdate_only == 0 || row->wire.op == 'U';
-	if (!step->projection->has_deferred)
+	/* What goes with updates only, and is not owed either, has not been sent by a create. */
+	row->has_hash = !step->projection->update_only || row->wire.op == 'U';
+	if (!step->projection->has_deferred && step->nupdate_only == 0)
 	{
 		dv_payload_hash(both, len, row->hash);
 		return true;
@@ -221,6 +221,9 @@ hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scr
 	}
 	appendStringInfoChar(scratch, '|');
 	if (!dv_payload_append(scratch, step->both, step->nboth, values, nulls, DV_SEND_INSERT, true, &fault))
+		return refuse(step, row, &fault);
+	appendStringInfoChar(scratch, '|');
+	if (!dv_payload_append(scratch, step->update_only, step->nupdate_only, values, nulls, DV_SEND_UPDATE, false, &fault))
 		return refuse(step, row, &fault);
 	dv_payload_hash(scratch->data, scratch->len, row->hash);
 	return true;

@@ -41,6 +41,7 @@ typedef struct DvPayloadColumn
 	const char *member;			/* JSON member name: column, or nav@odata.bind */
 	const char *entity_set;		/* lookups: set of the record pointed at */
 	bool		deferred;		/* belongs to the deferred pass */
+	bool		late;			/* goes with updates only, and a create owes it */
 	int			max_units;		/* texts are cut after so many UTF-16 code units; 0 = not */
 	/* ready-made by dv_payload_prepare() */
 	char	   *prefix;			/* ,"member": */

@@ -142,7 +142,8 @@ static void
 load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, c.value_sql, c.max_units"
+		"SELECT c.target_column, c.member, c.column_type, c.date_behavior, c.entity_set, c.send, c.is_deferred, c.value_sql, c.max_units,"
+		" c.target_column = ANY (dvmig._update_only($1::pg_catalog.regclass))"
 		" FROM dvmig._projection_columns($1::pg_catalog.regclass, $2, $3) c";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
@@ -168,7 +169,8 @@ load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 			c->send = DV_SEND_INSERT | DV_SEND_UPDATE;
 		c->deferred = strcmp(dv_spi_text(i, 7), "t") == 0 && strcmp(p->pass, "deferred") != 0;
 		p->has_deferred |= c->deferred;
-		p->update_only |= c->send == DV_SEND_UPDATE;
+		c->late = strcmp(dv_spi_text(i, 10), "t") == 0;
+		p->update_only |= c->send == DV_SEND_UPDATE && !c->late;
 		if (column_type == NULL || !dv_payload_target(column_type, dv_spi_text(i, 4), &c->target))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

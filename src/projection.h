@@ -103,7 +103,7 @@ typedef struct DvProjection
 	char	  **expressions;	/* value SQL of each column, to name a failing one */
 	int			nkey_columns;	/* ids => platform: of the alternate key */
 	int		   *key_columns;	/* indexes in columns */
-	bool		update_only;	/* some column goes with updates only */
+	bool		update_only;	/* some column goes with updates only, and no create owes it */
 	bool		has_deferred;
 	bool		trims;			/* some column's texts are cut where they are too long */
 

@@ -39,6 +39,7 @@ typedef struct DvVerifyColumn
 	int			precision;
 	int			send;			/* DV_SEND_* */
 	bool		deferred;
+	bool		late;			/* goes with updates only, and a create owes it */
 	bool		optional;		/* a state: null means that nothing is wanted */
 	bool		summed;
 	int			nparts;			/* a lookup to several tables has several maps */

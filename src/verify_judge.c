@@ -192,7 +192,7 @@ dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
 {
 	if (c->read_name == NULL || (c->deferred && row->state == 'S'))
 		return false;
-	return ((c->send & DV_SEND_INSERT) != 0 && row->created) || ((c->send & DV_SEND_UPDATE) != 0 && (row->updated || (c->send & DV_SEND_INSERT) != 0));
+	return c->late || ((c->send & DV_SEND_INSERT) != 0 && row->created) || ((c->send & DV_SEND_UPDATE) != 0 && (row->updated || (c->send & DV_SEND_INSERT) != 0));
 }
 
 static bool

@@ -104,7 +104,8 @@ load_columns(DvVerify *v)
 		c->send |= mapped->send;
 		/* states and status reasons belong to a pass of their own */
 		c->optional = strcmp(mapped->column, "statecode") == 0 || strcmp(mapped->column, "statuscode") == 0;
-		c->deferred |= mapped->deferred || c->optional;
+		c->late |= mapped->late;
+		c->deferred |= mapped->deferred || mapped->late || c->optional;
 		c->summed = column_type != NULL && is_summed(column_type);
 		v->part_column[i] = (int) (c - v->columns);
 		v->part_index[i] = (signed char) c->nparts;
