@@ -117,7 +117,11 @@ BEGIN
 	PERFORM dvmig._check_target(tt, t.ids);
 	FOR cm IN SELECT m.* FROM dvmig.column_map m WHERE m.staging = t.staging ORDER BY m.position LOOP
 		IF cm.pass IN ('links', 'parties') OR cm.target_column LIKE '@%' THEN
-			CONTINUE;	-- relationships, parties and closing activities have the same names everywhere
+			-- relationships, parties and closing activities have the same names everywhere, but must be known there
+			PERFORM dvmig._target_table(caller, server, n) FROM unnest(ARRAY[cm.referenced_table,
+				CASE WHEN cm.pass = 'parties' THEN 'activityparty' END,
+				CASE WHEN cm.target_column LIKE '@close:%' THEN dvmig._close_activity(t.target) END]) n WHERE n IS NOT NULL;
+			CONTINUE;
 		END IF;
 		c := dvmig._target_column(server, t.target, cm.target_column);
 		PERFORM dvmig._check_mappable(c, tt.primary_id);

@@ -160,7 +160,8 @@ CREATE FUNCTION dvmig._export_function(c dvmig.column_map) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT CASE c.kind WHEN 'value' THEN 'map_column' WHEN 'choice' THEN 'map_choice' ELSE 'map_lookup' END
+	SELECT CASE WHEN c.target_column LIKE '@close:%' THEN 'map_close' WHEN c.kind = 'file' THEN 'map_file' WHEN c.kind = 'party' THEN 'map_party'
+		WHEN c.kind = 'value' THEN 'map_column' WHEN c.kind = 'choice' THEN 'map_choice' ELSE 'map_lookup' END
 $$;
 COMMENT ON FUNCTION dvmig._export_function(dvmig.column_map) IS 'the function that makes such a map';
 
@@ -169,14 +170,18 @@ CREATE FUNCTION dvmig._export_map(t dvmig.migration_table, server name, c dvmig.
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	WITH f AS (SELECT dvmig._export_function(c) AS name)
-	SELECT dvmig._export_call(f.name, ARRAY[t.staging::text, c.target_column, c.expression]
-			|| CASE WHEN c.kind = 'parent' THEN ARRAY[c.parent::text] WHEN c.kind = 'reference' THEN ARRAY[c.referenced_table] END,
+	-- the name of a file stands behind its expression, on a line of its own
+	WITH f AS (SELECT dvmig._export_function(c) AS name, c.kind = 'file' AND c.expression_sql[2] !~ '^\(+''file''(::text)?\)+::text$' AS is_named)
+	SELECT dvmig._export_call(f.name, ARRAY[t.staging::text, regexp_replace(c.target_column, '^@(close|party):', ''),
+				CASE WHEN f.is_named THEN regexp_replace(c.expression, '\n[^\n]*$', '') ELSE c.expression END]
+			|| CASE WHEN c.kind IN ('parent', 'party') AND c.parent IS NOT NULL THEN ARRAY[c.parent::text]
+				WHEN c.kind = 'reference' OR c.kind = 'party' AND c.referenced_table IS NOT NULL THEN ARRAY[c.referenced_table] END,
 		dvmig._export_arguments(f.name, to_jsonb(c) || jsonb_build_object(
 			-- the direction only where it is not what Dataverse's metadata make it
 			'send', nullif(c.send, (SELECT dvmig._send(mc, NULL) FROM dvmig.metadata_column mc
 				WHERE mc.server = $2 AND mc.table_name = t.target AND mc.column_name = c.target_column)),
-			'target_table', CASE WHEN c.kind = 'id' THEN c.referenced_table END)))
+			'target_table', CASE WHEN c.kind = 'id' THEN c.referenced_table END,
+			'file_name', CASE WHEN f.is_named THEN regexp_replace(c.expression, '^.*\n', '') END)))
 	FROM f
 $$;
 COMMENT ON FUNCTION dvmig._export_map(dvmig.migration_table, name, dvmig.column_map) IS 'the call that makes a column map';
@@ -219,7 +224,7 @@ BEGIN
 			WHERE c.staging = t.staging AND t.relationship IS NULL AND c.target_column IS DISTINCT FROM dvmig._export_key_map(t) ORDER BY c.position;
 		RETURN QUERY SELECT DISTINCT q FROM dvmig.column_map c,
 			dvmig._export_settings('column', ARRAY[t.staging::text, c.target_column], dvmig._export_function(c), to_jsonb(c)) q
-			WHERE c.staging = t.staging ORDER BY q;
+			WHERE c.staging = t.staging AND c.target_column NOT LIKE '@%' AND c.kind <> 'file' ORDER BY q;
 		RETURN QUERY SELECT * FROM dvmig._export_settings('table', ARRAY[t.staging::text],
 			CASE WHEN t.relationship IS NULL THEN 'add_table' ELSE 'add_association' END, to_jsonb(t));
 		IF t.target_key IS NOT NULL AND dvmig._export_key_map(t) IS NULL THEN

@@ -23,10 +23,12 @@ my $staging = qq{
 	INSERT INTO lines SELECT i::text, 'a' || i, i::text, i, gen_random_uuid() FROM generate_series(1, 3) i;
 	CREATE TABLE people (id int PRIMARY KEY, name text);
 	CREATE TABLE pairs (list int, song int, PRIMARY KEY (list, song));
-	CREATE TABLE songs (id int PRIMARY KEY, title text, status text)};
+	CREATE TABLE songs (id int PRIMARY KEY, title text, status text);
+	CREATE TABLE mails (id int PRIMARY KEY, about text, readers int[], guest text);
+	CREATE TABLE deals (id int PRIMARY KEY, name text, why text)};
 
 $t->sql($staging);
-$t->migration(q{The "big" one's}=~ s/'/''/gr, tables => 'account,contact,new_invoice,new_invoiceline,new_playlist,new_track,systemuser,transactioncurrency');
+$t->migration(q{The "big" one's}=~ s/'/''/gr, tables => 'account,contact,new_invoice,new_invoiceline,new_playlist,new_track,email,opportunity,activityparty,systemuser,transactioncurrency');
 $t->sql(qq{
 	CREATE ROLE ops; CREATE ROLE "the boss";
 	SELECT dvmig.set_migration('The "big" one''s', 'gate', '7.5');
@@ -56,6 +58,11 @@ old', target_key => 'new_legacyid', on_exists => 'keep', auto_map => false);
 		dvmig.set_column('"Über ""Staging"""."Kunden, alt"', 'parentaccountid', 'by_level', 'true');
 	SELECT dvmig.add_association('The "big" one''s', 'pairs', 'new_playlist_new_track', '''L'' || list', 'new_playlist', 'song', 'songs', left_match_on => 'new_name',
 		filter => 'song > 0');
+	SELECT dvmig.add_table('The "big" one''s', 'mails', 'email', auto_map => false), dvmig.add_table('The "big" one''s', 'deals', 'opportunity', auto_map => false);
+	SELECT dvmig.map_column('mails', 'subject', 'about'), dvmig.map_party('mails', 'to', 'readers', 'people'), dvmig.map_party('mails', 'cc', 'guest'),
+		dvmig.map_party('mails', 'from', '''user1\@example.org''', 'systemuser', match_on => 'internalemailaddress'),
+		dvmig.map_column('deals', 'name', 'name'), dvmig.map_column('deals', 'statuscode', '3'), dvmig.map_close('deals', 'subject', 'why'),
+		dvmig.map_file('$cut', 'new_document', '''x''::bytea', 'a || ''.txt''');
 	SELECT dvmig.grant_operator('ops', 'The "big" one''s'), dvmig.grant_viewer('the boss', 'The "big" one''s')});
 
 # definition(db): every table of the definition, without what may differ; links
