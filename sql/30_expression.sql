@@ -26,6 +26,17 @@ LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_query_as';
 COMMENT ON FUNCTION dvmig._query_as(oid, text) IS 'first column of a query, as text, run as a role in a security-restricted operation';
 
+-- _is_no_rows_fault: whether an error is about something else than a row, so that its
+-- text can be told to everybody.
+CREATE FUNCTION dvmig._is_no_rows_fault(state text, thrown_by text) RETURNS bool
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	-- RAISE can give any class to any text
+	SELECT state ~ '^(0A|25|28|3B|3D|3F|40|42|53|55|57|58)' AND thrown_by !~ ' at RAISE'
+$$;
+COMMENT ON FUNCTION dvmig._is_no_rows_fault(text, text) IS 'whether an error of this SQLSTATE and context is about something else than a row';
+
 -- _query_quietly: one value of a query that evaluates expressions of a migration,
 -- for callers who may not see its rows: an error's text can quote them, and
 -- would reach the server log too. Errors that are not the rows' pass as they are.
@@ -39,8 +50,7 @@ BEGIN
 	RETURN dvmig._query_as(role, query);
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS thrown_by = PG_EXCEPTION_CONTEXT;
-	-- RAISE can give any class to any text
-	IF SQLSTATE ~ '^(0A|25|28|3B|3D|3F|40|42|53|55|57|58)' AND thrown_by !~ ' at RAISE' THEN
+	IF dvmig._is_no_rows_fault(SQLSTATE, thrown_by) THEN
 		RAISE;
 	END IF;
 	RAISE EXCEPTION 'an expression over % threw an error (SQLSTATE %)', staging, SQLSTATE

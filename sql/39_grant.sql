@@ -34,7 +34,7 @@ BEGIN
 		WHERE c.relnamespace = 'dvmig'::regnamespace AND (c.relkind = 'v' OR c.relkind = 'r' AND c.relname LIKE 'metadata\_%') LOOP
 		EXECUTE format('GRANT SELECT ON %s TO %s', v.name, grantee);
 	END LOOP;
-	PERFORM dvmig._grant_functions(grantee, '{report_text,migration_status_rows}');
+	PERFORM dvmig._grant_functions(grantee, '{report_text,migration_status_rows,lane_rows,table_rows}');
 	EXECUTE format('GRANT SELECT ON dvmig.kept_report, dvmig.autonumber_seed TO %s', grantee);
 END
 $$;
@@ -47,7 +47,7 @@ AS $$
 BEGIN
 	PERFORM dvmig._grant_functions(grantee, '{unmatched_owners,stub_user_list,unmapped_choices}');
 	PERFORM dvmig._grant_viewing(grantee);
-	PERFORM dvmig._grant_functions(grantee, '{cutover,note_backup}');
+	PERFORM dvmig._grant_functions(grantee, '{cutover,note_backup,tune}');
 	PERFORM dvmig._grant_functions(grantee, '{start,start_if_idle,load_delta,run,stop,resume,pause,retry,check,refresh_references,verify,start_verify,preview,resume_interrupted,set_table,set_migration}');
 	PERFORM dvmig._grant_functions(grantee, '{resend}');
 END
@@ -87,7 +87,7 @@ BEGIN
 	PERFORM dvmig._grant_running(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,set_column,unmap,drop_table,'
 		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
-	PERFORM dvmig._grant_functions(grantee, '{sign_off,set_autonumber_seed}');
+	PERFORM dvmig._grant_functions(grantee, '{sign_off,set_autonumber_seed,add_association,map_file,map_party,map_close}');
 	PERFORM dvmig._grant_functions(grantee, '{start_undo,release,rebuild_outcomes}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights
 	PERFORM dvmig._grant_functions(grantee, '{_choice,_choices,_utf16_length,_first_keys}');

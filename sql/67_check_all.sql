@@ -147,6 +147,22 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_rows(oid, dvmig.migration, int) IS 'findings about the rows of all staging tables of a migration';
 
+-- _raise_quietly: an error without the text of one that a row caused, unless the
+-- caller may read all rows.
+CREATE FUNCTION dvmig._raise_quietly(caller oid, m dvmig.migration, state text, thrown_by text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT dvmig._is_no_rows_fault(state, thrown_by) AND EXISTS (SELECT FROM dvmig.migration_table t JOIN pg_class c ON c.oid = t.staging
+		WHERE t.migration_id = m.migration_id AND NOT dvmig._may_read(caller, t.staging)) THEN
+		RAISE EXCEPTION 'an expression of migration "%" threw an error (SQLSTATE %)', m.name, state
+			USING ERRCODE = state, HINT = 'It is told to those who may read the staging tables.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._raise_quietly(oid, dvmig.migration, text, text) IS 'error in the place of one that may quote a row, for callers who may not read it';
+
 -- _check: the settings are those that a run's worker pins, so that expressions
 -- mean here what they mean there.
 CREATE FUNCTION dvmig._check(caller oid, migration text, samples int)
@@ -162,6 +178,7 @@ SET row_security = on
 AS $$
 DECLARE
 	m dvmig.migration := dvmig._migration(caller, migration, 'operator');
+	thrown_by text;
 BEGIN
 	RETURN QUERY
 	WITH findings AS MATERIALIZED (
@@ -179,6 +196,10 @@ BEGIN
 	FROM findings, jsonb_to_record(f) g(severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys jsonb, message text, hint text)
 	LEFT JOIN dvmig.migration_table t ON t.staging::text = g.staging
 	ORDER BY array_position('{error,warning,info}', g.severity), t.position NULLS LAST, g.target_column NULLS FIRST, g.rule, g.message;
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS thrown_by = PG_EXCEPTION_CONTEXT;
+	PERFORM dvmig._raise_quietly(caller, m, SQLSTATE, thrown_by);
+	RAISE;
 END
 $$;
 COMMENT ON FUNCTION dvmig._check(oid, text, int) IS 'what would fail: see dvmig.check()';
@@ -208,6 +229,7 @@ DECLARE
 	k text;
 	thrown text;
 	keys text[];
+	thrown_by text;
 BEGIN
 	FOR r IN SELECT cm.referenced_table AS tab, cm.match_on AS cols FROM dvmig.column_map cm JOIN dvmig.migration_table t USING (staging)
 		WHERE t.migration_id = m.migration_id AND cm.kind IN ('reference', 'party') AND cm.match_on IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2 LOOP
@@ -237,6 +259,10 @@ BEGIN
 		WHERE f.server = m.server AND f.table_name = r.tab AND f.match_on = dvmig._reference_name(m.migration_id, r.cols) AND f.match_key = ANY (keys);
 		RETURN NEXT;
 	END LOOP;
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS thrown_by = PG_EXCEPTION_CONTEXT;
+	PERFORM dvmig._raise_quietly(caller, m, SQLSTATE, thrown_by);
+	RAISE;
 END
 $$;
 COMMENT ON FUNCTION dvmig._refresh_references(oid, text) IS 'see dvmig.refresh_references()';

@@ -37,6 +37,13 @@ $t->sql(sprintf q{
 	CREATE USER MAPPING FOR dba SERVER sim OPTIONS (client_id '%s', client_secret '%s');
 	SELECT dvmig.grant_owner('dba')}, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
 
+# Whoever was let in can call all that there is for him, and no more.
+sub callable { my ($role) = @_; return $t->sql(qq{SELECT string_agg(DISTINCT p.proname, ' ' ORDER BY p.proname) FROM pg_proc p
+	WHERE p.pronamespace = 'dvmig'::regnamespace AND p.prosrc = 'dv_call' AND NOT has_function_privilege('$role', p.oid, 'EXECUTE')}); }
+is(callable('dba'), 'grant_owner', 'an owner may call every public function but the one that makes owners');
+is($t->sql(q{SELECT string_agg(p.proname, ' ') FROM pg_proc p WHERE p.pronamespace = 'dvmig'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
+	'', 'a stranger may call none');
+
 # -------------------------------------------- the session of an ordinary owner
 
 as('dba', q{CREATE SCHEMA staging;
@@ -93,7 +100,11 @@ refused('operator', qr/42501/, $_) for
 
 ok(as('viewer', q{SELECT count(*) FROM dvmig.status}), 'a viewer looks');
 cmp_ok(as('viewer', q{SELECT count(*) FROM dvmig.run_history}), '>', 2, 'at runs too');
-as('viewer', q{SELECT * FROM dvmig.plan('go_live'); SELECT * FROM dvmig.progress});
+as('viewer', q{SELECT * FROM dvmig.plan('go_live')});
+for my $view (split /\s+/, $t->sql(q{SELECT string_agg(c.oid::regclass::text, ' ') FROM pg_class c WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'v'}))
+{
+	is($t->error("SET SESSION AUTHORIZATION viewer; SELECT * FROM $view"), '', "he may read $view");
+}
 is(as('viewer', q{SELECT count(*) FROM dvmig.top_errors}), 0, 'not at messages of rows');
 refused('viewer', qr/42501/, $_) for
   q{SELECT dvmig.start('go_live')}, q{CALL dvmig.run('go_live')}, "SELECT dvmig.stop($run)", "SELECT dvmig.resume($run)",

@@ -1,0 +1,122 @@
+# Nothing of a row is told outside of its tables, by whatever part of a run,
+# verification or report it is read: not in views, messages, notifications, the
+# server log, nor the statements that others see
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use PostgreSQL::Test::Utils;
+
+use DvMig;
+
+my $t = DvMig->new(name => 'told',
+	conf => "log_min_messages = debug5\nlog_statement = none\nlog_min_error_statement = panic\nlog_error_verbosity = verbose\nlog_min_duration_statement = -1\nlog_parameter_max_length_on_error = -1\n");
+my $content = 'R0WC0NTENT';
+
+sub as { my ($role, $sql) = @_; return $t->sql("SET SESSION AUTHORIZATION $role; $sql"); }
+
+$t->server('sim');
+$t->sql(sprintf q{
+	CREATE ROLE dba LOGIN; CREATE ROLE operator LOGIN; CREATE ROLE viewer LOGIN;
+	GRANT CREATE ON DATABASE postgres TO dba;
+	GRANT USAGE ON FOREIGN SERVER sim TO dba;
+	CREATE USER MAPPING FOR dba SERVER sim OPTIONS (client_id '%s', client_secret '%s');
+	SELECT dvmig.grant_owner('dba')}, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
+as('dba', q{CREATE SCHEMA staging; GRANT USAGE ON SCHEMA staging TO operator, viewer;
+	CREATE FUNCTION staging.raises(v text, state text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+		$$BEGIN RAISE EXCEPTION 'about %', v USING ERRCODE = state, DETAIL = 'R0WC0NTENT', HINT = 'R0WC0NTENT'; END$$;
+	CREATE FUNCTION staging.refuses() RETURNS trigger LANGUAGE plpgsql AS
+		$$BEGIN RAISE EXCEPTION 'refused: %', NEW USING ERRCODE = TG_ARGV[0]; END$$;
+	SELECT table_name FROM dvmig.refresh_metadata('sim', '{account,contact,email,incident,opportunity,new_invoice,new_region}')});
+
+# Whoever listens hears every notification.
+my ($heard, $in) = ('', "LISTEN dvmig;\n");
+my $ear = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$in, '>', \$heard, '2>&1', IPC::Run::timeout(600));
+$ear->pump_nb;
+
+# all_told(): what a role that may watch is shown
+sub all_told
+{
+	my ($role, $migration) = @_;
+	return join "\n", map { my $e = $t->error("SET SESSION AUTHORIZATION $role; $_"); $e eq '' ? () : "$_: $e" }
+	  ("SELECT * FROM dvmig.plan('$migration')"),
+	  ($role eq 'operator' ? ("SELECT * FROM dvmig.check('$migration')", "SELECT * FROM dvmig.refresh_references('$migration')", "SELECT * FROM dvmig.cutover('$migration')", "SELECT * FROM dvmig.unmapped_choices('$migration')") : ());
+}
+sub all_shown
+{
+	my ($role, $migration) = @_;
+	return as($role, join '; ', map { "SELECT row_to_json(x) FROM $_ x" } qw(dvmig.run_history dvmig.run_table dvmig.run_lane dvmig.run_sample dvmig.status dvmig.progress
+		dvmig.top_errors dvmig.difference dvmig.verification dvmig.verification_sum dvmig.migration_status dvmig.table_pace))
+	  . as($role, "SELECT dvmig.report('$migration'); SELECT dvmig.report_text('$migration')");
+}
+
+my @states = qw(P0001 22012 58000 XX001 42501 55000 40001);
+my $n = 0;
+for my $case (
+	[ 'a mapped value', 'account', q{SELECT dvmig.map_column('%s', 'description', $$staging.raises(v, '%s')$$)} ],
+	[ 'a mask', 'account', q{SELECT dvmig.map_column('%s', 'description', 'v', mask => $$staging.raises(v, '%s')$$)} ],
+	[ 'a lookup by a column', 'account', q{SELECT dvmig.map_lookup('%s', 'ownerid', $$staging.raises(v, '%s')$$, 'systemuser', match_on => 'internalemailaddress')} ],
+	[ 'the caller', 'account', q{SELECT dvmig.set_table('%s', 'caller', $$staging.raises(v, '%s')::uuid$$)} ],
+	[ 'a state', 'new_region', q{SELECT dvmig.map_column('%s', 'statecode', $$staging.raises(v, '%s')::int$$)} ],
+	[ 'a party', 'email', q{SELECT dvmig.map_party('%s', 'to', $$staging.raises(v, '%s')$$)} ],
+	[ 'a file', 'new_invoice', q{SELECT dvmig.map_file('%s', 'new_document', $$staging.raises(v, '%s')::bytea$$, 'v')} ],
+	[ 'the name of a file', 'new_invoice', q{SELECT dvmig.map_file('%s', 'new_document', $$v::bytea$$, $$staging.raises(v, '%s')$$)} ],
+	[ 'what a close leaves', 'opportunity', q{SELECT dvmig.map_column('%1$s', 'statuscode', '3'); SELECT dvmig.map_close('%1$s', 'subject', $$staging.raises(v, '%2$s')$$)} ],
+	[ 'a filter', 'account', q{SELECT dvmig.set_table('%s', 'filter', $$staging.raises(v, '%s') <> ''$$)} ],
+	[ 'a trigger on the flag', 'account', q{CREATE TRIGGER r BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION staging.refuses('%s')} ],
+	[ 'a trigger on an outcome', 'account', q{CREATE TRIGGER r BEFORE INSERT ON %s_success FOR EACH ROW EXECUTE FUNCTION staging.refuses('%s')} ])
+{
+	my ($name, $target, $sql) = @$case;
+
+	for my $state (@states[ $n % 2 ? (0, 2, 5) : (1, 3, 4) ])
+	{
+		my $table = 'staging.q' . ++$n;
+		my $key = $target eq 'account' || $target eq 'new_region' ? 'name' : $target eq 'new_invoice' ? 'new_invoicenumber' : $target eq 'email' ? 'subject' : 'name';
+
+		as('dba', qq{CREATE TABLE $table (id text PRIMARY KEY, v text); INSERT INTO $table SELECT 'R0WC0NTENT-' || i, 'R0WC0NTENT' FROM generate_series(1, 3) i;
+			SELECT dvmig.create_migration('q$n', 'sim'); SELECT dvmig.add_table('q$n', '$table', '$target', auto_map => false)});
+		$key = 'new_name' if $target eq 'new_region';
+		as('dba', "SELECT dvmig.map_column('$table', '$key', 'v')");
+		as('dba', sprintf $sql, $table, $state);
+		as('dba', "SELECT dvmig.grant_viewer('viewer', 'q$n'); SELECT dvmig.grant_operator('operator', 'q$n')");
+		my @runs = ("SELECT dvmig.start('q$n', lanes => 2)", "SELECT dvmig.start_verify('q$n')");
+
+		push @runs, "SELECT dvmig.start('q$n', passes => '{states}')" if $target eq 'opportunity';
+		for my $start (@runs)
+		{
+			my ($out, $err);
+
+			next if $t->node->psql('postgres', "SET SESSION AUTHORIZATION operator; $start", stdout => \$out, stderr => \$err) && unlike($err, qr/$content/, "$name: $start");
+			as('operator', "SELECT dvmig.wait($out)");
+		}
+		for my $role (qw(viewer operator))
+		{
+			my @told = grep { /$content/ } split /\n/, all_told($role, "q$n") . all_shown($role, "q$n");
+			is(join("\n", map { substr $_, 0, 500 } @told), '', "$name, SQLSTATE $state: the $role is told nothing of the row");
+		}
+	}
+}
+
+# What nobody is granted, and what a viewer of the dump sees of dvmig's tables,
+# but those that are for readers of the staging tables.
+my $all = $t->sql(q{SELECT string_agg(query_to_xml(format('SELECT * FROM %s', c.oid::regclass), true, false, '')::text, E'\n')
+	FROM pg_class c WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'r' AND c.relname NOT IN ('reference', 'difference_row', 'verification_sum_row')});
+unlike($all, qr/$content/, 'no row content in tables of dvmig');
+
+$in .= "\\echo heard\n";
+$ear->pump until $heard =~ /^heard$/m || !$ear->pumpable;
+$in .= "SELECT 1;\n\\q\n";
+$ear->finish;
+cmp_ok(scalar(() = $heard =~ /notification "dvmig"/g), '>', 0, 'there were notifications');
+unlike($heard, qr/$content|s3cret/, 'which tell nothing of a row');
+
+my $log = slurp_file($t->node->logfile);
+my @told = grep { /$content/ } split /\n/, $log;
+is(join("\n", @told[0 .. ($#told > 4 ? 4 : $#told)]), '', 'no row content in the server log');
+is(join("\n", grep { /\Q@{[DvMig::Sim::SECRET]}\E|s3cret|Bearer|access_token/ } split /\n/, $log), '', 'and no secret');
+
+done_testing();
