@@ -55,9 +55,11 @@ DECLARE
 	e record;
 	s record;
 BEGIN
-	IF m.kind NOT IN ('value', 'choice') THEN
+	IF m.kind NOT IN ('value', 'choice', 'file') AND NOT (m.kind = 'party' AND m.referenced_table IS NULL) THEN
 		RAISE EXCEPTION 'column "%" is a lookup and cannot be sensitive', m.target_column
 			USING ERRCODE = 'feature_not_supported', HINT = 'A lookup holds the id of a record. Mask the columns of that record.';
+	ELSIF m.target_column IN ('statecode', 'statuscode') THEN
+		RAISE EXCEPTION 'column "%" is the state of a record and cannot be sensitive', m.target_column USING ERRCODE = 'feature_not_supported';
 	ELSIF m.mask IS NULL THEN
 		RETURN NULL;
 	END IF;
@@ -69,6 +71,11 @@ BEGIN
 			HINT = 'A row must get the same mask each time it is read; see dvmig.mask_text() and its like.';
 	ELSIF m.kind = 'value' THEN
 		PERFORM dvmig._check_type(c, e.result_type);
+		RETURN format('(%s)', e.expression_sql);
+	ELSIF m.kind IN ('file', 'party') THEN
+		IF dvmig._base_type(e.result_type) <> dvmig._base_type(m.result_type) THEN
+			RAISE EXCEPTION 'the mask for "%" is of type %, not %', m.target_column, e.result_type, m.result_type USING ERRCODE = 'datatype_mismatch';
+		END IF;
 		RETURN format('(%s)', e.expression_sql);
 	END IF;
 	s := dvmig._choice_source(c, e.expression_sql, e.result_type);
@@ -116,7 +123,9 @@ BEGIN
 	PERFORM dvmig._check_policy_words(m);
 	SELECT q.* INTO g FROM dvmig.migration_table t JOIN dvmig.migration q USING (migration_id) WHERE t.staging = m.staging;
 	SELECT mc.* INTO c FROM dvmig.migration_table t
-	JOIN dvmig.metadata_column mc ON mc.server = g.server AND mc.table_name = t.target AND mc.column_name = m.target_column
+	JOIN dvmig.metadata_column mc ON mc.server = g.server
+		AND mc.table_name = CASE WHEN m.target_column LIKE '@close:%' THEN dvmig._close_activity(t.target) ELSE t.target END
+		AND mc.column_name = regexp_replace(m.target_column, '^@close:', '')
 	WHERE t.staging = m.staging;
 	IF m.on_too_long <> 'error' AND (m.kind <> 'value' OR c.column_type NOT IN ('String', 'Memo')) THEN
 		RAISE EXCEPTION 'on_too_long is for text columns, and "%" is of Dataverse type %', m.target_column, c.column_type
@@ -169,6 +178,27 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION dvmig._refuse_unmasked(dvmig.migration) IS 'error where sensitive columns would go unmasked to a server that is not production';
+
+-- _shown_sql: SQL of a map's source as its server may see it: of what is sensitive
+-- the mask, and nothing where there is none, unless the server is production.
+CREATE FUNCTION dvmig._shown_sql(cm dvmig.column_map) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	m dvmig.migration;
+BEGIN
+	SELECT g.* INTO m FROM dvmig.migration_table t JOIN dvmig.migration g USING (migration_id) WHERE t.staging = cm.staging;
+	IF NOT cm.sensitive OR dvmig._is_production(m.server) THEN
+		RETURN cm.expression_sql[1];
+	ELSIF cm.mask_sql IS NULL THEN
+		RETURN format('NULL::%s', cm.result_type);
+	END IF;
+	PERFORM dvmig._mask_key(m);
+	RETURN format('CASE WHEN (%s) IS NOT NULL THEN %s END', cm.expression_sql[1], cm.mask_sql);
+END
+$$;
+COMMENT ON FUNCTION dvmig._shown_sql(dvmig.column_map) IS 'SQL of a map''s source, or of its mask where its server may see no more';
 
 -- _check_sensitive: the same for dvmig.check().
 CREATE FUNCTION dvmig._check_sensitive(m dvmig.migration) RETURNS SETOF jsonb

@@ -15,10 +15,10 @@ COMMENT ON FUNCTION dvmig._party_mask(text) IS 'participation type of an activit
 
 -- _party_keys: SQL of the keys or addresses that a map of parties has of a row (s), one a row, as e(v).
 CREATE FUNCTION dvmig._party_keys(cm dvmig.column_map) RETURNS text
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT format('unnest(%s) e(v)', CASE WHEN cm.result_type::text LIKE '%[]' THEN cm.expression_sql[1] ELSE format('ARRAY[%s]', cm.expression_sql[1]) END)
+	SELECT format('unnest(%s) e(v)', CASE WHEN cm.result_type::text LIKE '%[]' THEN q.shown ELSE format('ARRAY[%s]', q.shown) END) FROM dvmig._shown_sql(cm) q(shown)
 $$;
 COMMENT ON FUNCTION dvmig._party_keys(dvmig.column_map) IS 'SQL of the keys or addresses that a map of parties has of a row';
 

@@ -14,13 +14,14 @@ AS $$
 	SELECT c.target_column,
 		CASE WHEN c.result_type = 'oid'::regtype
 			-- 262144 is INV_READ; the descriptor goes with the transaction
-			THEN format('(SELECT pg_catalog.lo_lseek64(f, 0, 2) FROM pg_catalog.lo_open((%s)::oid, 262144) f)', c.expression_sql[1])
-			ELSE format('pg_catalog.octet_length((%s)::bytea)::bigint', c.expression_sql[1]) END,
-		CASE WHEN c.result_type = 'oid'::regtype THEN format('pg_catalog.lo_get((%s)::oid, $1, $2)', c.expression_sql[1])
-			ELSE format('pg_catalog.substr((%s)::bytea, $1::int + 1, $2)', c.expression_sql[1]) END,
-		c.expression_sql[2], mc.max_size_kb::bigint * 1024
+			THEN format('(SELECT pg_catalog.lo_lseek64(f, 0, 2) FROM pg_catalog.lo_open((%s)::oid, 262144) f)', q.shown)
+			ELSE format('pg_catalog.octet_length((%s)::bytea)::bigint', q.shown) END,
+		CASE WHEN c.result_type = 'oid'::regtype THEN format('pg_catalog.lo_get((%s)::oid, $1, $2)', q.shown)
+			ELSE format('pg_catalog.substr((%s)::bytea, $1::int + 1, $2)', q.shown) END,
+		CASE WHEN q.shown = c.expression_sql[1] THEN c.expression_sql[2] ELSE '''file''' END, mc.max_size_kb::bigint * 1024
 	FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.staging JOIN dvmig.migration m USING (migration_id)
 	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
+	CROSS JOIN LATERAL dvmig._shown_sql(c) q(shown)
 	WHERE c.staging = $1 AND c.pass = 'files' ORDER BY c.position
 $$;
 COMMENT ON FUNCTION dvmig._file_maps(regclass) IS 'file columns of a staging table with the SQL of size, bytes and name';
@@ -30,7 +31,7 @@ CREATE FUNCTION dvmig._files_owed_sql(staging regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT string_agg(format('(%s) IS NOT NULL', c.expression_sql[1]), ' OR ') FROM dvmig.column_map c WHERE c.staging = $1 AND c.pass = 'files'
+	SELECT string_agg(format('(%s) IS NOT NULL', q.shown), ' OR ') FROM dvmig.column_map c CROSS JOIN LATERAL dvmig._shown_sql(c) q(shown) WHERE c.staging = $1 AND c.pass = 'files'
 $$;
 COMMENT ON FUNCTION dvmig._files_owed_sql(regclass) IS 'SQL of whether a row has a file to upload';
 

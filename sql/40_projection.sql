@@ -126,7 +126,7 @@ BEGIN
 			FROM dvmig._state_sql($1) w, LATERAL (VALUES ('statecode', w.state_sql, 1), ('statuscode', w.status_sql, 2)) v (c, s, n)
 			WHERE w.wanted_sql IS NOT NULL
 			UNION ALL
-			SELECT cm.target_column, ''::text, format('(%s)', cm.expression_sql[1]), NULL, NULL, NULL, NULL, 2 + row_number() OVER (ORDER BY cm.position)::int
+			SELECT cm.target_column, ''::text, format('(%s)', dvmig._shown_sql(cm)), NULL, NULL, NULL, NULL, 2 + row_number() OVER (ORDER BY cm.position)::int
 			FROM dvmig.column_map cm WHERE cm.staging = $1 AND cm.target_column LIKE '@close:%'
 			ORDER BY 8;
 		RETURN;

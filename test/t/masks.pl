@@ -6,6 +6,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin";
 
+use JSON::PP;
 use Test::More;
 
 use DvMig;
@@ -79,6 +80,49 @@ $t->sql(q{CREATE ROLE other LOGIN; SELECT dvmig.grant_owner('other')});
 like($t->error(q{SELECT * FROM dvmig.preview('staging.customers', 1); SET ROLE other; SELECT dvmig.mask_name('Contoso 1')}), qr/no mask key is in effect/,
 	'the key of a migration serves nobody but its owner');
 like($t->error(q{SET ROLE other; TABLE dvmig._mask_secret}), qr/permission denied/, 'and is shown to nobody');
+
+# ------------------------------------------- what is sent beside columns of a row
+
+# Addresses of parties, files with their names, and what a close leaves.
+$t->sql(q{
+	CREATE TABLE staging.mails (id int PRIMARY KEY, subject text, guest text);
+	INSERT INTO staging.mails VALUES (1, 'One', 'genuine@contoso.com');
+	CREATE TABLE staging.papers (id int PRIMARY KEY, name text, scan bytea, title text);
+	INSERT INTO staging.papers VALUES (1, 'One', 'Genuine scan', 'Genuine.pdf');
+	CREATE TABLE staging.deals (id int PRIMARY KEY, name text, reason text);
+	INSERT INTO staging.deals VALUES (1, 'One', 'Genuine reason');
+	SELECT dvmig.refresh_metadata('sim', '{email,new_invoice,opportunity}');
+	SELECT dvmig.create_migration('beside', 'sim');
+	SELECT dvmig.add_table('beside', 'staging.mails', 'email', auto_map => false), dvmig.map_column('staging.mails', 'subject', 'subject'),
+		dvmig.map_party('staging.mails', 'to', 'guest');
+	SELECT dvmig.add_table('beside', 'staging.papers', 'new_invoice', auto_map => false), dvmig.map_column('staging.papers', 'new_invoicenumber', 'name'),
+		dvmig.map_file('staging.papers', 'new_document', 'scan', 'title');
+	SELECT dvmig.add_table('beside', 'staging.deals', 'opportunity', auto_map => false), dvmig.map_column('staging.deals', 'name', 'name'),
+		dvmig.map_column('staging.deals', 'statuscode', '3'), dvmig.map_close('staging.deals', 'subject', 'reason')});
+my %beside = ('staging.mails' => '@party:to', 'staging.papers' => 'new_document', 'staging.deals' => '@close:subject');
+for my $table (sort keys %beside)
+{
+	$t->sql("SELECT dvmig.set_column('$table', '$beside{$table}', 'sensitive', 'true')");
+	unlike($t->sql("SELECT string_agg(request, ' ') FROM dvmig.preview('$table', 5)"), qr/genuine/i, "$beside{$table} of $table is not shown once it is sensitive");
+}
+like($t->error(q{SELECT dvmig.start('beside')}), qr/sensitive columns have no mask/, 'and no run starts without a mask');
+like($t->error(q{SELECT dvmig.set_column('staging.papers', 'new_document', 'mask', $$'paper'$$)}), qr/the mask for "new_document" is of type text, not bytea/, 'the mask of a file is a file');
+like($t->error(q{SELECT dvmig.set_column('staging.deals', 'statuscode', 'sensitive', 'true')}), qr/is the state of a record and cannot be sensitive/, 'a state is not masked');
+$t->sql(q{SELECT dvmig.set_column('staging.mails', '@party:to', 'mask', 'dvmig.mask_mail(guest)');
+	SELECT dvmig.set_column('staging.papers', 'new_document', 'mask', $$convert_to('paper', 'UTF8')$$);
+	SELECT dvmig.set_column('staging.deals', '@close:subject', 'mask', 'dvmig.mask_text(reason)')});
+like($t->sql(q{SELECT string_agg(request, ' ') FROM dvmig.preview('staging.mails', 5)}), qr/\.invalid/, 'the mask of a party');
+for my $passes ('NULL', q{'{states}'})
+{
+	is($t->run('beside', "passes => $passes")->{state}, 'completed', "masked rows are loaded ($passes)");
+}
+my ($paper) = @{ $t->sim->export('new_invoices') };
+my ($status, $bytes) = $t->sim->curl('GET', "/api/data/v9.2/new_invoices($paper->{new_invoiceid})/new_document/\$value", undef,
+	'Authorization: Bearer ' . $t->sim->token, 'OData-Version: 4.0', 'OData-MaxVersion: 4.0');
+is("$status $bytes", '200 paper', 'the file is the mask');
+is($paper->{new_document_name} // 'file', 'file', 'without its name');
+is(scalar(grep { JSON::PP->new->allow_nonref->encode($_) =~ /genuine/i } map { @{ $t->sim->export($_) } } qw(emails new_invoices opportunitycloses)), 0,
+	'nothing sensitive has reached the sandbox beside columns');
 
 # --------------------------------------------------------------------- production
 
