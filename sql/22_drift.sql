@@ -73,7 +73,9 @@ AS $$
 		FROM answered a, h
 	), changes AS (
 		SELECT DISTINCT t.target, q.item, q.was, q.is_now
-		FROM h JOIN dvmig.migration_table t ON t.migration_id = h.migration_id JOIN described d ON d.tab = t.target,
+		-- of other staging tables of the same target not all was read again
+		FROM h JOIN dvmig.migration_table t ON t.migration_id = h.migration_id AND t.staging::text IN (SELECT r.staging FROM dvmig.run_table r WHERE r.run = $1)
+		JOIN described d ON d.tab = t.target,
 			LATERAL (SELECT item, o.value, n.value
 				FROM jsonb_each_text(dvmig._mapped_items(t, dvmig._metadata_items(h.server, t.target))) o (item, value)
 				FULL JOIN jsonb_each_text(dvmig._mapped_items(t, d.items)) n (item, value) USING (item)

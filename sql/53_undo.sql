@@ -152,18 +152,44 @@ AS $$
 	), sets AS (
 		SELECT d ->> 'LogicalName' AS name, d ->> 'EntitySetName' AS entity_set, d ->> 'PrimaryIdAttribute' AS primary_id
 		FROM jsonb_array_elements(coalesce($4::jsonb -> 'value', '[]')) d
+	), related AS (
+		SELECT t.child, s.entity_set, s.primary_id, t.lookup FROM told t JOIN sets s ON s.name = t.child
+		WHERE s.entity_set IS NOT NULL AND s.primary_id IS NOT NULL AND t.lookup IS NOT NULL
+		UNION
+		SELECT l.table_name, mt.entity_set, mt.primary_id, l.column_name
+		FROM dvmig.metadata_lookup l JOIN dvmig.metadata_table mt ON mt.server = l.server AND mt.table_name = l.table_name
+		WHERE l.server = $1 AND l.referenced_table = $2
 	)
-	SELECT DISTINCT s.entity_set, s.primary_id, t.lookup FROM told t JOIN sets s ON s.name = t.child
-	WHERE s.entity_set IS NOT NULL AND s.primary_id IS NOT NULL AND t.lookup IS NOT NULL
-	  AND t.child NOT IN ('activityparty', 'activitypointer', 'asyncoperation', 'bulkdeletefailure', 'duplicaterecord', 'mailboxtrackingfolder',
+	SELECT DISTINCT r.entity_set, r.primary_id, r.lookup FROM related r
+	-- what closing a record left goes with it
+	WHERE r.child IS DISTINCT FROM dvmig._close_activity($2)
+	  AND r.child NOT IN ('activityparty', 'activitypointer', 'asyncoperation', 'bulkdeletefailure', 'duplicaterecord', 'mailboxtrackingfolder',
 		'principalobjectattributeaccess', 'principalobjectaccess', 'processsession', 'syncerror', 'userentityinstancedata', 'actioncard',
 		'actioncarduserstate', 'postregarding', 'postrole', 'postfollow', 'audit')
-	UNION
-	SELECT mt.entity_set, mt.primary_id, l.column_name
-	FROM dvmig.metadata_lookup l JOIN dvmig.metadata_table mt ON mt.server = l.server AND mt.table_name = l.table_name
-	WHERE l.server = $1 AND l.referenced_table = $2
 $$;
 COMMENT ON FUNCTION dvmig._undo_relations(name, text, text, text) IS 'tables and lookups by which other records belong to those of a table';
+
+-- _undo_links: statements, for the owner of the migration, that let links be made
+-- again whose record a run created. Dataverse takes links away with their records.
+-- They come before the first delete: a link that is made twice is there once.
+CREATE FUNCTION dvmig._undo_links(staging regclass, run bigint) RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('WITH taken AS (UPDATE %1$s s SET processing_flag = ''U'' WHERE s.processing_flag IN (''S'', ''P'') AND s.action_flag <> ''D'' AND (%2$s) IN '
+		'(SELECT %3$s FROM %4$s x WHERE x.created_run = %6$s AND x.operation <> ''D'' UNION ALL SELECT %3$s FROM %5$s x WHERE x.created_run = %6$s) RETURNING %7$s) '
+		'DELETE FROM %8$s x USING taken s WHERE %9$s',
+		l.staging, array_to_string(c.expression_sql, ', '),
+		(SELECT string_agg(format('x.%I', k), ', ' ORDER BY i) FROM unnest(p.source_key) WITH ORDINALITY u(k, i)), p.success_table, p.error_table, $2,
+		(SELECT string_agg(format('s.%I', k), ', ' ORDER BY i) FROM unnest(l.source_key) WITH ORDINALITY u(k, i)), l.success_table,
+		(SELECT string_agg(format('x.%I = s.%1$I', k), ' AND ' ORDER BY i) FROM unnest(l.source_key) WITH ORDINALITY u(k, i)))
+	FROM dvmig.column_map c JOIN dvmig.migration_table l ON l.staging = c.staging AND l.relationship IS NOT NULL
+	JOIN dvmig.migration_table p ON p.staging = c.parent
+	WHERE c.parent = $1 AND c.kind = 'parent' AND c.pass = 'links'
+	  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = l.staging)
+	ORDER BY l.staging::text, c.target_column
+$$;
+COMMENT ON FUNCTION dvmig._undo_links(regclass, bigint) IS 'statements that let links be made again whose record a run created';
 
 -- ------------------------------------------------------------------ for a DBA
 

@@ -161,6 +161,7 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 		(step->forgotten && row->wire.op != 'D');
 	if (!nulls[DV_PROJ_CALLER - 1])
 		dv_source_format_id(DatumGetUUIDP(values[DV_PROJ_CALLER - 1]), row->wire.caller);
+	row->again = !nulls[DV_PROJ_LAST_RUN - 1] && DatumGetInt64(values[DV_PROJ_LAST_RUN - 1]) == step->rc->run;
 	take_keys(r, row, values + DV_PROJ_KEYS - 1);
 	return true;
 }

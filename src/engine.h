@@ -65,6 +65,7 @@ typedef struct DvRow
 	Datum	   *keys;
 	unsigned char hash[16];
 	bool		has_hash;
+	bool		again;			/* an earlier pass of this run had its success */
 	int			owes;			/* passes that are owed: DV_OWES_... */
 	int			state;			/* states pass: statecode that is wanted */
 	int			status;			/* statuscode; -1 = the default of the state */
@@ -132,6 +133,7 @@ typedef struct DvCounters
 	int64		bytes_sent;
 	int64		throttled;
 	int64		throttled_ms;
+	int64		again;			/* outcomes of rows that are among the run's successes already */
 } DvCounters;
 
 typedef struct DvRunContext

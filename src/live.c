@@ -206,6 +206,18 @@ store_lanes(DvRunContext *rc, const DvCounters *c)
 			   6 + USAGE_COLUMNS, types, values, NULL, SPI_OK_UPDATE);
 }
 
+/*
+ * A row counts once in a run: whatever a later pass makes of one that this run
+ * had as a success stands in that success's place.
+ */
+void
+dv_live_add_step(DvCounters *total, const DvCounters *step)
+{
+	dv_lanes_add(total, step);
+	total->succeeded -= step->again;
+	total->rows_read -= Min(step->again, step->rows_read);
+}
+
 /* Figures of the run: ended steps and, where given, the one at work. */
 void
 dv_live_store_run(DvRunContext *rc, const DvStep *step)
@@ -218,10 +230,10 @@ dv_live_store_run(DvRunContext *rc, const DvStep *step)
 	const char *message = rc->message ? rc->message : rc->waiting[0] ? psprintf("waiting: %s", rc->waiting) : NULL;
 	int			i;
 
-	if (step != NULL && !step->projection->later)
+	if (step != NULL)
 	{
 		dv_lanes_step_counters(rc->lanes, &sum);
-		dv_lanes_add(&c, &sum);
+		dv_live_add_step(&c, &sum);
 	}
 	for (i = 0; i < 11; i++)
 		types[i] = INT8OID;

@@ -12,6 +12,9 @@
 /* Figures of a step into run_table, in the caller's transaction. */
 extern void dv_live_store_step(DvStep *step, const DvStepPlan *plan, const DvCounters *figures);
 
+/* Add a step's figures to the run's. */
+extern void dv_live_add_step(DvCounters *total, const DvCounters *step);
+
 /* Figures of the run: ended steps and, where given, the one at work. */
 extern void dv_live_store_run(DvRunContext *rc, const DvStep *step);
 

@@ -493,6 +493,7 @@ count_outcomes(DvStep *step)
 			step->counters.succeeded++;
 		if (o->message != NULL && strcmp(o->message, "unchanged") == 0)
 			step->counters.unchanged++;
+		step->counters.again += o->row->again;
 		dv_engine_release_row(step, o->row);
 	}
 	step->noutcomes = 0;

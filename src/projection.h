@@ -29,6 +29,7 @@ enum
 	DV_PROJ_FAULT,
 	DV_PROJ_NOTE,
 	DV_PROJ_CALLER,
+	DV_PROJ_LAST_RUN,
 	DV_PROJ_KEYS				/* first key column */
 };
 
@@ -37,6 +38,7 @@ enum
 {
 	DV_KNOWN_ID = DV_PROJ_OP + 1,
 	DV_KNOWN_CREATED_RUN,
+	DV_KNOWN_LAST_RUN,
 	DV_KNOWN_KEYS				/* first key column */
 };
 

@@ -371,15 +371,7 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3",
 			   5, types, values, nulls, SPI_OK_UPDATE);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
-	/* A row counts once: a later pass can only take its success back. */
-	if (step->projection != NULL && step->projection->later)
-	{
-		sum.succeeded = -sum.failed;
-		sum.rows_read = 0;
-	}
-	dv_lanes_add(&rc->total, &sum);
-	/* what an earlier run wrote is not among its successes */
-	rc->total.succeeded = Max(rc->total.succeeded, 0);
+	dv_live_add_step(&rc->total, &sum);
 	dv_live_store_run(rc, NULL);
 	dv_runstate_commit(before, false);
 	if (error != NULL && !rc->failed)

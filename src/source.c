@@ -169,10 +169,11 @@ failing_column(DvStep *step)
 
 /* What is known of a row without its maps: a record it has stays its record. */
 static void
-read_known(DvRow *row, const Datum *values, const bool *nulls)
+read_known(DvRow *row, const Datum *values, const bool *nulls, int64 run)
 {
 	row->wire.op = DatumGetChar(values[DV_PROJ_OP - 1]);
 	row->created_run = nulls[DV_KNOWN_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_KNOWN_CREATED_RUN - 1]);
+	row->again = !nulls[DV_KNOWN_LAST_RUN - 1] && DatumGetInt64(values[DV_KNOWN_LAST_RUN - 1]) == run;
 	if (nulls[DV_KNOWN_ID - 1])
 		return;
 	row->uuid = *DatumGetUUIDP(values[DV_KNOWN_ID - 1]);
@@ -205,7 +206,7 @@ take_bad_row(DvStep *step, const ErrorData *error)
 		row->batch->context = context;
 		dv_batch_version(row, all);
 		row->recorded = true;	/* as far as is known here */
-		read_known(row, all, nulls);
+		read_known(row, all, nulls, step->rc->run);
 		row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 		remember_keys(step, all + DV_KNOWN_KEYS - 1);
 		dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);

@@ -203,10 +203,11 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, void (*begin) (DvUndo *u, DvUndoChun
 static void
 load_table(DvUndo *u, DvUndoTable *table)
 {
-	Oid			types[1] = {OIDOID};
-	Datum		values[1] = {ObjectIdGetDatum(table->plan.staging)};
+	Oid			types[2] = {OIDOID};
+	Datum		values[2] = {ObjectIdGetDatum(table->plan.staging)};
 	DvSwitch	before;
 	char	   *id_sql;
+	int			i;
 
 	dv_spi_begin("dvmig: loading the definition");
 	dv_spi_no_timeouts();
@@ -216,6 +217,12 @@ load_table(DvUndo *u, DvUndoTable *table)
 	dv_spi_run("SELECT nullif(dvmig._id_expression($1::regclass, 's'), 'NULL::uuid')", 1, types, values, NULL, SPI_OK_SELECT);
 	id_sql = dv_spi_text(0, 1);
 	table->id_sql = id_sql ? MemoryContextStrdup(u->context, id_sql) : NULL;
+	types[1] = INT8OID;
+	values[1] = Int64GetDatum(u->target);
+	table->nlink_sql = (int) dv_spi_run("SELECT * FROM dvmig._undo_links($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT);
+	table->link_sql = MemoryContextAlloc(u->context, sizeof(char *) * (table->nlink_sql + 1));
+	for (i = 0; i < table->nlink_sql; i++)
+		table->link_sql[i] = MemoryContextStrdup(u->context, dv_spi_text(i, 1));
 	dv_call_restore(before);
 	dv_spi_commit(true);
 	dv_pace_table_init(&table->pace);

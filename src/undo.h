@@ -27,6 +27,8 @@ typedef struct DvUndoTable
 	DvStepPlan	plan;
 	DvProjection *projection;
 	char	   *id_sql;			/* id a row gets without dataverse_id, over s; NULL where Dataverse makes it */
+	char	  **link_sql;		/* lets links be made again that go with its records */
+	int			nlink_sql;
 	DvTablePace pace;
 	int64		created;		/* records that the run created, as far as they are collected */
 	int			nrelations;		/* -1: not read yet */

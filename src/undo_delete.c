@@ -170,9 +170,22 @@ take_back(DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
 	dv_spi_commit(false);
 }
 
-/* Until no user's lock is in the way. */
+/* Links whose record goes, to be made again with it. */
 static void
-take_back_patiently(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n)
+take_links_back(const DvUndoTable *table)
+{
+	int			i;
+
+	dv_spi_begin("dvmig: taking links back");
+	dv_spi_wait_briefly();
+	for (i = 0; i < table->nlink_sql; i++)
+		dv_spi_run(table->link_sql[i], 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	dv_spi_commit(false);
+}
+
+/* Until no user's lock is in the way; without a chunk the table's links. */
+static void
+take_back_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
 {
 	TimestampTz began = GetCurrentTimestamp();
 	MemoryContext context = CurrentMemoryContext;
@@ -183,7 +196,10 @@ take_back_patiently(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n)
 
 		PG_TRY();
 		{
-			take_back(chunk->table, chunk, rows, n);
+			if (chunk != NULL)
+				take_back(table, chunk, rows, n);
+			else
+				take_links_back(table);
 		}
 		PG_CATCH();
 		{
@@ -275,7 +291,7 @@ handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	if (reply->status == 200)
 		dv_pace_table_each(&chunk->table->pace, part->n, reply->seconds);
 	if (ndone > 0)
-		take_back_patiently(u, chunk, done, ndone);
+		take_back_patiently(u, chunk->table, chunk, done, ndone);
 	chunk->table->deleted += ndone;
 	u->rc->total.succeeded += ndone;
 	u->rc->total.rows_sent += part->n;
@@ -307,6 +323,9 @@ dv_undo_delete(DvUndo *u)
 	/* all of them before the first delete: a job that starts meanwhile must not load children again */
 	for (i = 0; i < u->ntables; i++)
 		hold(u, &u->tables[i]);
+	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
+		if (u->tables[i].nlink_sql > 0)
+			take_back_patiently(u, &u->tables[i], NULL, NULL, 0);
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 	{
 		dv_undo_walk(u, &u->tables[i], begin_delete);
