@@ -64,6 +64,8 @@ sub scene
 	$t->sql("CREATE TABLE $self->{table}_$_ PARTITION OF $self->{table} FOR VALUES WITH (MODULUS $o{parts}, REMAINDER $_)") for 0 .. ($o{parts} // 0) - 1;
 	$t->sql(sprintf $o{prepare}, $self->{table}) if $o{prepare};
 	$t->migration($self->{migration}, tables => 'contact');
+	# What earlier scenes learnt would put all rows into one request.
+	$t->sql('DELETE FROM dvmig.table_pace');
 	$t->sql(qq{
 		SELECT dvmig.add_table('m$n', '$self->{table}', 'contact', source_key => 'id', target_key => 'new_legacyid');
 		SELECT dvmig.map_column('$self->{table}', 'lastname', 'family');
