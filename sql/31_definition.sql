@@ -260,7 +260,8 @@ BEGIN
 	BEGIN
 		INSERT INTO dvmig.migration (name, server, owner, gate) VALUES (_create_migration.name, srv, caller::regrole, _create_migration.gate);
 	EXCEPTION WHEN unique_violation THEN
-		RAISE EXCEPTION 'migration "%" already exists', name USING ERRCODE = 'duplicate_object';
+		RAISE EXCEPTION 'migration "%" already exists', name
+			USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or go on with it: SELECT * FROM dvmig.status.';
 	END;
 	PERFORM dvmig._log(caller, name, 'create_migration', name, jsonb_build_object('server', srv, 'gate', gate));
 	RETURN format('migration %s to server %s', name, srv);

@@ -174,6 +174,10 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('lanes cannot be %s', options ->> 'lanes'),
 			HINT = 'A run has 1 to 32 lanes; without lanes it has one for each application user.';
 	END IF;
+	IF (options ->> 'max_rows')::int < 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('max_rows cannot be %s', options ->> 'max_rows'),
+			HINT = 'Give at least 1 row of each table; without max_rows there is no limit.';
+	END IF;
 	-- Two who start at once do so one after the other, and the second is refused.
 	PERFORM FROM dvmig.migration g WHERE g.migration_id = m.migration_id FOR NO KEY UPDATE;
 	PERFORM dvmig._settle_dead_runs();

@@ -205,9 +205,11 @@ BEGIN
 	IF run IS NULL THEN
 		RAISE EXCEPTION 'the run is missing' USING ERRCODE = 'null_value_not_allowed';
 	ELSIF related IS NULL OR related NOT IN ('refuse', 'skip') THEN
-		RAISE EXCEPTION 'related must be refuse or skip, not "%"', related USING ERRCODE = 'invalid_parameter_value';
+		RAISE EXCEPTION 'related must be refuse or skip, not "%"', related
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'What is related is never deleted along: skip leaves the records that have some.';
 	ELSIF changed IS NULL OR changed NOT IN ('refuse', 'skip') THEN
-		RAISE EXCEPTION 'changed must be refuse or skip, not "%"', changed USING ERRCODE = 'invalid_parameter_value';
+		RAISE EXCEPTION 'changed must be refuse or skip, not "%"', changed
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'What users have changed is never deleted: skip leaves these records.';
 	END IF;
 	h := dvmig._run_of(caller, run, 'owner');
 	IF h.kind <> 'run' THEN
@@ -294,18 +296,22 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	held text := (SELECT string_agg(t.staging::text, ', ' ORDER BY t.position) FROM dvmig.migration_table t
-		WHERE t.migration_id = $1 AND t.held_by_undo IS NOT NULL AND (chosen IS NULL OR t.staging = ANY (chosen)));
+	held text;
+	advice text;
 	free regclass[] := ARRAY(SELECT t.staging FROM dvmig.migration_table t
 		WHERE t.migration_id = $1 AND t.held_by_undo IS NULL AND (chosen IS NULL OR t.staging = ANY (chosen)));
 BEGIN
+	SELECT string_agg(t.staging::text, ', ' ORDER BY t.position),
+		'When what was wrong is corrected: ' || string_agg(format('SELECT dvmig.release(%L);', t.staging::text), ' ' ORDER BY t.position)
+	INTO held, advice FROM dvmig.migration_table t
+	WHERE t.migration_id = $1 AND t.held_by_undo IS NOT NULL AND (chosen IS NULL OR t.staging = ANY (chosen));
 	IF held IS NULL THEN
 		RETURN chosen;
 	ELSIF chosen IS NOT NULL OR cardinality(free) = 0 THEN
 		RAISE EXCEPTION 'on hold after an undo: %', held
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'dvmig.release(staging) lets runs load a table again.';
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = advice;
 	END IF;
-	RAISE NOTICE 'left out because they are on hold after an undo: %', held USING HINT = 'dvmig.release(staging) lets runs load a table again.';
+	RAISE NOTICE 'left out because they are on hold after an undo: %', held USING HINT = advice;
 	RETURN free;
 END
 $$;

@@ -127,7 +127,7 @@ DECLARE
 	live bool;
 BEGIN
 	PERFORM dvmig._settle_dead_runs();
-	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table
+	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table, mt.held_by_undo
 		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
 		WHERE dvmig._may(caller, m.migration_id, 'viewer')
 		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.staging)
@@ -147,12 +147,14 @@ BEGIN
 			WHEN c ? 'problem' THEN format('%s an error (SQLSTATE %s): dvmig.check() tells more',
 				CASE WHEN staged IS NULL THEN 'counting the rows throws' ELSE 'the filter throws' END, c ->> 'problem')
 			WHEN live THEN format('run %s is at work: see dvmig.progress', last_run)
+			WHEN t.held_by_undo IS NOT NULL AND unprocessed > 0
+				THEN format('on hold after undo %s: correct what was wrong, then SELECT dvmig.release(%L)', t.held_by_undo, t.tab)
 			WHEN last_state = 'held' THEN format('look at %s, then SELECT dvmig.resume(%s)', t.error_table, last_run)
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)
 			WHEN unprocessed > coalesce(parked, 0) THEN format('CALL dvmig.run(%L)', t.name)
 			WHEN failed > 0 THEN format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab)
 			WHEN parked > 0 AND c ? 'left_out_parents' THEN format('rows wait for parents that the filter of %s leaves out: load these too, or leave their children out', c ->> 'left_out_parents')
-			WHEN parked > 0 THEN 'rows wait for rows of other tables: correct those that failed'
+			WHEN parked > 0 THEN 'rows wait for rows of other tables, which go first in a run; correct those that failed'
 			WHEN owed > 0 AND dvmig._closing_table(t.tgt) AND EXISTS (SELECT FROM dvmig.column_map cm WHERE cm.staging = t.tab AND cm.pass = 'states')
 				THEN format('SELECT dvmig.start(%L, passes => ''{states}''): records are to be closed, after validation', t.name)
 			WHEN owed > 0 THEN format('CALL dvmig.run(%L): later passes are owed', t.name)

@@ -11,6 +11,8 @@ AS $$
 		WHEN NOT (c ->> 'holds')::bool THEN 'a table cannot be counted, or its figures do not add up: see dvmig.status'
 		WHEN signed_off THEN format('signed off; SELECT dvmig.discard(%L) throws away what was staged', m.name)
 		WHEN (c ->> 'in_doubt')::numeric > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', m.name)
+		WHEN (c ->> 'unprocessed')::numeric > 0 AND EXISTS (SELECT FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND t.held_by_undo IS NOT NULL)
+			THEN 'tables are on hold after an undo: see dvmig.status'
 		WHEN (c ->> 'unprocessed')::numeric > coalesce((c ->> 'parked')::numeric, 0) THEN format('CALL dvmig.run(%L)', m.name)
 		WHEN (c ->> 'failed')::numeric > 0 THEN 'look at dvmig.top_errors, correct the rows, then retry their tables'
 		WHEN (c ->> 'parked')::numeric > 0 THEN 'rows wait for their parents: correct those that failed'

@@ -134,8 +134,8 @@ AS $$
 		WHEN NOT (d #>> '{totals,holds}')::bool THEN 'The figures of a table do not add up: look at it before anything else.'
 		WHEN (d #>> '{totals,failed}')::numeric + (d #>> '{totals,unprocessed}')::numeric + (d #>> '{totals,owed}')::numeric = 0
 			THEN 'Every row has its verdict, and every one succeeded.'
-		ELSE 'Open: ' || concat_ws(', ', nullif(d #>> '{totals,unprocessed}', '0') || ' unprocessed', nullif(d #>> '{totals,failed}', '0') || ' failed',
-			nullif(d #>> '{totals,owed}', '0') || ' owed a later pass') || ' rows.' END
+		ELSE 'Open: ' || concat_ws(', ', nullif(d #>> '{totals,unprocessed}', '0') || ' rows unprocessed', nullif(d #>> '{totals,failed}', '0') || ' rows failed',
+			nullif(d #>> '{totals,owed}', '0') || ' records owed a later pass') || '.' END
 		|| coalesce(' Signed off by ' || (d #>> '{sign_off,by}') || ' at ' || (d #>> '{sign_off,at}') || '.', '')
 $$;
 COMMENT ON FUNCTION dvmig._report_verdict(jsonb) IS 'one sentence on where a migration stands';

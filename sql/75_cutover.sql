@@ -202,7 +202,7 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT 'blocker', s.staging, b.subject, b.amount, NULL::interval, b.advice FROM (VALUES
 		('rows have failed', s.failed, format('correct them and SELECT dvmig.retry(%L)', s.staging)),
-		('rows wait for a parent', s.parked, 'correct the parents that failed'),
+		('rows wait for a parent', s.parked, 'a run loads the parents first; correct those that failed'),
 		('rows are in doubt', s.in_doubt, format('CALL dvmig.run(%L): it asks Dataverse which of them arrived', m.name)),
 		('records are owed a later pass: deferred lookups, links, closing states', s.owed, s.next_step),
 		('rows have an owner that Dataverse does not know', owners, 'create the users or map another owner; then dvmig.check() lists none')
@@ -299,13 +299,13 @@ BEGIN
 		RETURN NEXT;
 	END IF;
 	kind := 'forecast'; amount := pending;
-	expected := date_trunc('milliseconds', total * (1 + margin)::double precision);
+	expected := CASE WHEN NOT unknown OR total > '0' THEN date_trunc('milliseconds', total * (1 + margin)::double precision) END;
 	subject := format('time to load what is pending, with a margin of %s per cent', round(margin * 100)) || CASE WHEN unknown THEN '; more, where no rate was measured' ELSE '' END;
 	advice := 'freeze the source, load the last changes, run, verify, switch';
 	RETURN NEXT;
 	kind := 'verdict'; amount := blockers; expected := NULL;
 	subject := CASE WHEN blockers = 0 THEN 'ready' ELSE 'not ready' END;
-	advice := CASE WHEN blockers > 0 THEN format('%s blockers are listed above', blockers) WHEN pending > 0 THEN format('for the final load of %s rows', pending) ELSE 'nothing is pending' END;
+	advice := CASE WHEN blockers > 0 THEN CASE blockers WHEN 1 THEN '1 blocker is listed above' ELSE format('%s blockers are listed above', blockers) END WHEN pending > 0 THEN format('for the final load of %s rows', pending) ELSE 'nothing is pending' END;
 	RETURN NEXT;
 END
 $$;

@@ -26,6 +26,7 @@ $t->sql(q{
 
 # -------------------------------------------------------------------- canary
 
+like($t->error(q{SELECT dvmig.start('m', max_rows => 0)}), qr/22023: .*max_rows cannot be 0/, 'a canary of no rows is refused');
 my $run = $t->run('m', 'max_rows => 10');
 is($run->{state}, 'completed', 'a canary completes');
 is($t->counts('firms'), '300/290/10/0/0', 'ten rows of the first table');

@@ -70,13 +70,14 @@ is($t->sql(q{SELECT count(*) FROM dvmig.migration_table WHERE held_by_undo IS NO
 is(undo($r2), 'staging.people: created=600 deleted=600; staging.firms: ', 'what the second run created is deleted');
 is(held('contacts') . '/' . held('accounts'), '300/300', 'and no more');
 is($t->counts('staging.people'), '900/600/300/0/0', 'the rows are unprocessed again');
+like($t->status('staging.people')->{next_step}, qr/on hold after undo \d+: .*SELECT dvmig.release\('staging.people'\)/, 'and the next step is the release');
 is($t->sql('SELECT count(*) FROM staging.people_success'), 300, 'their outcomes have left');
 is($t->sql('SELECT count(*) FROM staging.people WHERE dataverse_id IS NOT NULL'), 300, 'and their ids');
 $t->account('m', 'staging.people' => { lastname => 's.family' }, 'staging.firms' => { name => 's.name' });
 
 # --------------------------------------------------------------------------- on hold
 my $run = $t->run('m');
-like($t->{last_output}, qr/on hold after an undo: staging.people/, 'a start leaves the table out and says so');
+like($t->{last_output}, qr/on hold after an undo: staging.people.*SELECT dvmig.release\('staging.people'\)/s, 'a start leaves the table out and says so');
 is("$run->{state} $run->{rows_sent}", 'completed 0', 'and loads nothing of it');
 like($t->error(q{SELECT dvmig.start('m', tables => '{staging.people}')}), qr/55000.*on hold/s, 'asked for, it is refused');
 like($t->error(q{SET ROLE op; SELECT dvmig.release('staging.people')}), qr/42501/, 'an operator does not release it');
