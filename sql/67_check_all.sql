@@ -246,7 +246,7 @@ BEGIN
 				dvmig._reference_rows(c.map, dvmig._check_scope(c.staging, false, thrown)))) q WHERE q IS NOT NULL)
 				|| CASE WHEN c.on_missing = 'default' AND NOT dvmig._is_uuid(c.default_value) THEN lower(c.default_value) END;
 		END LOOP;
-		keys := ARRAY(SELECT DISTINCT u FROM unnest(keys) u);
+		keys := ARRAY(SELECT DISTINCT u FROM unnest(keys) u WHERE u IS NOT NULL);
 		referenced_table := r.tab;
 		match_on := dvmig._reference_name(m.migration_id, r.cols);
 		keys_read := cardinality(keys);

@@ -132,10 +132,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT CASE
 		WHEN NOT (d #>> '{totals,holds}')::bool THEN 'The figures of a table do not add up: look at it before anything else.'
+		WHEN (d #>> '{totals,staged}')::numeric = 0 THEN 'Nothing is staged.'
 		WHEN (d #>> '{totals,failed}')::numeric + (d #>> '{totals,unprocessed}')::numeric + (d #>> '{totals,owed}')::numeric = 0
 			THEN 'Every row has its verdict, and every one succeeded.'
-		ELSE 'Open: ' || concat_ws(', ', nullif(d #>> '{totals,unprocessed}', '0') || ' rows unprocessed', nullif(d #>> '{totals,failed}', '0') || ' rows failed',
-			nullif(d #>> '{totals,owed}', '0') || ' records owed a later pass') || '.' END
+		ELSE 'Open: ' || concat_ws('; ', 'unprocessed rows: ' || nullif(d #>> '{totals,unprocessed}', '0'), 'failed rows: ' || nullif(d #>> '{totals,failed}', '0'),
+			'records that are owed a later pass: ' || nullif(d #>> '{totals,owed}', '0')) || '.' END
 		|| coalesce(' Signed off by ' || (d #>> '{sign_off,by}') || ' at ' || (d #>> '{sign_off,at}') || '.', '')
 $$;
 COMMENT ON FUNCTION dvmig._report_verdict(jsonb) IS 'one sentence on where a migration stands';
@@ -151,9 +152,11 @@ AS $$
 			WHEN jsonb_array_length(d -> 'errors') = 0 THEN '<p class="note">Nothing has failed.</p>' ELSE '' END
 		|| '<h2>Verification</h2>' || CASE WHEN jsonb_array_length(d -> 'verification') = 0 THEN '<p class="note">Not verified yet.</p>' ELSE
 			dvmig._html_table('{Table,Result,Compared,Equal,Missing,Different,Extra,"Changed since",When}',
-				'{staging,result,#compared,#equal,#missing,#different,#extra,#changed_since,verified_at}', d -> 'verification') END
-		|| '<h2>Runs</h2>' || dvmig._html_table('{Run,State,By,Started,Took,Succeeded,Failed,Unchanged,"Rows/s",Requests,Throttled}',
-			'{run,state,started_by,started,took,#succeeded,#failed,#unchanged,rate,#requests,#throttled}',
+				'{staging,result,#compared,#equal,#missing,#different,#extra,#changed_since,when}',
+				(SELECT jsonb_agg(v || jsonb_build_object('when', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ')) ORDER BY n)
+				FROM jsonb_array_elements(d -> 'verification') WITH ORDINALITY e(v, n))) END
+		|| '<h2>Runs</h2>' || dvmig._html_table('{Run,State,By,Server,Started,Took,Succeeded,Failed,Unchanged,"Rows/s",Requests,Throttled}',
+			'{run,state,started_by,server,started,took,#succeeded,#failed,#unchanged,rate,#requests,#throttled}',
 			(SELECT coalesce(jsonb_agg(r || jsonb_build_object('took', dvmig._duration_text((r ->> 'seconds')::numeric),
 				'started', to_char((r ->> 'started_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ')) ORDER BY n), '[]')
 			FROM jsonb_array_elements(d -> 'runs') WITH ORDINALITY e(r, n)))

@@ -127,6 +127,7 @@ like($t->error(q{SELECT dvmig.discard('m')}), qr/55000.*needs to be confirmed.*S
 like($t->error(q{SELECT dvmig.discard('m', outcomes => 'burn', confirm => 'dvsim')}), qr/22023.*keep, empty, drop/s, 'another word');
 my $events = $t->sql('SELECT count(*) FROM dvmig.event');
 like($t->sql(q{SELECT dvmig.discard('m', confirm => 'dvsim')}), qr/^migration m is discarded: staging data emptied, outcomes emptied, user mapping dropped/, 'discarded');
+is($t->sql(q{SELECT next_step FROM dvmig.migration_status WHERE migration = 'm'}), 'signed off, and nothing is staged any more', 'as the status says');
 is($t->sql('SELECT (SELECT count(*) FROM firms) + (SELECT count(*) FROM firms_success) + (SELECT count(*) FROM bills_error)'), '0', 'the rows are gone');
 is($t->sql('SELECT count(*) FROM dvmig.difference_row'), '0', 'also those that differences quoted');
 is($t->sql('SELECT count(*) FROM pg_user_mappings'), '0', 'the secret is gone');

@@ -155,7 +155,8 @@ $t->sql(q{
 		on_missing => 'default', default_value => 'dvsim')});
 like($t->error(q{SELECT dvmig.map_lookup('staging.people', 'transactioncurrencyid', 'owner', match_on => 'isocurrencycode', fallback => true)}),
 	qr/has no lookup that this one could follow/, 'a fallback follows something');
-$t->sql(q{SELECT * FROM dvmig.refresh_references('m')});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', referenced_table, match_on, keys_read), ', ') FROM dvmig.refresh_references('m')
+	WHERE keys_read <> found_once + ambiguous + missing}), '', 'every key that is read is found, ambiguous or missing');
 is(findings('staging.people'), 'error:parentcustomerid:reference_not_found:1 info:ownerid:reference_not_found:1', 'check knows of lookups that are tried in order');
 $run = $t->run('m');
 is($t->sql(q{SELECT string_agg(concat_ws(':', id, error_column, code), ' ' ORDER BY id) FROM staging.people_error}), '4:parentcustomerid:orphan',
