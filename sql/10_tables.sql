@@ -229,7 +229,7 @@ CREATE TABLE dvmig.choice_map (
 	target_value  int,
 	PRIMARY KEY (migration_id, target_table, target_column, source_table, source_text)
 );
-COMMENT ON TABLE dvmig.choice_map IS 'source text to choice value (the method''s OptionSetMapping); the owner of the migration edits it directly';
+COMMENT ON TABLE dvmig.choice_map IS 'source text to choice value; the owner of the migration edits it directly';
 
 -- Settings that can be changed after the definition. Each is a column of that
 -- name in migration, migration_table or column_map; whoever adds one adds its

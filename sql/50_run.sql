@@ -371,7 +371,7 @@ CREATE FUNCTION dvmig.start(migration text, tables text[] DEFAULT NULL, resend b
 	confirm text DEFAULT NULL) RETURNS bigint
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.start(text, text[], bool, bool, int, int, text[], text, text, bigint, numeric, text) IS
-	'start a run in the background and return its number; it begins when the calling transaction commits. tables: only these; resend: loaded rows that changed may be written again in any number; ignore_gate: do not hold dependants of tables that failed too often; max_rows: at most so many rows of each table; filter: SQL condition over the staging row (s), decided at once with the rights of who calls; until: a time of day or timestamp at which the run stops cleanly; confirm: name of the organisation, where production asks for it';
+	'start a run in the background and return its number; it begins when the calling transaction commits. tables: only these; resend: loaded rows that changed may be written again in any number; ignore_gate: do not hold dependants of tables that failed too often; max_rows: at most so many rows of each table; lanes: workers, 1 to 32 (default: one for each application user); passes: only these; filter: SQL condition over the staging row (s), decided at once with the rights of who calls; until: a time of day or timestamp at which the run stops cleanly; max_errors, max_error_rate: failed rows, or their per cent, that the run bears; confirm: name of the organisation, where production asks for it';
 
 CREATE PROCEDURE dvmig.run(migration text, tables text[] DEFAULT NULL, resend bool DEFAULT false,
 	ignore_gate bool DEFAULT false, max_rows int DEFAULT NULL, lanes int DEFAULT NULL, passes text[] DEFAULT NULL,
