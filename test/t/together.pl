@@ -52,7 +52,7 @@ my $definition = q{
 	SELECT dvmig.set_table('staging.tracks', 'bypass_custom_logic', 'sync');
 	SELECT dvmig.add_association('m', 'staging.pairs', 'new_playlist_new_track', 'list', 'staging.lists', 'track', 'staging.tracks')};
 
-$t->sql(q{
+my $tables = q{
 	CREATE SCHEMA staging;
 	CREATE TABLE staging.firms (id int PRIMARY KEY, name text, branch text, mail text, parent int, contact int, owner text);
 	INSERT INTO staging.firms SELECT n, 'Firm ' || n || CASE WHEN n % 50 = 0 THEN repeat('x', 200) ELSE '' END, CASE WHEN n % 40 = 0 THEN 'Alchemy' ELSE 'Accounting' END,
@@ -72,7 +72,8 @@ $t->sql(q{
 	CREATE TABLE staging.tracks (id int PRIMARY KEY, name text);
 	INSERT INTO staging.tracks SELECT n, 'T' || n FROM generate_series(1, 40) n;
 	CREATE TABLE staging.pairs (list int, track int, PRIMARY KEY (list, track));
-	INSERT INTO staging.pairs SELECT l, n FROM generate_series(1, 10) l, generate_series(1, 40) n WHERE (l + n) % 2 = 0});
+	INSERT INTO staging.pairs SELECT l, n FROM generate_series(1, 10) l, generate_series(1, 40) n WHERE (l + n) % 2 = 0};
+$t->sql($tables);
 $t->server('sim');
 $t->{has_server} = 1;
 $t->sql(q{SELECT * FROM dvmig.refresh_metadata('sim', '{account,contact,new_region,opportunity,email,new_invoice,new_playlist,new_track,systemuser}')});
@@ -80,9 +81,9 @@ $t->sql($definition);
 
 my $person = '(SELECT p.dataverse_id FROM staging.people p WHERE p.id = s.%s)';
 my $firm = '(SELECT p.dataverse_id FROM staging.firms p WHERE p.id = s.%s)';
-my $user = q{(SELECT r.record_id FROM dvmig.reference r WHERE r.table_name = 'systemuser' AND r.match_key = s.owner)};
+my $user = q{(SELECT r.record_id FROM dvmig.reference r WHERE r.server = (SELECT g.server FROM dvmig.migration g) AND r.table_name = 'systemuser' AND r.match_key = s.owner)};
 my %fields = (
-	'staging.firms' => { name => 'left(s.name, 160)', industrycode => q{CASE s.branch WHEN 'Accounting' THEN 1 ELSE (SELECT choice_value FROM dvmig.metadata_choice WHERE table_name = 'account' AND column_name = 'industrycode' AND label = 'Consulting') END},
+	'staging.firms' => { name => 'left(s.name, 160)', industrycode => q{CASE s.branch WHEN 'Accounting' THEN 1 ELSE (SELECT min(choice_value) FROM dvmig.metadata_choice WHERE table_name = 'account' AND column_name = 'industrycode' AND label = 'Consulting') END},
 		_parentaccountid_value => sprintf($firm, 'parent'), _primarycontactid_value => sprintf($person, 'contact'), _ownerid_value => $user, description => q{'made'} },
 	'staging.people' => { lastname => 's.family', _parentcustomerid_value => sprintf($firm, 'firm') },
 	'staging.regions' => { new_name => 's.name', statecode => q{CASE WHEN s.state = 'Inactive' THEN 1 ELSE 0 END} },
@@ -211,6 +212,65 @@ $run = $t->run('m', q{lanes => 2, passes => '{write,deferred,links,files,states,
 is($run->{state}, 'completed', 'a new run completes');
 is("$run->{succeeded}/$run->{failed}/$run->{rows_read}", '992/0/992', 'with each row once, whatever passes it went through');
 whole('again');
+is(unequal(), $unread, 'and equal');
+
+# ------------------------------------------------------------------ everything else knows these tables
+
+# a delta, one record that cannot be, one row for nobody
+$t->sql(q{
+	SELECT dvmig.set_table('staging.deals', 'on_closed', 'reopen');
+	CREATE TABLE staging.extract AS SELECT id, name || ' II' AS name, total, status, reason FROM staging.deals WHERE id <= 4;
+	SELECT dvmig.load_delta('staging.deals', 'staging.extract'::regclass);
+	UPDATE staging.tracks SET name = repeat('x', 5000), processing_flag = 'U' WHERE id = 1;
+	INSERT INTO staging.people VALUES (301, repeat('x', 5000), NULL);
+	INSERT INTO staging.mails VALUES (61, 'Mail 61', '{1}', 'nobody@example.org', NULL), (62, 'Mail 62', '{301}', NULL, NULL)});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, rule, target_column, affected_rows), ', ' ORDER BY staging, rule) FROM dvmig.refresh_references('m') r, dvmig.check('m') WHERE severity = 'error' AND r.referenced_table = 'systemuser'}),
+	'staging.mails party_not_found activity parties 1, staging.people too_long lastname 1, staging.tracks too_long new_name 1', 'the check tells who is nobody');
+is($t->sql(q{SELECT count(*) FROM dvmig.migration_table t, dvmig.preview(t.staging, 3) p WHERE p.request IS NOT NULL}), 5, 'previews');
+$run = $t->run('m', q{ignore_gate => true, lanes => 2});
+is($run->{state}, 'completed', 'a run of what changed');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, unprocessed, parked, failed, owed), '; ' ORDER BY staging) FROM dvmig.status WHERE unprocessed + failed + owed > 0}),
+	'staging.mails 1 1 1 0; staging.people 0 0 1 0; staging.tracks 0 0 1 0', 'a mail waits for its reader, which counts as parked');
+$t->sql(q{UPDATE staging.people SET family = 'Person 301' WHERE id = 301; UPDATE staging.tracks SET name = 'T1' WHERE id = 1; DELETE FROM staging.mails WHERE id = 61;
+	DELETE FROM staging.mails_error WHERE id = 61});
+is($t->sql(q{SELECT string_agg(dvmig.retry(staging)::text, ' ' ORDER BY staging::text) FROM dvmig.migration_table WHERE staging::text IN ('staging.people', 'staging.tracks')}), '1 1', 'retry');
+is($t->run('m', 'lanes => 2')->{state}, 'completed', 'what is corrected goes');
+$fields{'staging.firms'}{_ownerid_value} = $user;
+whole('corrected');
+is(unequal(), $unread, 'and equal');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', kind, staging, subject), '; ') FROM dvmig.cutover('m') WHERE kind = 'blocker' AND subject !~ 'no backup'}), '', 'nothing but a backup keeps from the cut-over');
+like($t->sql(q{SELECT dvmig.report_text('m')}), qr/staging\.pairs.*staging\.papers/s, 'the report has all tables');
+like($t->sql(q{SELECT dvmig.report('m')}), qr/staging\.mails.*staging\.pairs/s, 'for a browser, too');
+is($t->sql(q{SELECT string_agg(dvmig.rebuild_outcomes(staging)::text, ' ' ORDER BY staging::text) FROM dvmig.migration_table WHERE relationship IS NULL}), '0 0 0 0 0 0 0 0', 'no outcome is lost');
+is($t->sql(q{SELECT concat_ws(' ', sent, equal, failed) FROM dvmig.resend('staging.deals', '{totalamount}')}), '0 80 0', 'a column of updates can be sent again');
+
+# ------------------------------------------------------------------ the definition elsewhere
+
+my $script = $t->sql(q{SELECT dvmig.export('m')});
+$t->sql('CREATE DATABASE elsewhere');
+$t->node->safe_psql('elsewhere', 'CREATE EXTENSION dvmig');
+my $made = 'SELECT string_agg((to_jsonb(c) - $${position,staging,parent,automatic}$$::text[])::text || c.staging || coalesce(c.parent::text, $$$$), chr(10) ORDER BY c.staging::text, c.target_column, c.variant) FROM dvmig.column_map c';
+my $maps = $t->sql($made);
+{
+	local $t->{db} = 'elsewhere';
+	$t->sql($tables);
+	$t->server('sim');
+	$t->sql(q{SELECT count(*) FROM dvmig.refresh_metadata('sim', '{account,contact,new_region,opportunity,email,new_invoice,new_playlist,new_track,systemuser}')});
+	$t->sql($script);
+	is($t->sql(q{SELECT dvmig.export('m')}), $script, 'the definition is exported from elsewhere as from here');
+	is($t->sql($made), $maps, 'with the same maps');
+}
+
+# ------------------------------------------------------------------ another server
+
+$t->server('sim2');
+$t->sql(q{SELECT count(*) FROM dvmig.refresh_metadata('sim2', '{account,contact,new_region,opportunity,email,new_invoice,new_playlist,new_track,systemuser}')});
+like($t->sql(q{SELECT dvmig.retarget('m', 'sim2')}), qr/goes to server sim2 instead of sim/, 'retarget');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, staged, unprocessed, succeeded, owed), '; ' ORDER BY staging) FROM dvmig.status WHERE succeeded + failed + owed > 0 OR unprocessed <> staged}), '',
+	'all rows are unprocessed again, links too, and nothing is owed');
+$sim->sim(POST => 'reset');
+is($t->run('m', q{lanes => 2, passes => '{write,deferred,links,files,states,delete}'})->{state}, 'completed', 'and go there');
+whole('retargeted');
 is(unequal(), $unread, 'and equal');
 
 done_testing();
