@@ -273,4 +273,18 @@ is($t->run('m', q{lanes => 2, passes => '{write,deferred,links,files,states,dele
 whole('retargeted');
 is(unequal(), $unread, 'and equal');
 
+# ------------------------------------------------------------------ records that were there, and the end
+
+$sim->create('new_regions', { new_name => 'Region 91' });
+$t->sql(q{INSERT INTO staging.regions VALUES (91, 'Region 91', 'Inactive'), (92, 'Region 92', 'Inactive')});
+is($t->sql(q{SELECT concat_ws(' ', adopted, ambiguous, absent) FROM dvmig.adopt('staging.regions', 'new_name')}), '1 0 1', 'a record is adopted');
+$sim->fault({ match => { method => 'POST', path_contains => '$batch', body_contains => 'statecode' }, nth => 1, count => 1, do => 'reset_after' });
+is($t->run('m', 'lanes => 2')->{state}, 'completed', 'and gets its state');
+whole('adopted');
+is(unequal(), $unread, 'and equal');
+like($t->sql(q{SELECT dvmig.sign_off('m', override => true)}), qr/signed off/, 'signed off');
+$t->sql(q{SELECT dvmig.discard('m', secrets => 'keep')});
+is($t->sql(q{SELECT (SELECT count(*) FROM staging.pairs) + (SELECT count(*) FROM staging.pairs_success) + (SELECT count(*) FROM staging.mails) + (SELECT count(*) FROM staging.papers_success)}), 0,
+	'and discarded, links too');
+
 done_testing();
