@@ -45,6 +45,9 @@ extern const DvWireRow **dv_answer_wire_rows(const DvTask *task);
  */
 extern bool dv_settle_may_try_again(DvStep *step, DvRow *row);
 
+/* settle.c: the row needs no request: its content is what was recorded last. */
+extern void dv_settle_unchanged(DvStep *step, DvRow *row);
+
 /* settle.c: what reading ids back found. */
 extern void dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s);
 

@@ -38,11 +38,15 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 			   "  t.created_at) ELSE t.forgotten_since END,"
 			   " place = dvmig._place() WHERE t.staging::oid = $2",
 			   2, types, values, NULL, SPI_OK_UPDATE);
-	/* Rows of this pass are in doubt if it was begun; what any pass sent may still come. */
+	/*
+	 * Rows of this pass are in doubt if it was begun; what any pass sent may still
+	 * come. A table that no longer has its name may be this one, renamed since.
+	 */
 	dv_spi_run("SELECT least(min(r.started_at) FILTER (WHERE r.pass = $4), t.forgotten_since),"
 			   " greatest(max(coalesce(h.ended_at, h.updated_at)), CASE WHEN t.forgotten_since IS NOT NULL THEN n.started_at END)"
 			   " FROM dvmig.migration_table t JOIN dvmig.run_history n ON n.run = $1"
-			   " LEFT JOIN dvmig.run_table r ON r.staging = $3 AND r.run >= t.unclean_from AND r.run < $1 AND r.started_at IS NOT NULL"
+			   " LEFT JOIN dvmig.run_table r ON (r.staging = $3 OR r.run IN (SELECT o.run FROM dvmig.run_history o WHERE o.migration_id = t.migration_id)"
+			   "  AND NOT EXISTS (SELECT FROM dvmig.migration_table o WHERE o.staging::text = r.staging)) AND r.run >= t.unclean_from AND r.run < $1 AND r.started_at IS NOT NULL"
 			   " LEFT JOIN dvmig.run_history h ON h.run = r.run WHERE t.staging::oid = $2 GROUP BY t.forgotten_since, n.started_at",
 			   4, types, values, NULL, SPI_OK_SELECT);
 	since = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);

@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
+#include "answer.h"
 #include "encode.h"
 #include "files.h"
 #include "links.h"
@@ -268,9 +269,13 @@ encode_members(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 			if (row->has_hash && is_unchanged(row, values, nulls))
 			{
 				/* The hash covers the deferred lookups: they need no new pass. */
-				row->owes = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
-				dv_outcome_success(step, row, "unchanged");
-				return false;
+				row->owes_unchanged = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
+				row->unchanged = true;
+				if (!step->forgotten)
+				{
+					dv_settle_unchanged(step, row);
+					return false;
+				}
 			}
 		}
 		/* a state without a status is followed by the status that is its default */

@@ -80,6 +80,8 @@ typedef struct DvRow
 	int64		created_run;	/* 0 where not known */
 	bool		busy;			/* its handle is among the step's busy ids */
 	const char *note;			/* what policies did to its values, or NULL */
+	bool		unchanged;		/* its content is what was recorded last; a forgotten request may have sent another */
+	int			owes_unchanged; /* what it owes if it need not be written */
 	bool		existed;		/* was there before us: not to be written over if changed since */
 	int			attempts;
 	int			troubles;		/* refusals that may pass */

@@ -370,7 +370,8 @@ hash_files(Upload *u, bool *unchanged, bool *changed)
 		}
 	}
 	dv_sha256_final(&hash, digest);
-	*unchanged = u->row->has_hash && memcmp(u->row->hash, digest, sizeof(u->row->hash)) == 0;
+	/* a forgotten request may have put another file there */
+	*unchanged = u->row->has_hash && !u->step->forgotten && memcmp(u->row->hash, digest, sizeof(u->row->hash)) == 0;
 	memcpy(u->row->hash, digest, sizeof(u->row->hash));
 	/* not the hash of the row's content */
 	u->row->has_hash = false;
@@ -402,7 +403,11 @@ upload_row(Upload *u)
 		if (upload(u))
 			continue;
 		if (step->rc->stopping || !u->there || u->verdict.kind == DV_FAIL_RUN)
+		{
+			/* what was sent of it may be there */
+			step->unsettled = true;
 			dv_answer_leave_row(step, u->row);
+		}
 		else
 			dv_outcome_failure(step, u->row, &u->verdict);
 		return;

@@ -121,6 +121,25 @@ usable_user(const DvShared *shared, int i)
 	return 0;
 }
 
+/* Another lane is to have its place: what it did in this step is kept. With the mutex. */
+static void
+keep_of_gone(DvShared *shared, const DvLane *lane)
+{
+	DvGoneLanes *gone = &shared->gone;
+
+	dv_lanes_add(&gone->counters, &lane->counters);
+	gone->unsettled |= lane->unsettled;
+	if (lane->lap > gone->lap)
+	{
+		gone->lap = lane->lap;
+		gone->lap_taken = gone->lap_parked = 0;
+	}
+	if (lane->lap < gone->lap)
+		return;
+	gone->lap_taken += lane->lap_taken;
+	gone->lap_parked += lane->lap_parked;
+}
+
 static bool
 launch_lane(DvLanes *lanes, int i)
 {
@@ -131,8 +150,10 @@ launch_lane(DvLanes *lanes, int i)
 	mine.starter = InvalidTransactionId;
 	mine.segment = dsm_segment_handle(lanes->segment);
 	mine.lane = i;
-	fresh.total = lane->total;
 	SpinLockAcquire(&lanes->shared->mutex);
+	keep_of_gone(lanes->shared, lane);
+	fresh.total = lane->total;
+	dv_lanes_add(&fresh.total, &lane->counters);
 	*lane = fresh;
 	SpinLockRelease(&lanes->shared->mutex);
 	if (lanes->handles[i] != NULL)
@@ -334,8 +355,8 @@ dv_lanes_step_counters(DvLanes *lanes, DvCounters *sum)
 {
 	int			i;
 
-	memset(sum, 0, sizeof(DvCounters));
 	SpinLockAcquire(&lanes->shared->mutex);
+	*sum = lanes->shared->gone.counters;
 	for (i = 0; i < DV_LANES_MAX; i++)
 		dv_lanes_add(sum, &lanes->shared->lanes[i].counters);
 	SpinLockRelease(&lanes->shared->mutex);

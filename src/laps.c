@@ -43,6 +43,7 @@ dv_lanes_open_step(DvStep *step, int number)
 		lane->usage_before = lane->usage;
 		lane->died_at = 0;
 	}
+	memset(&shared->gone, 0, sizeof(DvGoneLanes));
 	shared->step = number;
 	shared->lap = 0;
 	shared->failing = false;
@@ -184,6 +185,12 @@ dv_lanes_end_lap(DvStep *step)
 		parked += lane->lap_parked;
 		step->unsettled |= lane->unsettled;
 	}
+	if (shared->gone.lap == shared->lap)
+	{
+		taken += shared->gone.lap_taken;
+		parked += shared->gone.lap_parked;
+	}
+	step->unsettled |= shared->gone.unsettled;
 	step->counters.parked = parked;
 	if (shared->failing && step->error == NULL)
 		ereport(ERROR, (errcode(shared->error_code), errmsg_internal("%s", shared->error)));

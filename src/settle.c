@@ -182,7 +182,11 @@ create_missing(DvStep *step, DvRow *row, DvSorted *s)
 
 		dv_outcome_failure(step, row, &v);
 	}
-	else if (!may_still_commit(row, s))
+	else if (may_still_commit(row, s))
+		return;
+	else if (row->written)
+		dv_outcome_failure(step, row, own_verdict("id", "the record was created, but none is found by its alternate key: somebody changed the key; find it before the row is sent again"));
+	else
 		try_again(step, row, s);
 }
 
@@ -207,10 +211,33 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 		try_again(step, row, s);
 }
 
+void
+dv_settle_unchanged(DvStep *step, DvRow *row)
+{
+	row->owes = row->owes_unchanged;
+	dv_outcome_success(step, row, "unchanged");
+}
+
+/*
+ * What was recorded last is what the row says, and no request that was forgotten
+ * has written something else since: ours would have left its time and our name.
+ */
+static bool
+is_still_unchanged(const DvStep *step, const DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
+{
+	return row->unchanged && row->unknown_since == 0 && found->found &&
+		(!is_ours(step, row, found) || (step->forgotten_since != 0 && !written_since(found, reply, step->forgotten_since)));
+}
+
 static void
 judge_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply, DvSorted *s)
 {
 	row->verify = false;
+	if (is_still_unchanged(step, row, found, reply))
+	{
+		dv_settle_unchanged(step, row);
+		return;
+	}
 	if (found->found && row->wire.id[0] == '\0')
 		dv_engine_set_id(row, found->id);
 	if (step->projection->states && found->found && dv_states_found(step, row, found))

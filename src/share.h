@@ -61,6 +61,16 @@ typedef struct DvLane
 	char		waiting[256];	/* why it waits, while there is an outage */
 } DvLane;
 
+/* What lanes did in this step whose place another one has taken. */
+typedef struct DvGoneLanes
+{
+	DvCounters	counters;
+	int			lap;			/* the last that one of them took part in */
+	int64		lap_taken;		/* in that one */
+	int64		lap_parked;
+	bool		unsettled;
+} DvGoneLanes;
+
 typedef struct DvUser
 {
 	bool		usable;			/* it was let in */
@@ -118,6 +128,7 @@ typedef struct DvShared
 	int			nusers;
 	DvUser		users[DV_USERS_MAX];
 	DvLane		lanes[DV_LANES_MAX];
+	DvGoneLanes gone;
 } DvShared;
 
 /* One process's view. */

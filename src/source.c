@@ -180,59 +180,75 @@ read_known(DvRow *row, const Datum *values, const bool *nulls, int64 run)
 	dv_source_format_id(&row->uuid, row->wire.id);
 }
 
-/* The next row alone cannot be transformed: it is an error row, named by key. */
-static void
-take_bad_row(DvStep *step, const ErrorData *error)
+/* The next row without its maps, in the transaction at hand; NULL where there is none. */
+static DvRow *
+read_next_known(DvStep *step)
 {
-	const char *column = failing_column(step);
 	Oid			types[2 * INDEX_MAX_KEYS];
 	Datum		values[2 * INDEX_MAX_KEYS];
-	char	   *sql;
 	int			nargs;
+	char	   *sql = next_row(step, false, &nargs, types, values);
+	MemoryContext context;
+	TupleDesc	desc;
+	Datum	   *all;
+	bool	   *nulls;
+	DvRow	   *row;
 
-	dv_spi_begin("dvmig: reading a row that cannot be transformed");
-	sql = next_row(step, false, &nargs, types, values);
 	SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
-	if (SPI_processed > 0)
-	{
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		MemoryContext context = AllocSetContextCreate(step->context, "dvmig batch", ALLOCSET_SMALL_SIZES);
-		DvRow	   *row = MemoryContextAllocZero(context, sizeof(DvRow));
-		Datum	   *all = palloc(sizeof(Datum) * desc->natts);
-		bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	if (SPI_processed == 0)
+		return NULL;
+	desc = SPI_tuptable->tupdesc;
+	all = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
+	heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);
+	context = AllocSetContextCreate(step->context, "dvmig batch", ALLOCSET_SMALL_SIZES);
+	row = MemoryContextAllocZero(context, sizeof(DvRow));
+	row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));
+	row->batch->context = context;
+	dv_batch_version(row, all);
+	row->recorded = true;		/* as far as is known here */
+	read_known(row, all, nulls, step->rc->run);
+	row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
+	dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
+	return row;
+}
 
-		heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);
-		row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));
-		row->batch->context = context;
-		dv_batch_version(row, all);
-		row->recorded = true;	/* as far as is known here */
-		read_known(row, all, nulls, step->rc->run);
-		row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
-		remember_keys(step, all + DV_KNOWN_KEYS - 1);
-		dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
-		if (dv_sets_is_answered(step->sets, &row->version) || dv_source_answered_too_often(step, row))
-			MemoryContextDelete(context);
-		else
-		{
-			row->batch->open_rows = 1;
-			step->lap_taken++;
-			step->counters.rows_read++;
-			dv_outcome_failure(step, row, dv_encode_verdict("transform", unpack_sql_state(error->sqlerrcode),
-														column, error->message));
-		}
+static void
+forget_known(DvRow *row)
+{
+	if (row != NULL)
+		MemoryContextDelete(row->batch->context);
+}
+
+/* A row alone cannot be transformed: it is an error row, named by key. */
+static void
+take_bad_row(DvStep *step, DvRow *row, const ErrorData *error)
+{
+	const char *column = failing_column(step);
+
+	remember_keys(step, row->keys);
+	if (dv_sets_is_answered(step->sets, &row->version) || dv_source_answered_too_often(step, row))
+	{
+		forget_known(row);
+		return;
 	}
-	dv_spi_commit(true);
+	row->batch->open_rows = 1;
+	step->lap_taken++;
+	step->counters.rows_read++;
+	dv_outcome_failure(step, row, dv_encode_verdict("transform", unpack_sql_state(error->sqlerrcode), column, error->message));
 }
 
 /*
  * One try to read "limit" rows; *got tells how many there were, *whole whether
- * all of them were looked at. Where it threw, *error is the error.
+ * all of them were looked at. Where it threw, *error is the error and, of a
+ * limit of one, *bad the row: the version that threw, whatever becomes of it.
  */
 static DvRow **
-try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **error)
+try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **error, DvRow **bad)
 {
 	MemoryContext context = CurrentMemoryContext;
 	DvRow	  **volatile rows = NULL;
+	DvRow	   *volatile alone = NULL;
 	int			outcomes = step->noutcomes;
 	int64		parked = step->lap_parked;
 	int64		taken = step->lap_taken;
@@ -244,8 +260,12 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 		dv_spi_begin("dvmig: reading staging rows");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
+		if (limit == 1)
+			alone = read_next_known(step);
 		rows = dv_batch_read(step, limit, n, got, whole);
 		dv_spi_commit(true);
+		forget_known(alone);
+		alone = NULL;
 	}
 	PG_CATCH();
 	{
@@ -258,7 +278,40 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	*bad = alone;
 	return rows;
+}
+
+/* What does the error of a read mean? False where nothing is to be read for now. */
+static bool
+take_error(DvStep *step, ErrorData *error, int ask, DvRow *bad)
+{
+	if (dv_source_is_row_fault(error->sqlerrcode) && (ask > 1 || bad != NULL))
+	{
+		if (ask == 1)
+			take_bad_row(step, bad, error);
+		else
+			step->read_limit = ask / 2;
+		FreeErrorData(error);
+		return true;
+	}
+	forget_known(bad);
+	if (dv_spi_is_contention(error))
+	{
+		/* replies come in meanwhile */
+		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+		FreeErrorData(error);
+		return false;
+	}
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_UNDEFINED_COLUMN) &&
+		dv_runstate_follow_columns(step))
+	{
+		FreeErrorData(error);
+		return true;
+	}
+	step->error = error;
+	step->lap_done = true;
+	return true;
 }
 
 DvRow **
@@ -274,10 +327,11 @@ dv_source_read(DvStep *step, int limit, int *n)
 		bool		whole;
 		ErrorData  *error;
 		DvRow	  **rows;
+		DvRow	   *bad;
 
 		CHECK_FOR_INTERRUPTS();
 		dv_phase(DV_PHASE_READ);
-		rows = try_read(step, ask, n, &got, &whole, &error);
+		rows = try_read(step, ask, n, &got, &whole, &error, &bad);
 		dv_phase(DV_PHASE_OTHER);
 		if (error == NULL)
 		{
@@ -287,29 +341,8 @@ dv_source_read(DvStep *step, int limit, int *n)
 			if (got > 0)
 				return rows;
 		}
-		else if (dv_source_is_row_fault(error->sqlerrcode))
-		{
-			if (ask == 1)
-				take_bad_row(step, error);
-			else
-				step->read_limit = ask / 2;
-			FreeErrorData(error);
-		}
-		else if (dv_spi_is_contention(error))
-		{
-			/* replies come in meanwhile */
-			step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
-			FreeErrorData(error);
+		else if (!take_error(step, error, ask, bad))
 			break;
-		}
-		else if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_UNDEFINED_COLUMN) &&
-				 dv_runstate_follow_columns(step))
-			FreeErrorData(error);
-		else
-		{
-			step->error = error;
-			step->lap_done = true;
-		}
 	}
 	return NULL;
 }
