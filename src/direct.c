@@ -109,12 +109,22 @@ is_partitioned_by(Relation rel, const char *const *names, int n)
 	return by;
 }
 
-/* The table as it is registered, where rows are in a child or partition of it. */
+/*
+ * The table as it is registered, where rows are in a partition of it. A child by
+ * inheritance, and what was a partition when it was read, is for SQL: rights on
+ * the registered table say nothing of one that no longer belongs to it.
+ */
 static bool
-parent_is_plain(Oid parent)
+parent_is_plain(Oid parent, Relation partition)
 {
-	Relation	rel = table_open(parent, RowExclusiveLock);
-	bool		plain = is_plain(rel);
+	Relation	rel;
+	bool		plain;
+
+	if (!partition->rd_rel->relispartition ||
+		!list_member_oid(get_partition_ancestors(RelationGetRelid(partition)), parent))
+		return false;
+	rel = table_open(parent, RowExclusiveLock);
+	plain = is_plain(rel);
 
 	table_close(rel, NoLock);
 	return plain;
@@ -168,7 +178,7 @@ dv_direct_open_flags(Oid staging, Oid table)
 
 	if (rel == NULL)
 		return NULL;
-	if (rel->rd_rel->relkind != RELKIND_RELATION || !is_plain(rel) || (staging != table && !parent_is_plain(staging)) ||
+	if (rel->rd_rel->relkind != RELKIND_RELATION || !is_plain(rel) || (staging != table && !parent_is_plain(staging, rel)) ||
 		!has_rights(staging, ACL_SELECT) || !has_rights(staging, ACL_UPDATE) ||
 		flag == InvalidAttrNumber || !holds_flag(TupleDescAttr(rel->rd_att, flag - 1)) ||
 		id == InvalidAttrNumber || TupleDescAttr(rel->rd_att, id - 1)->atttypid != UUIDOID ||

@@ -108,41 +108,81 @@ unnest_keys(const DvProjection *p)
 	return sql.data;
 }
 
+/* Columns of a set of rows, as array parameters. */
+typedef struct Arrays
+{
+	int			n;				/* rows */
+	int			count;			/* parameters */
+	Oid			types[INDEX_MAX_KEYS + 5];
+	Datum		values[INDEX_MAX_KEYS + 5];
+} Arrays;
+
+static void
+add_array(Arrays *a, Datum *elements, Oid type, Oid array_type)
+{
+	int16		len;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	a->types[a->count] = array_type;
+	a->values[a->count++] = PointerGetDatum(construct_array(elements, a->n, type, len, byval, align));
+}
+
+static void
+add_versions(Arrays *a, DvVerifyRow *const *rows)
+{
+	static const Oid types[] = {TIDOID, XIDOID, OIDOID, OIDOID};
+	Datum	   *elements[lengthof(types)];
+	int			i;
+
+	for (i = 0; i < (int) lengthof(types); i++)
+		elements[i] = palloc(sizeof(Datum) * a->n);
+	for (i = 0; i < a->n; i++)
+	{
+		elements[0][i] = PointerGetDatum(&rows[i]->version.ctid);
+		elements[1][i] = TransactionIdGetDatum(rows[i]->version.xmin);
+		elements[2][i] = ObjectIdGetDatum(rows[i]->version.tableoid);
+		elements[3][i] = ObjectIdGetDatum(rows[i]->version.filenode);
+	}
+	for (i = 0; i < (int) lengthof(types); i++)
+		add_array(a, elements[i], types[i], get_array_type(types[i]));
+}
+
+/* Outcomes by key; flags on just the versions that were read: what was edited meanwhile is still to be sent. */
 static void
 record(DvVerify *v, DvVerifyRow *const *rows, int n)
 {
 	const DvProjection *p = v->projection;
-	Oid			types[INDEX_MAX_KEYS + 1];
-	Datum		values[INDEX_MAX_KEYS + 1];
+	Arrays		a = {.n = n};
 	Datum	   *elements = palloc(sizeof(Datum) * n);
-	StringInfoData match;
+	int			ids = p->nkeys + 1;
 	int			i;
 	int			k;
 
 	dv_spi_begin("dvmig: recording outcomes");
 	dv_spi_follow_indexes();
 	dv_spi_wait_briefly();
-	initStringInfo(&match);
 	for (k = 0; k < p->nkeys; k++)
 	{
 		for (i = 0; i < n; i++)
 			elements[i] = rows[i]->keys[k];
-		types[k] = p->keys[k].array_type;
-		values[k] = PointerGetDatum(construct_array(elements, n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align));
-		appendStringInfo(&match, "s.%s = u.%s AND ", p->keys[k].column, p->keys[k].column);
+		add_array(&a, elements, p->keys[k].type, p->keys[k].array_type);
 	}
 	for (i = 0; i < n; i++)
 		elements[i] = UUIDPGetDatum(&rows[i]->id);
-	types[p->nkeys] = get_array_type(UUIDOID);
-	values[p->nkeys] = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	add_array(&a, elements, UUIDOID, get_array_type(UUIDOID));
 	dv_spi_run(psprintf("INSERT INTO %s (%s, dataverse_id, operation, pass, run, message)"
 						" SELECT %s, u.\"dvmig id\", 'I', 'write', " INT64_FORMAT ", 'rebuilt: the record is there'"
 						" FROM %s ON CONFLICT DO NOTHING",
 						p->success_sql, list_keys(p, ""), list_keys(p, "u."), v->rc->run, unnest_keys(p)),
-			   p->nkeys + 1, types, values, NULL, SPI_OK_INSERT);
-	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'P', dataverse_id = u.\"dvmig id\" FROM %s WHERE %ss.processing_flag IN ('U', 'S', 'P')",
-						p->staging_sql, unnest_keys(p), match.data),
-			   p->nkeys + 1, types, values, NULL, SPI_OK_UPDATE);
+			   a.count, a.types, a.values, NULL, SPI_OK_INSERT);
+	add_versions(&a, rows);
+	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'P', dataverse_id = u.i FROM unnest($%d, $%d, $%d, $%d, $%d) u(i, c, x, t, r)"
+						" WHERE s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t AND pg_catalog.pg_relation_filenode(s.tableoid) = u.r"
+						" AND s.processing_flag IN ('U', 'S', 'P')",
+						p->staging_sql, ids, ids + 1, ids + 2, ids + 3, ids + 4),
+			   a.count, a.types, a.values, NULL, SPI_OK_UPDATE);
 	dv_spi_commit(false);
 }
 

@@ -74,7 +74,10 @@ typedef struct DvVerifyRow
 	DvSlice    *context;		/* by context member */
 	DvSlice		etag_found;
 
-	/* resend: */
+	/* rebuild: */
+	DvVersion	version;		/* that was read */
+
+	/* resend and rebuild: */
 	Datum	   *keys;
 	const char **members;		/* by column: the member that is sent */
 	unsigned char hash[16];		/* of what it maps to */

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "batch.h"
 #include "call.h"
 #include "encode.h"
 #include "spi.h"
@@ -160,6 +161,17 @@ take_keys(DvVerify *v, DvVerifyRow *row, const Datum *values, DvVerifyChunk *chu
 	MemoryContextSwitchTo(old);
 }
 
+/* What a row is to be recorded by whose outcome was lost. */
+static void
+take_version(DvVerifyRow *row, const Datum *values)
+{
+	DvRow		read;
+
+	memset(&read, 0, sizeof(read));
+	dv_batch_version(&read, values);
+	row->version = read.version;
+}
+
 /* What a row is to be recorded by, once it has been sent. */
 static void
 take_content(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, DvVerifyChunk *chunk)
@@ -193,7 +205,10 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 	if (!nulls[DV_PROJ_FAULT - 1])
 		row->fault = MemoryContextStrdup(chunk->context, TextDatumGetCString(values[DV_PROJ_FAULT - 1]));
 	if (v->rebuild != NULL)
+	{
+		take_version(row, values);
 		take_keys(v, row, values, chunk);
+	}
 	if (row->state == 'P' || row->state == 'S' || v->rebuild != NULL)
 	{
 		const char *fault = row->fault;
@@ -226,7 +241,10 @@ take_bad_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvV
 	row->key = key_text(v, tuple, desc, DV_KNOWN_KEYS, chunk->context);
 	row->fault = MemoryContextStrdup(chunk->context, fault);
 	if (v->rebuild != NULL)
+	{
+		take_version(row, values);
 		take_keys(v, row, values + DV_KNOWN_KEYS - DV_PROJ_KEYS, chunk);
+	}
 	remember_keys(v, values + DV_KNOWN_KEYS - 1);
 }
 
