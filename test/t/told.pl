@@ -54,7 +54,7 @@ sub all_shown
 	  . as($role, "SELECT dvmig.report('$migration'); SELECT dvmig.report_text('$migration')");
 }
 
-my @states = qw(P0001 22012 58000 XX001 42501 55000 40001);
+my @states = qw(P0001 22012 58000 XX001 42501 55000);
 my $n = 0;
 my $turn = 0;
 for my $case (
