@@ -307,6 +307,22 @@ with(created_on_privilege => 'off', sub
 	is($sim->count('accounts'), 1, 'one row');
 });
 
+# --- users that only an import can make
+for my $word ('accepted', 'refused')
+{
+	with(user_create => $word, sub
+	{
+		my ($sim) = @_;
+		my $before = $sim->count('systemusers');
+		my $unit = $sim->req('GET', 'WhoAmI')->json->{BusinessUnitId};
+		my $status = status($sim, 'POST', 'systemusers', {firstname => 'Ida', lastname => 'Gone', domainname => 'ida@example.org',
+				'businessunitid@odata.bind' => "businessunits($unit)"});
+
+		is($status == 204 ? 'accepted' : 'refused', $word, 'a user by POST');
+		is($sim->count('systemusers') - $before, $word eq 'accepted' ? 1 : 0, 'and what it made');
+	});
+}
+
 # --- deletes, bulk messages that fail by themselves
 with(delete_referenced => 'refused', sub
 {
