@@ -59,7 +59,7 @@ sub start_held
 {
 	my ($arguments) = @_;
 	my $r = $t->start('m', $arguments);
-	$a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
+	$a->until('a request hangs', sub { $a->sim->held > 0 });
 	return $r;
 }
 

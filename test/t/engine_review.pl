@@ -176,7 +176,7 @@ sub record
 	$t->sql(qq{SELECT dvmig.map_column('$m', 'name', 'n')});
 	$t->sim->fault({ match => { path_contains => 'Multiple' }, do => 'hold', count => 0 });
 	my $run = $t->start($m);
-	sleep 0.05 until $t->sim->stats->{in_flight} > 0;
+	sleep 0.05 until $t->sim->held > 0;
 	$t->sql("SELECT pg_terminate_backend(pid) FROM dvmig.run_history WHERE run = $run");
 	is($t->finish($run)->{state}, 'interrupted', 'a run is killed');
 	$t->sim->sim('DELETE', 'fault');

@@ -99,7 +99,7 @@ for my $rows (1, 7, 50, 1000)
 	$a->fresh;
 	$a->faults({ %bulk, do => 'hold', count => 0, after => JSON::PP::true });
 	$run = $t->start('m');
-	$a->until('a request hangs that was carried out', sub { $a->sim->counters('accounts')->{creates} >= $n || $a->sim->stats->{in_flight} > 1 });
+	$a->until('a request hangs that was carried out', sub { $a->sim->counters('accounts')->{creates} >= $n || $a->sim->held > 1 });
 	$t->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});
 	is($t->sql("SELECT dvmig.wait($run)"), 'interrupted', "$label: the run is interrupted");
 	$a->clear;

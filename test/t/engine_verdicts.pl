@@ -147,7 +147,7 @@ $a->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (DROP client_sec
 $a->fresh;
 $a->faults({ %write, do => 'hold', count => 0 });
 $run = $t->start('m');
-$a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
+$a->until('a request hangs', sub { $a->sim->held > 0 });
 $a->sim->sim('DELETE', 'tokens');
 $a->clear;
 is($t->finish($run)->{state}, 'completed', 'withdrawn tokens are renewed');
@@ -156,7 +156,7 @@ $a->exact('withdrawn tokens', customers => '300/0/300/0/0', tasks => '300/0/300/
 $a->fresh;
 $a->faults({ %write, do => 'hold', count => 0 });
 $run = $t->start('m');
-$a->until('a request hangs', sub { $a->sim->stats->{in_flight} > 0 });
+$a->until('a request hangs', sub { $a->sim->held > 0 });
 $write_secret->('of yesterday');
 $a->sim->sim('DELETE', 'tokens');
 $a->clear;

@@ -97,8 +97,8 @@ sub hold
 
 sub release { $_[0]->sim->sim('DELETE', 'fault'); return; }
 
-# held: how many requests hang. A request whose client has gone counts too.
-sub held { return $_[0]->sim->stats->{in_flight}; }
+# held: how many requests hang.
+sub held { return $_[0]->sim->held; }
 
 # until(what, code): poll until it is true.
 sub until
@@ -213,7 +213,7 @@ sub quiet
 	my ($self) = @_;
 
 	$self->release;
-	$self->until('nothing is in flight', sub { $self->held == 0 });
+	$self->until('nothing is in flight', sub { $self->sim->stats->{in_flight} == 0 });
 	return;
 }
 

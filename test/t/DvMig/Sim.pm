@@ -211,6 +211,17 @@ sub stats { return $_[0]->sim('GET', 'stats'); }
 sub fault { return $_[0]->sim('POST', 'fault', $_[1]); }
 sub set { my ($self, %switches) = @_; return $self->sim('POST', 'set', \%switches); }
 
+# held: how many requests a "hold" keeps. One whose client has gone counts too;
+# one that is on its way but not meant to hang does not.
+sub held
+{
+	my ($self) = @_;
+	my $n = 0;
+
+	$n += $_->{fired} for grep { $_->{do} eq 'hold' } @{ $self->sim('GET', 'fault') };
+	return $n;
+}
+
 # export(set): array of the records held.
 sub export { return $_[0]->sim('GET', "export/$_[1]"); }
 
