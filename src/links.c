@@ -10,6 +10,7 @@
 
 #include "fmgr.h"
 
+#include "compat.h"
 #include "links.h"
 
 /* What the hash of a link is made of: the ids of its ends. */

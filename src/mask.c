@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
+#include "compat.h"
 #include "sha256.h"
 
 PG_FUNCTION_INFO_V1(dv_use_mask_key);
