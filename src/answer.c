@@ -20,6 +20,9 @@
 /* Tries of one row that keeps failing for a passing reason while others pass. */
 #define ROW_TRIES		8
 
+/* A request without an answer for so long was too large, whoever gave up: gateways do before we do. */
+#define LONG_MS			60000
+
 /* Tries of one row that alone takes too long. */
 #define SLOW_TRIES		3
 
@@ -439,7 +442,8 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 		return;
 	}
 	write_unanswered(step, task, why);
-	if (task->n > 1)
+	/* Too many rows for the time there was; a connection that broke at once says nothing of their number. */
+	if (task->n > 1 && reply->seconds * 1000 >= Min(dv_request_timeout_ms, LONG_MS))
 		dv_gate_shrink(step, step->pace->bulk_rows);
 	for (i = 0; i < task->n; i++)
 		put_in_doubt(step, s, task->rows[i]);
