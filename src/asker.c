@@ -13,6 +13,7 @@
 #include "asker.h"
 #include "gate.h"
 #include "settings.h"
+#include "spi.h"
 
 /* Longest wait in one turn, so that stop requests and timers are seen. */
 #define TURN_MS			100
@@ -254,6 +255,16 @@ void
 dv_asker_pause(void)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
+}
+
+void
+dv_asker_wait_out(DvRunContext *rc, ErrorData *error, TimestampTz began)
+{
+	if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), DV_LOCK_PATIENCE_MS))
+		ReThrowError(error);
+	FreeErrorData(error);
+	dv_asker_pause();
+	dv_worker_look(rc);
 }
 
 bool

@@ -65,6 +65,15 @@ extern void dv_asker_send(DvAsker *asker);
 /* Nothing to ask for now: wait a moment. */
 extern void dv_asker_pause(void);
 
+/* How long a user's lock is waited for before a job gives up. */
+#define DV_LOCK_PATIENCE_MS	60000
+
+/*
+ * A try to record, begun for the first time at "began", has failed: wait a moment
+ * where a user's lock was in the way and there is time left, else throw on.
+ */
+extern void dv_asker_wait_out(DvRunContext *rc, ErrorData *error, TimestampTz began);
+
 /*
  * Send what is due and take one answer, waiting briefly. False when nothing is
  * on its way and nothing queued. A job that is asked to stop sends nothing

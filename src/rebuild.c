@@ -27,9 +27,6 @@
 #define KEYS_MAX		200
 #define KEY_CHARS_MAX	24000
 
-/* How long a lock of another session is waited for. */
-#define LOCK_PATIENCE_MS	60000
-
 struct DvRebuild
 {
 	int			key_column;		/* that carries the source key; -1: none */
@@ -208,11 +205,7 @@ record_patiently(DvVerify *v, DvVerifyRow *const *rows, int n)
 		MemoryContextSwitchTo(context);
 		if (error == NULL)
 			break;
-		if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), LOCK_PATIENCE_MS))
-			ReThrowError(error);
-		FreeErrorData(error);
-		dv_asker_pause();
-		dv_worker_look(v->rc);
+		dv_asker_wait_out(v->rc, error, began);
 	}
 	v->rebuild->found += n;
 }

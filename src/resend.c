@@ -25,9 +25,6 @@
 /* Times a record is looked at again because its update was not clear. */
 #define LOOKS_MAX		8
 
-/* How long a lock of another session is waited for. */
-#define LOCK_PATIENCE_MS	60000
-
 struct DvResend
 {
 	char	  **names;			/* columns to be sent again */
@@ -290,11 +287,7 @@ record_patiently(DvVerify *v, DvVerifyRow *const *rows, int n, bool sent)
 		MemoryContextSwitchTo(context);
 		if (error == NULL)
 			return;
-		if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), LOCK_PATIENCE_MS))
-			ReThrowError(error);
-		FreeErrorData(error);
-		dv_asker_pause();
-		dv_worker_look(v->rc);
+		dv_asker_wait_out(v->rc, error, began);
 	}
 }
 

@@ -25,9 +25,6 @@
 /* Tries of one record that cannot be deleted for a passing reason. */
 #define ROW_TRIES			8
 
-/* How long a lock of another session is waited for. */
-#define LOCK_PATIENCE_MS	60000
-
 /* Records of one $batch. */
 typedef struct DeleteAsk
 {
@@ -209,11 +206,7 @@ take_back_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int
 		MemoryContextSwitchTo(context);
 		if (error == NULL)
 			return;
-		if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), LOCK_PATIENCE_MS))
-			ReThrowError(error);
-		FreeErrorData(error);
-		dv_asker_pause();
-		dv_worker_look(u->rc);
+		dv_asker_wait_out(u->rc, error, began);
 	}
 }
 

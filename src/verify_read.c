@@ -23,9 +23,8 @@
 #include "spi.h"
 #include "verify.h"
 
-/* Pause before a table is read again that a user locks, and how long that goes on. */
+/* Pause before a table is read again that a user locks. */
 #define LOCK_PAUSE_MS		200
-#define LOCK_PATIENCE_MS	60000
 
 /* The appender is built for one row type; SPI plans anew when a user alters the table. */
 static void
@@ -385,7 +384,7 @@ wait_for_user(DvVerify *v, ErrorData *error)
 
 	if (v->locked_since == 0)
 		v->locked_since = now;
-	else if (TimestampDifferenceExceeds(v->locked_since, now, LOCK_PATIENCE_MS))
+	else if (TimestampDifferenceExceeds(v->locked_since, now, DV_LOCK_PATIENCE_MS))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("another session holds a lock on %s or its outcome tables", v->plan.name)));
