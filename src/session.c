@@ -8,30 +8,18 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/stratnum.h"
-#include "access/table.h"
-#include "access/xact.h"
-#include "catalog/namespace.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
+#include "credentials.h"
 #include "hosts.h"
 #include "problem.h"
 #include "reply_json.h"
 #include "session.h"
 #include "settings.h"
-#include "spi.h"
 #include "token.h"
 
 /* A login service answers in a second; a minute is generous. */
@@ -66,14 +54,12 @@ struct DvSession
 {
 	MemoryContext context;
 	MemoryContextCallback cleanup;
-	DvServer   *server;
-	DvCredentials *credentials;
+	DvLogin		login;
 	char	   *api_path;
 	char	   *api_url;
 	char	   *token_url;
 	bool		plain_http_ok;
 	bool		token_plain_ok;
-	char		pinned[37];		/* organisation, or "" */
 
 	DvHttp	   *http;
 	int			in_flight;		/* the caller's requests */
@@ -89,44 +75,6 @@ struct DvSession
 
 /* ---------------------------------------------------------------- opening */
 
-/*
- * The organisation that the server is pinned to. Read by the table's own
- * means: whoever runs a migration need not have rights on dvmig's tables.
- */
-static void
-read_pin(DvSession *session)
-{
-	Oid			schema = get_namespace_oid("dvmig", true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid("organisation", schema) : InvalidOid;
-	Relation	rel;
-	SysScanDesc scan;
-	ScanKeyData key;
-	NameData	name;
-	HeapTuple	tuple;
-	Snapshot	snapshot;
-
-	if (!OidIsValid(relid))
-		return;
-	namestrcpy(&name, session->server->name);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&name));
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	rel = table_open(relid, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-		Datum		id = heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-			strlcpy(session->pinned, DatumGetCString(DirectFunctionCall1(uuid_out, id)),
-					sizeof(session->pinned));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	UnregisterSnapshot(snapshot);
-}
-
 /* Called when the memory context goes: no token may stay in freed memory. */
 static void
 session_cleanup(void *arg)
@@ -136,22 +84,7 @@ session_cleanup(void *arg)
 	dv_token_forget(&session->token);
 	dv_token_form_free(session->token_form);
 	session->token_form = NULL;
-	if (session->credentials && session->credentials->client_secret)
-		explicit_bzero(session->credentials->client_secret,
-					   strlen(session->credentials->client_secret));
-}
-
-/* Everything that is read from catalogs. */
-static void
-session_load(DvSession *session, const char *server_name, Oid userid, int number)
-{
-	DvServer   *server = dv_options_server(server_name);
-
-	session->server = server;
-	dv_options_check_usage(server, userid);
-	dv_options_check_host(server);
-	session->credentials = dv_options_credentials(server, userid, number);
-	read_pin(session);
+	dv_credentials_forget(&session->login);
 }
 
 DvSession *
@@ -161,7 +94,6 @@ dv_session_open(const char *server_name, Oid userid, int number)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	DvSession  *session = palloc0(sizeof(DvSession));
-	bool		in_transaction = IsTransactionState();
 	DvHost		host;
 
 	session->context = context;
@@ -169,20 +101,13 @@ dv_session_open(const char *server_name, Oid userid, int number)
 	session->cleanup.arg = session;
 	MemoryContextRegisterResetCallback(context, &session->cleanup);
 
-	/* A worker holds no transaction here, because the network comes next. */
-	if (!in_transaction)
-		dv_spi_begin("dvmig: opening a session");
-	MemoryContextSwitchTo(context);
-	session_load(session, server_name, userid, number);
-	if (!in_transaction)
-		dv_spi_commit(true);
-	MemoryContextSwitchTo(context);
+	dv_credentials_load(&session->login, server_name, userid, number);
 
-	session->plain_http_ok = dv_host_parse(session->server->url, &host) && host.loopback;
-	session->token_plain_ok = dv_host_parse(session->server->authority, &host) && host.loopback;
-	session->api_path = psprintf("/api/data/%s", session->server->api_version);
-	session->api_url = psprintf("%s%s", session->server->url, session->api_path);
-	session->token_url = dv_token_url(session->server);
+	session->plain_http_ok = dv_host_parse(session->login.server->url, &host) && host.loopback;
+	session->token_plain_ok = dv_host_parse(session->login.server->authority, &host) && host.loopback;
+	session->api_path = psprintf("/api/data/%s", session->login.server->api_version);
+	session->api_url = psprintf("%s%s", session->login.server->url, session->api_path);
+	session->token_url = dv_token_url(session->login.server);
 	dlist_init(&session->waiting);
 	dlist_init(&session->ready);
 	session->http = dv_http_open();
@@ -199,7 +124,7 @@ dv_session_close(DvSession *session)
 const DvServer *
 dv_session_server(DvSession *session)
 {
-	return session->server;
+	return session->login.server;
 }
 
 const char *
@@ -236,7 +161,8 @@ token_request(DvSession *session)
 
 	if (session->token_form)
 		return true;
-	session->token_form = dv_token_form(session->server, session->credentials, &session->problem);
+	if (dv_credentials_renew(&session->login, &session->problem))
+		session->token_form = dv_token_form(session->login.server, session->login.credentials, &session->problem);
 	if (session->token_form == NULL)
 	{
 		token_failed(session);
@@ -247,7 +173,7 @@ token_request(DvSession *session)
 	request.body = session->token_form;
 	request.body_len = strlen(session->token_form);
 	request.headers = headers;
-	request.ca_file = session->server->ca_file;
+	request.ca_file = session->login.server->ca_file;
 	request.timeout_ms = Min(dv_request_timeout_ms, TOKEN_TIMEOUT_MS);
 	request.plain_http_ok = session->token_plain_ok;
 	request.owner = session;	/* no caller's request: those have a DvPending */
@@ -354,7 +280,7 @@ pending_transmit(DvSession *session, DvPending *pending)
 	request.body = pending->body;
 	request.body_len = pending->body_len;
 	request.headers = (const char *const *) pending->headers;
-	request.ca_file = session->server->ca_file;
+	request.ca_file = session->login.server->ca_file;
 	request.timeout_ms = dv_request_timeout_ms;
 	request.plain_http_ok = session->plain_http_ok;
 	request.owner = pending;
@@ -385,7 +311,7 @@ token_reply(DvSession *session, DvHttpReply *reply)
 {
 	dv_token_form_free(session->token_form);
 	session->token_form = NULL;
-	if (dv_token_accept(&session->token, reply, session->server, &session->problem))
+	if (dv_token_accept(&session->token, reply, session->login.server, &session->problem))
 		session->token_failed = false;
 	else
 		token_failed(session);
@@ -540,13 +466,13 @@ dv_session_token_expires(DvSession *session)
 void
 dv_session_ignore_pin(DvSession *session)
 {
-	session->pinned[0] = '\0';
+	session->login.pinned[0] = '\0';
 }
 
 bool
 dv_session_is_pinned(DvSession *session)
 {
-	return session->pinned[0] != '\0';
+	return session->login.pinned[0] != '\0';
 }
 
 void
@@ -555,9 +481,9 @@ dv_session_explain(DvSession *session, const DvHttpReply *reply, DvProblem *prob
 	if (reply->no_token)
 		*problem = session->problem;
 	else if (reply->transport != DV_HTTP_ANSWERED)
-		dv_problem_transport(problem, reply, session->server->url);
+		dv_problem_transport(problem, reply, session->login.server->url);
 	else
-		dv_problem_answer(problem, reply, session->server->url);
+		dv_problem_answer(problem, reply, session->login.server->url);
 	problem->throttled = !reply->no_token && reply->transport == DV_HTTP_ANSWERED && reply->status == 429;
 	problem->retry_after_ms = reply->no_token ? -1 : reply->retry_after_ms;
 }
@@ -576,7 +502,7 @@ dv_session_whoami(DvSession *session, DvWhoAmI *who, DvProblem *problem)
 					   who->user_id, who->business_unit_id);
 	if (!ok && reply->transport == DV_HTTP_ANSWERED && reply->status == 404)
 	{
-		dv_problem_answer(problem, reply, session->server->url);
+		dv_problem_answer(problem, reply, session->login.server->url);
 		strlcpy(problem->hint, "Check url and api_version of the server: this address has no Dataverse Web API.",
 				sizeof(problem->hint));
 	}
@@ -584,12 +510,12 @@ dv_session_whoami(DvSession *session, DvWhoAmI *who, DvProblem *problem)
 		dv_session_explain(session, reply, problem);
 	dv_http_reply_free(reply);
 
-	if (ok && session->pinned[0] && strcmp(session->pinned, who->organisation_id) != 0)
+	if (ok && session->login.pinned[0] && strcmp(session->login.pinned, who->organisation_id) != 0)
 	{
 		char		detail[512];
 
 		snprintf(detail, sizeof(detail), "Server \"%s\" was first used with organisation %s, and is now %s.",
-				 session->server->name, session->pinned, who->organisation_id);
+				 session->login.server->name, session->login.pinned, who->organisation_id);
 		dv_problem_set(problem, false, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 					   "another Dataverse organisation answers than the pinned one", detail,
 					   "If that is intended, the owner of the server calls dvmig.repin().");

@@ -206,6 +206,7 @@ sim_auth_token(const SimReq *r, const char *tenant, size_t tenant_len, SimResp *
 	const char *id = form_field(r, "client_id"),
 			   *secret = form_field(r, "client_secret");
 	const char *type = sim_req_header(r, "Content-Type");
+	bool		known = false;
 
 	sim_stats_request(SIM_K_TOKEN, false);
 	if (type == NULL || strncasecmp(type, "application/x-www-form-urlencoded", 33) != 0)
@@ -235,13 +236,17 @@ sim_auth_token(const SimReq *r, const char *tenant, size_t tenant_len, SimResp *
 		if (clients[i].tenant != NULL &&
 			(strlen(clients[i].tenant) != tenant_len || strncasecmp(clients[i].tenant, tenant, tenant_len) != 0))
 			continue;
+		known = true;			/* an application may have several secrets */
 		if (strcmp(clients[i].secret, secret) == 0)
+		{
 			issue(i, resp);
-		else
-			refuse(resp, 401, "invalid_client", 7000215, "Invalid client secret provided.");
-		return;
+			return;
+		}
 	}
-	refuse(resp, 400, "unauthorized_client", 700016, "Application was not found in the directory.");
+	if (known)
+		refuse(resp, 401, "invalid_client", 7000215, "Invalid client secret provided.");
+	else
+		refuse(resp, 400, "unauthorized_client", 700016, "Application was not found in the directory.");
 }
 
 static void

@@ -241,6 +241,9 @@ seed(SimTxn *x)
 void
 sim_world_app_user(SimGuid client, SimGuid user)
 {
+	for (int i = 0; i < n_apps; i++)
+		if (memcmp(&apps[i].client, &client, sizeof client) == 0)
+			return;				/* another secret of the same application */
 	if (n_apps == (int) (sizeof apps / sizeof apps[0]))
 		sim_die("too many clients");
 	apps[n_apps].client = client;

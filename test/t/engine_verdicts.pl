@@ -169,6 +169,38 @@ $write_secret->(DvMig::Sim::SECRET);
 is($a->run->{state}, 'completed', 'with the rotated secret the next run goes on');
 $a->exact('rotated secret', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
 
+# The same with a secret in the user mapping: the next login takes the one that
+# is there then. The mapping taken away, the run ends with its rows untouched.
+my $mapping = 'USER MAPPING FOR CURRENT_USER SERVER sim';
+for my $case ([ 'rotated', sprintf(q{ALTER %s OPTIONS (SET client_secret '%s')}, $mapping, DvMig::Sim::NEW_SECRET) ],
+	[ 'another application', sprintf(q{ALTER %s OPTIONS (SET client_id '%s', SET client_secret 'x')}, $mapping, DvMig::Sim::CLIENT2) ],
+	[ 'refused', "ALTER $mapping OPTIONS (SET client_secret 'of yesterday')", qr/client secret was refused/ ],
+	[ 'dropped', "DROP $mapping", qr/no user mapping of "\w+" for server "sim"/ ])
+{
+	my ($name, $change, $says) = @$case;
+
+	$a->sql("DROP USER MAPPING IF EXISTS FOR CURRENT_USER SERVER sim");
+	$a->sql(sprintf q{CREATE %s OPTIONS (client_id '%s', client_secret '%s')}, $mapping, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
+	$a->fresh;
+	$a->faults({ %write, do => 'hold', count => 0 });
+	$run = $t->start('m', 'lanes => 2');
+	$a->until('a request hangs', sub { $a->sim->held > 0 });
+	$a->sql($change);
+	$a->sim->sim('DELETE', 'tokens');
+	$a->clear;
+	$a->faults({ match => { path_contains => 'oauth2', body_contains => 'client_secret=s3cret' }, do => 'status', status => 401, count => 0 }) if $name eq 'rotated';
+	$run = $t->finish($run);
+	$a->clear;
+	is($run->{state}, $says ? 'failed' : 'completed', "mapping $name in mid-run: the run ends as it should") or diag explain $run;
+	like($run->{message} // '', $says // qr/^$/, "mapping $name: told apart");
+	unlike($run->{message} // '', qr/yesterday|s3cret/, "mapping $name: no secret is told");
+	is($t->status('staging.customers')->{failed}, 0, "mapping $name: no row failed");
+	$a->sql("DROP USER MAPPING IF EXISTS FOR CURRENT_USER SERVER sim");
+	$a->sql(sprintf q{CREATE %s OPTIONS (client_id '%s', client_secret '%s')}, $mapping, DvMig::Sim::CLIENT, DvMig::Sim::SECRET);
+	is($a->run->{state}, 'completed', "mapping $name: the next run goes on") if $says;
+	$a->exact("mapping $name", customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+}
+
 # A token that lives for a moment is renewed all the time.
 $a->sim->set(token_lifetime => 1);
 $a->sim->sim('DELETE', 'tokens');

@@ -20,6 +20,7 @@ use constant {
 	TENANT  => 'contoso.example',
 	CLIENT  => 'bbbbbbbb-0000-4000-8000-000000000001',
 	SECRET  => 's3cret+/=&%',
+	NEW_SECRET => 'n3w s3cret',
 	USER    => 'cccccccc-0000-4000-8000-000000000001',
 	CLIENT2 => 'bbbbbbbb-0000-4000-8000-000000000002',
 	SECRET2 => 'other secret',
@@ -55,7 +56,7 @@ sub launch
 	my $port_file = "$self->{dir}/port";
 	my @command = ($binary, '--metadata', "$root/dataverse/metadata", '--port', $port, '--port-file', $port_file,
 		'--tenant', TENANT, '--client', join(':', CLIENT, SECRET, USER), '--client', join(':', CLIENT2, SECRET2, USER2),
-		'--client', join(':', STRANGER, SECRET, 'none'));
+		'--client', join(':', CLIENT, NEW_SECRET, USER), '--client', join(':', STRANGER, SECRET, 'none'));
 
 	-x $binary or croak "build the simulator first: make -C test/dataverse";
 	push @command, '--profile', $o{profile} if $o{profile};
