@@ -52,7 +52,8 @@ load_table(DvProjection *p, MemoryContext context)
 		" (SELECT c.navigation_property FROM dvmig.column_map c WHERE c.staging = t.staging AND c.target_column = '@left'),"
 		" dvmig._request_headers(t.staging), CASE WHEN t.caller_object_id IS NOT NULL THEN 'CallerObjectId' WHEN t.caller_id IS NOT NULL THEN 'MSCRMCallerID' END,"
 		" (t.on_closed IS NOT NULL OR dvmig._closing_table(t.target)) AND EXISTS (SELECT FROM dvmig.metadata_column c"
-		" WHERE c.server = m.server AND c.table_name = t.target AND c.column_name = 'statecode')"
+		" WHERE c.server = m.server AND c.table_name = t.target AND c.column_name = 'statecode'),"
+		" (SELECT count(*) = 2 FROM dvmig.metadata_column c WHERE c.server = m.server AND c.table_name = t.target AND c.column_name IN ('createdon', 'createdby'))"
 		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
 		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
 		" WHERE t.staging = $1::pg_catalog.regclass";
@@ -81,6 +82,7 @@ load_table(DvProjection *p, MemoryContext context)
 	p->reopen = strcmp(dv_spi_text(0, 11), "t") == 0;
 	p->look_closed = !p->states && strcmp(p->pass, "delete") != 0 && strcmp(dv_spi_text(0, 15), "t") == 0;
 	p->wire.with_state = p->states || p->look_closed;
+	p->wire.with_creator = strcmp(dv_spi_text(0, 16), "t") == 0;
 	p->link = keep_text(context, 0, 12);
 	p->wire.part_headers = keep_text(context, 0, 13);
 	p->wire.caller_header = keep_text(context, 0, 14);

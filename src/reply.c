@@ -180,21 +180,29 @@ take_id(json_object *record, char id[37])
 	return found;
 }
 
+/* Who and when; false where "who" is there and no uuid. */
+static bool
+take_author(json_object *record, const char *by, char uuid[37], const char *on, char *when, size_t size)
+{
+	size_t		len;
+	const char *text = string_member(record, by, &len);
+
+	if (text != NULL && !dv_wiretext_uuid(text, len, uuid))
+		return false;
+	text = string_member(record, on, &len);
+	if (text != NULL)
+		dv_wiretext_ascii(when, size, text, len);
+	return true;
+}
+
 static bool
 take_record(json_object *record, DvWireFound *out)
 {
-	const char *text;
-	size_t		len;
-
 	memset(out, 0, sizeof(DvWireFound));
-	if (!json_object_is_type(record, json_type_object) || !take_id(record, out->id))
+	if (!json_object_is_type(record, json_type_object) || !take_id(record, out->id) ||
+		!take_author(record, "_modifiedby_value", out->modified_by, "modifiedon", out->modified_on, sizeof(out->modified_on)) ||
+		!take_author(record, "_createdby_value", out->created_by, "createdon", out->created_on, sizeof(out->created_on)))
 		return false;
-	text = string_member(record, "_modifiedby_value", &len);
-	if (text != NULL && !dv_wiretext_uuid(text, len, out->modified_by))
-		return false;
-	text = string_member(record, "modifiedon", &len);
-	if (text != NULL)
-		dv_wiretext_ascii(out->modified_on, sizeof(out->modified_on), text, len);
 	out->state = number_member(record, "statecode");
 	out->status = number_member(record, "statuscode");
 	out->found = true;

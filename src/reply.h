@@ -26,8 +26,8 @@ extern bool dv_reply_ids(const char *body, size_t len, int n, char (*ids)[37]);
 
 /*
  * Read a query's "value": at most max records, each with one id (a uuid whose
- * member is neither a lookup nor an annotation), modifiedon and
- * _modifiedby_value where they are there. Returns their number, or -1 where
+ * member is neither a lookup nor an annotation), who wrote
+ * and created it when, where that is there. Returns their number, or -1 where
  * the answer was not understood or has further pages.
  */
 extern int	dv_reply_records(const char *body, size_t len, int max, DvWireFound *records);

@@ -60,12 +60,47 @@ written_since(const DvWireFound *found, const DvHttpReply *reply, TimestampTz ou
 	return modified == 0 || modified >= service_time(reply, ours);
 }
 
+/* One of our application users, or whom the row is written as. */
+static bool
+is_one_of_us(const DvStep *step, const DvRow *row, const char *user)
+{
+	return dv_lanes_is_user(step->rc->lanes, user) ||
+		(row->wire.caller[0] != '\0' && pg_strcasecmp(user, row->wire.caller) == 0);
+}
+
 static bool
 is_ours(const DvStep *step, const DvRow *row, const DvWireFound *found)
 {
-	return dv_lanes_is_user(step->rc->lanes, found->modified_by) ||
-		/* written by us as another user */
-		(row->wire.caller[0] != '\0' && pg_strcasecmp(found->modified_by, row->wire.caller) == 0);
+	return is_one_of_us(step, row, found->modified_by);
+}
+
+/* Does the row say when its record was created? */
+static bool
+gives_date(const DvProjection *p)
+{
+	int			i;
+
+	for (i = 0; i < p->ncolumns; i++)
+		if (strcmp(p->columns[i].column, "overriddencreatedon") == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Was the record created by us, and no earlier than that instant of ours? Whom
+ * a row is written as can be named by another id than the one that comes back.
+ */
+static bool
+created_since(const DvStep *step, const DvRow *row, const DvWireFound *found, const DvHttpReply *reply, TimestampTz ours)
+{
+	const char *caller = step->projection->wire.caller_header;
+	TimestampTz created = parse_instant(found->created_on);
+
+	if (found->created_by[0] != '\0' && !is_one_of_us(step, row, found->created_by) &&
+		(caller == NULL || strcmp(caller, "CallerObjectId") != 0))
+		return false;
+	return written_since(found, reply, ours) &&
+		(created == 0 || gives_date(step->projection) || created >= service_time(reply, ours));
 }
 
 static DvVerdict *
@@ -153,15 +188,16 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 }
 
 /*
- * A create whose record is there. After an unanswered request it is ours, if
- * it was written since; one that is older was there before.
+ * A create whose record is there. After an unanswered request it is ours, if we
+ * created it since; one that somebody else made, or that is older, is not, and
+ * must not be taken for ours: undo deletes what a run created.
  */
 static void
 create_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
 {
 	if (row->written)
 		dv_outcome_success(step, row, NULL);
-	else if (row->unknown_since != 0 && written_since(found, reply, row->doubtful_since))
+	else if (row->unknown_since != 0 && created_since(step, row, found, reply, row->doubtful_since))
 	{
 		step->rc->unanswered = false;	/* the service did its work */
 		step->rc->outage_since = 0;

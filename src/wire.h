@@ -19,6 +19,7 @@ typedef struct DvWireTable
 	const char *api_url;		/* https://host/api/data/v9.2 */
 	const char *caller_header;	/* names the user that a row is written as; or NULL */
 	bool		with_state;		/* reading ids back brings the state too */
+	bool		with_creator;	/* and who created the record, and when */
 	const char *part_headers;	/* extra header lines of every $batch part, each
 								 * ended by CRLF, or ""; what a bulk request
 								 * needs of them, its sender adds */
@@ -66,6 +67,8 @@ typedef struct DvWireFound
 	bool		found;
 	char		modified_by[37];	/* "" where not read */
 	char		modified_on[40];	/* as sent */
+	char		created_by[37];
+	char		created_on[40];
 	char		id[37];
 	int			state;			/* statecode and statuscode; -1 where not read */
 	int			status;
@@ -120,7 +123,7 @@ extern void dv_wire_batch_reply(const DvWireReply *reply, const DvWireRow *const
 
 /*
  * Build the read-back of n ids: a GET path with Microsoft.Dynamics.CRM.In,
- * selecting the primary id, _modifiedby_value and modifiedon. At most
+ * selecting the primary id, who wrote it when, and what the table asks for. At most
  * DV_WIRE_FIND_MAX rows, so that the URL stays under 32,768 characters (each
  * takes 43) and the answer far below a page of 5,000; false with more. Rows
  * without an id cannot be asked for, so of those absence is no proof.
@@ -142,6 +145,7 @@ extern DvVerdictKind dv_wire_find_reply(const DvWireReply *reply, const DvWireRo
  * The same for rows of which some have no id yet: a $batch of queries, one per
  * row, by its key. Its answers are taken by their place.
  */
+extern void dv_wire_put_found_columns(DvBuf *out, const DvWireTable *table);
 extern bool dv_wire_find_each(DvBuf *body, const DvWireTable *table, const char *boundary,
 							  const DvWireRow *const *rows, int n);
 extern DvVerdictKind dv_wire_find_each_reply(const DvWireReply *reply, int n,

@@ -212,6 +212,17 @@ dv_wire_batch(DvBuf *body, const DvWireTable *table, const char *boundary,
 	return !body->failed;
 }
 
+/* What is read of a record besides its id. */
+void
+dv_wire_put_found_columns(DvBuf *out, const DvWireTable *table)
+{
+	dv_buf_puts(out, ",modifiedon,_modifiedby_value");
+	if (table->with_creator)
+		dv_buf_puts(out, ",createdon,_createdby_value");
+	if (table->with_state)
+		dv_buf_puts(out, ",statecode,statuscode");
+}
+
 bool
 dv_wire_find(DvBuf *path, const DvWireTable *table, const DvWireRow *const *rows, int n)
 {
@@ -226,7 +237,7 @@ dv_wire_find(DvBuf *path, const DvWireTable *table, const DvWireRow *const *rows
 	dv_buf_puts(path, table->entity_set);
 	dv_buf_puts(path, "?$select=");
 	dv_buf_puts(path, table->primary_id);
-	dv_buf_puts(path, table->with_state ? ",modifiedon,_modifiedby_value,statecode,statuscode" : ",modifiedon,_modifiedby_value");
+	dv_wire_put_found_columns(path, table);
 	dv_buf_puts(path, "&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
 	dv_buf_puts(path, table->primary_id);
 	dv_buf_puts(path, "'&@p2=%5B");

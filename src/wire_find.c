@@ -22,8 +22,8 @@ put_query(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
 	dv_buf_puts(body, table->entity_set);
 	dv_buf_puts(body, "?$select=");
 	dv_buf_puts(body, table->primary_id);
-	dv_buf_puts(body, ",modifiedon,_modifiedby_value");
-	dv_buf_puts(body, table->with_state ? ",statecode,statuscode&$top=2&$filter=" : "&$top=2&$filter=");
+	dv_wire_put_found_columns(body, table);
+	dv_buf_puts(body, "&$top=2&$filter=");
 	if (row->id[0] != '\0')
 	{
 		dv_buf_puts(body, table->primary_id);

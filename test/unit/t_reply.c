@@ -99,16 +99,19 @@ test_records(void)
 
 	is_number(records("{\"@odata.context\":\"x\",\"value\":[]}", r), 0, "none");
 	is_number(records("{\"value\":[{\"@odata.etag\":\"W/\\\"1\\\"\",\"accountid\":\"11111111-AAAA-4aaa-8aaa-aaaaaaaaaaaa\","
-					  "\"modifiedon\":\"2026-05-04T03:02:01Z\",\"_modifiedby_value\":\"" B "\"}]}", r), 1, "one");
-	ok(strcmp(r[0].id, A) == 0 && strcmp(r[0].modified_by, B) == 0 && strcmp(r[0].modified_on, "2026-05-04T03:02:01Z") == 0 && r[0].found,
+					  "\"modifiedon\":\"2026-05-04T03:02:01Z\",\"_modifiedby_value\":\"" B "\","
+					  "\"createdon\":\"2026-05-03T03:02:01Z\",\"_createdby_value\":\"" A "\"}]}", r), 1, "one");
+	ok(strcmp(r[0].id, A) == 0 && strcmp(r[0].modified_by, B) == 0 && strcmp(r[0].modified_on, "2026-05-04T03:02:01Z") == 0 && r[0].found &&
+	   strcmp(r[0].created_by, A) == 0 && strcmp(r[0].created_on, "2026-05-03T03:02:01Z") == 0,
 	   "with all its members");
 	is_number(records("{\"value\":[{\"accountid\":\"" A "\",\"modifiedon\":null,\"_modifiedby_value\":null}]}", r), 1, "nulls");
-	ok(r[0].modified_by[0] == '\0' && r[0].modified_on[0] == '\0', "leave members empty");
+	ok(r[0].modified_by[0] == '\0' && r[0].modified_on[0] == '\0' && r[0].created_by[0] == '\0' && r[0].created_on[0] == '\0', "leave members empty");
 	is_number(records("{\"value\":[{\"accountid\":\"" A "\"}],\"@odata.nextLink\":\"https://h/next\"}", r), -1, "a further page");
 	is_number(records("{\"value\":[{\"accountid\":\"" A "\"},{\"accountid\":\"" A "\"},{\"accountid\":\"" A "\"}]}", r), -1, "more than were asked for");
 	is_number(records("{\"value\":[{\"name\":\"x\"}]}", r), -1, "a record without id");
 	is_number(records("{\"value\":[{\"accountid\":\"" A "\",\"otherid\":\"" B "\"}]}", r), -1, "a record with two");
 	is_number(records("{\"value\":[{\"accountid\":\"" A "\",\"_modifiedby_value\":\"me\"}]}", r), -1, "a user that is no uuid");
+	is_number(records("{\"value\":[{\"accountid\":\"" A "\",\"_createdby_value\":\"me\"}]}", r), -1, "a creator that is no uuid");
 	is_number(records("{\"value\":[7]}", r), -1, "a record that is none");
 	is_number(records("{\"value\":{}}", r), -1, "no list");
 	is_number(records("{\"value\":[],\"error\":{}}", r), -1, "an error beside");

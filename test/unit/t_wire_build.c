@@ -116,6 +116,7 @@ test_find(void)
 {
 	static DvWireRow many[DV_WIRE_FIND_MAX + 1];
 	static const DvWireRow *rows[DV_WIRE_FIND_MAX + 1];
+	DvWireTable asked = table;
 	DvBuf		path;
 	int			i;
 
@@ -129,7 +130,11 @@ test_find(void)
 	is_text(path.data, "/accounts?$select=accountid,modifiedon,_modifiedby_value&$filter=Microsoft.Dynamics.CRM.In"
 			"(PropertyName=@p1,PropertyValues=@p2)&@p1='accountid'&@p2=%5B%22" A "%22,%22" A "%22%5D", "its path");
 	dv_buf_reset(&path);
-	ok(dv_wire_find(&path, &table, rows, DV_WIRE_FIND_MAX) && path.len < 32768 - 200, "the longest fits a URL");
+	asked.with_creator = asked.with_state = true;
+	ok(dv_wire_find(&path, &asked, rows, 1) && strstr(path.data, "?$select=accountid,modifiedon,_modifiedby_value,createdon,_createdby_value,statecode,statuscode&$filter") != NULL,
+	   "with who created it, and its state");
+	dv_buf_reset(&path);
+	ok(dv_wire_find(&path, &asked, rows, DV_WIRE_FIND_MAX) && path.len < 32768 - 200, "the longest fits a URL");
 	dv_buf_reset(&path);
 	ok(!dv_wire_find(&path, &table, rows, DV_WIRE_FIND_MAX + 1), "more are refused");
 	dv_buf_reset(&path);
