@@ -157,7 +157,7 @@ BEGIN
 		CONTINUE WHEN (SELECT a.attnotnull FROM pg_attribute a WHERE a.attrelid = staging AND a.attname = k);
 		n := dvmig._query_as(caller, format('SELECT count(*) FROM %s s WHERE s.%I IS NULL', staging, k));
 		IF n > 0 THEN
-			RAISE EXCEPTION 'source key column "%" is null in % rows of %', k, n, staging
+			RAISE EXCEPTION 'source key column "%" is null in % of %', k, dvmig._count_of(n, 'row', 'rows'), staging
 				USING ERRCODE = 'not_null_violation',
 				HINT = format('Correct or delete them: SELECT * FROM %s WHERE %I IS NULL.', staging, k);
 		END IF;
@@ -224,7 +224,7 @@ BEGIN
 	END IF;
 	bad := dvmig._query_as(caller, format('SELECT count(*) FROM %s s WHERE (s.%I::text IN (%s)) IS NOT TRUE', staging, flag, list));
 	IF bad > 0 THEN
-		RAISE EXCEPTION 'column "%" of % holds something else than % in % rows', flag, staging, array_to_string(letters, ', '), bad
+		RAISE EXCEPTION 'column "%" of % holds something else than % in %', flag, staging, array_to_string(letters, ', '), dvmig._count_of(bad, 'row', 'rows')
 			USING ERRCODE = 'check_violation',
 			HINT = format('UPDATE %1$s SET %2$I = %3$L WHERE (%2$I::text IN (%4$s)) IS NOT TRUE;', staging, flag, letters[1], list);
 	END IF;

@@ -185,22 +185,57 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._new_table(dvmig.migration, dvmig.metadata_table, regclass, text, text, text, text, uuid) IS 'registration of a staging table from the arguments of dvmig.add_table(), checked';
 
--- _make_flag_index: what is still to be done can be found without walking the
--- table. Both flags that a run looks for: U unprocessed, S a later pass is owed.
-CREATE FUNCTION dvmig._make_flag_index(caller oid, staging regclass, key text[]) RETURNS void
+-- _flag_index_columns: the flag, the key, and with them the columns that the
+-- filter looks at, as far as their values are short: what is counted, and what is
+-- still to be done, is then found in the index alone. Null where a column is of
+-- no bounded length: an index entry that grew too long would refuse the row.
+CREATE FUNCTION dvmig._flag_index_columns(staging regclass, key text[], filter_sql text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH used AS (
+		SELECT a.attname, a.attnum, a.attlen > 0 OR a.atttypid = 'numeric'::regtype
+			OR a.atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND a.atttypmod BETWEEN 5 AND 104 AS is_short
+		FROM pg_attribute a
+		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attname = ANY ($2) AND a.attname <> 'processing_flag'
+		  AND $3 ~ ('(^|[^[:alnum:]_".])s\.' || regexp_replace(quote_ident(a.attname), '([^[:alnum:]_])', '\\\1', 'g') || '($|[^[:alnum:]_"])')
+	)
+	SELECT format('(processing_flag, %s)%s', (SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest($2) WITH ORDINALITY u(k, i)),
+		' INCLUDE (' || (SELECT string_agg(format('%I', u.attname), ', ' ORDER BY u.attnum) FROM used u
+			HAVING bool_and(u.is_short) AND count(*) + cardinality($2) < 31) || ')')
+$$;
+COMMENT ON FUNCTION dvmig._flag_index_columns(regclass, text[], text) IS 'columns of the index on a staging table''s flags, as CREATE INDEX has them';
+
+-- _has_flag_index: an index that begins with the flag and then has the key.
+CREATE FUNCTION dvmig._has_flag_index(staging regclass, key text[]) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = $1 AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL
+		AND (SELECT array_agg(a.attname::text ORDER BY k.i) FROM unnest(x.indkey::int2[]) WITH ORDINALITY k(attnum, i)
+			JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = k.attnum WHERE k.i <= cardinality($2) + 1) = 'processing_flag'::text || $2)
+$$;
+COMMENT ON FUNCTION dvmig._has_flag_index(regclass, text[]) IS 'whether a staging table has the index on its flags';
+
+-- _make_flag_index: what is still to be done, and how much of what, is found
+-- without walking the table.
+CREATE FUNCTION dvmig._make_flag_index(caller oid, staging regclass, key text[], filter_sql text) RETURNS bool
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM dvmig._run_as(caller, format('CREATE INDEX ON %s (%s) WHERE processing_flag IN (''U'', ''S'')', staging,
-		(SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i))), false);
+	IF dvmig._has_flag_index(staging, key) OR cardinality(key) > 31 THEN
+		RETURN false;
+	END IF;
+	PERFORM dvmig._run_as(caller, format('CREATE INDEX ON %s %s', staging, dvmig._flag_index_columns(staging, key, filter_sql)), false);
+	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION dvmig._make_flag_index(oid, regclass, text[]) IS 'index a staging table''s rows that are still to be processed, by source key';
+COMMENT ON FUNCTION dvmig._make_flag_index(oid, regclass, text[], text) IS 'index a staging table''s rows by flag and source key';
 
 -- _storage_advice: for tables of some size, what makes setting or finding flags
 -- cheaper. 8 MB (1,000 pages) take less than a second either way.
-CREATE FUNCTION dvmig._storage_advice(staging regclass, key text[], flag_index bool) RETURNS text
+CREATE FUNCTION dvmig._storage_advice(staging regclass, key text[], flag_index bool, filter_sql text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -216,13 +251,13 @@ BEGIN
 		advice := advice || format('before a mass load, ALTER TABLE %s SET (fillfactor = 50) and VACUUM FULL %1$s let flags be set within their pages', staging);
 	END IF;
 	IF NOT flag_index THEN
-		advice := advice || format('where few rows of many change, CREATE INDEX CONCURRENTLY ON %s (%s) WHERE processing_flag IN (''U'', ''S'') finds them',
-			staging, (SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i)));
+		advice := advice || format('without an index on flags dvmig.status reads the whole table: once it is loaded, CREATE INDEX CONCURRENTLY ON %s %s',
+			staging, dvmig._flag_index_columns(staging, key, filter_sql));
 	END IF;
 	RETURN 'advice: ' || nullif(array_to_string(advice, '; '), '');
 END
 $$;
-COMMENT ON FUNCTION dvmig._storage_advice(regclass, text[], bool) IS 'what would make flags of a large staging table cheaper to set or to find; null where nothing would';
+COMMENT ON FUNCTION dvmig._storage_advice(regclass, text[], bool, text) IS 'what would make flags of a large staging table cheaper to set or to find; null where nothing would';
 
 CREATE FUNCTION dvmig._add_table(caller oid, migration text, staging regclass, target text, source_key text, filter text,
 	filter_reason text, target_key text, ids text, id_column text, namespace uuid, on_exists text,
@@ -262,9 +297,7 @@ BEGIN
 	PERFORM dvmig._refuse_null_keys(caller, staging, t.source_key);
 	made_index := dvmig._ensure_unique(caller, staging, t.source_key);
 	added := dvmig._add_columns(caller, staging);
-	IF flag_index THEN
-		PERFORM dvmig._make_flag_index(caller, staging, t.source_key);
-	END IF;
+	flag_index := flag_index AND dvmig._make_flag_index(caller, staging, t.source_key, t.filter_sql);
 	t.success_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'success', success_table);
 	t.error_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'error', error_table);
 
@@ -280,10 +313,10 @@ BEGIN
 		'outcomes in ' || t.success_table || ' and ' || t.error_table,
 		'columns added: ' || nullif(array_to_string(added, ', '), ''),
 		CASE WHEN made_index THEN 'unique index made on the source key' END,
-		CASE WHEN flag_index THEN 'index made on the rows that are still to be processed' END,
+		CASE WHEN flag_index THEN 'index made on processing_flag and the source key' END,
 		'mapped by name: ' || nullif(array_to_string(mapped, ', '), ''),
 		'not mapped yet: ' || array_to_string(dvmig._unmapped(staging), ', '),
-		dvmig._storage_advice(staging, t.source_key, coalesce(flag_index, false)));
+		dvmig._storage_advice(staging, t.source_key, dvmig._has_flag_index(staging, t.source_key), t.filter_sql));
 END
 $$;
 COMMENT ON FUNCTION dvmig._add_table(oid, text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool, bool) IS 'internal part of dvmig.add_table()';
@@ -291,7 +324,7 @@ COMMENT ON FUNCTION dvmig._add_table(oid, text, regclass, text, text, text, text
 CREATE FUNCTION dvmig.add_table(migration text, staging regclass, target text, source_key text DEFAULT NULL, filter text DEFAULT NULL,
 	filter_reason text DEFAULT NULL, target_key text DEFAULT NULL, ids text DEFAULT 'derived', id_column text DEFAULT NULL,
 	namespace uuid DEFAULT NULL, on_exists text DEFAULT 'update', success_table text DEFAULT NULL, error_table text DEFAULT NULL,
-	auto_map bool DEFAULT true, flag_index bool DEFAULT false) RETURNS text
+	auto_map bool DEFAULT true, flag_index bool DEFAULT true) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.add_table(text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool, bool) IS
 	'register a staging table: add flag columns, make outcome tables, map columns by name; tells what it did';

@@ -93,7 +93,7 @@ BEGIN
 	END LOOP;
 	DELETE FROM dvmig.migration g WHERE g.migration_id = m.migration_id;
 	PERFORM dvmig._log(caller, m.name, 'drop_migration', m.name, jsonb_build_object('drop_outcomes', drop_outcomes));
-	RETURN format('migration %s with %s staging tables is dropped', m.name, n) || CASE WHEN drop_outcomes THEN '' ELSE '; outcome tables are kept' END;
+	RETURN format('migration %s with %s is dropped', m.name, dvmig._count_of(n, 'staging table', 'staging tables')) || CASE WHEN drop_outcomes THEN '' ELSE '; outcome tables are kept' END;
 END
 $$;
 COMMENT ON FUNCTION dvmig._drop_migration(oid, text, bool) IS 'internal part of dvmig.drop_migration()';
@@ -229,7 +229,7 @@ BEGIN
 		-- nor does what was found or undone there count here
 		DELETE FROM dvmig.difference_row d WHERE d.staging = t.staging;
 		DELETE FROM dvmig.verification_sum_row v WHERE v.staging = t.staging;
-		told := told || format('%s: %s rows reset, old outcomes in %s and %s', t.staging, n, names[3], names[4]);
+		told := told || format('%s: %s reset, old outcomes in %s and %s', t.staging, dvmig._count_of(n, 'row', 'rows'), names[3], names[4]);
 	END LOOP;
 	UPDATE dvmig.migration g SET server = srv WHERE g.migration_id = m.migration_id;
 	PERFORM dvmig._log(caller, m.name, 'retarget', srv, jsonb_build_object('from', m.server, 'to', srv));

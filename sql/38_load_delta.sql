@@ -81,7 +81,7 @@ BEGIN
 	n := dvmig._query_as(caller, format('SELECT count(*) FROM %s x WHERE %s', source,
 		(SELECT string_agg(format('x.%I IS NULL', k), ' OR ') FROM unnest(t.source_key) k)));
 	IF n > 0 THEN
-		RAISE EXCEPTION '% rows of the extract have no source key', n USING ERRCODE = 'not_null_violation';
+		RAISE EXCEPTION '% no source key', dvmig._count_of(n, 'row of the extract has', 'rows of the extract have') USING ERRCODE = 'not_null_violation';
 	END IF;
 	n := dvmig._query_as(caller, format('SELECT count(*) FROM (SELECT FROM %s x GROUP BY %s HAVING count(*) > 1) q', source, keys));
 	IF n > 0 THEN

@@ -34,7 +34,7 @@ BEGIN
 		WHERE c.relnamespace = 'dvmig'::regnamespace AND (c.relkind = 'v' OR c.relkind = 'r' AND c.relname LIKE 'metadata\_%') LOOP
 		EXECUTE format('GRANT SELECT ON %s TO %s', v.name, grantee);
 	END LOOP;
-	PERFORM dvmig._grant_functions(grantee, '{report_text,migration_status_rows,lane_rows,table_rows}');
+	PERFORM dvmig._grant_functions(grantee, '{report_text,migration_status_rows,lane_rows,table_rows,outcome_faults}');
 	EXECUTE format('GRANT SELECT ON dvmig.kept_report, dvmig.autonumber_seed TO %s', grantee);
 END
 $$;

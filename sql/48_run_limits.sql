@@ -1,4 +1,4 @@
--- What narrows a run: until when it works, and which rows it may take.
+-- What narrows or refuses a run: until when it works, which rows it may take, whose credentials it has.
 
 ALTER TABLE dvmig.run_history ADD until_at timestamptz;
 COMMENT ON COLUMN dvmig.run_history.until_at IS 'when the run is to stop by itself; null: when it is done';
@@ -128,3 +128,20 @@ AS $$
 	WHERE h.run = $1 AND t.staging = $2 AND h.options ? 'filtered'
 $$;
 COMMENT ON FUNCTION dvmig._run_filter(bigint, regclass) IS 'condition that keeps a run to the rows of its filter';
+
+-- _check_user_mapping: a worker has the credentials of the migration's owner.
+CREATE FUNCTION dvmig._check_user_mapping(m dvmig.migration) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvname = m.server AND u.umuser IN (m.owner, 0)) THEN
+		RAISE EXCEPTION 'role "%" owns the migration but has no user mapping for server "%"', m.owner, m.server
+			USING ERRCODE = 'undefined_object',
+			DETAIL = CASE WHEN EXISTS (SELECT FROM dvmig.event e WHERE e.migration = m.name AND e.kind = 'discard' AND e.happened_at >= m.created_at)
+				THEN format('Migration "%s" was discarded, and its credentials with it.', m.name) ELSE 'The run would have no credentials.' END,
+			HINT = format('CREATE USER MAPPING FOR %s SERVER %I OPTIONS (client_id ''...'', client_secret ''...'').', m.owner, m.server);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_user_mapping(dvmig.migration) IS 'refuse a run that would have no credentials';

@@ -102,7 +102,7 @@ BEGIN
 	END IF;
 	n := dvmig._count_deletes(run);
 	IF n > current_setting('dvmig.max_deletes')::int THEN
-		PERFORM dvmig._require_confirmation(caller, h.migration, format('deleting more than %s records', current_setting('dvmig.max_deletes')), NULL, call);
+		PERFORM dvmig._require_confirmation(caller, h.migration, 'deleting more than ' || dvmig._count_of(current_setting('dvmig.max_deletes')::numeric, 'record', 'records'), NULL, call);
 	END IF;
 END
 $$;

@@ -28,8 +28,8 @@ BEGIN
 		why := format('held: %s failed', r.staging);
 	ELSIF gate IS NOT NULL AND r.failed > 0 AND r.state = 'done'
 		AND r.failed * 100.0 > gate * (r.failed + r.succeeded) THEN
-		why := format('held: %s of %s rows of %s failed, which is over the gate of %s per cent',
-			r.failed, r.failed + r.succeeded, r.staging, gate);
+		why := format('held: %s of %s of %s failed, which is over the gate of %s per cent',
+			r.failed, dvmig._count_of(r.failed + r.succeeded, 'row', 'rows'), r.staging, gate);
 	END IF;
 	IF why IS NULL THEN
 		RETURN;
@@ -204,6 +204,7 @@ BEGIN
 	IF NOT coalesce((options ->> 'resend')::bool, false) THEN
 		PERFORM dvmig._check_resend(new_run);
 	END IF;
+	PERFORM dvmig._check_user_mapping(m);
 	PERFORM dvmig._confirm_start(caller, new_run, confirm);
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	SELECT pg_get_userbyid(caller), m.name, 'start', new_run::text, h.options FROM dvmig.run_history h WHERE h.run = new_run;
@@ -329,7 +330,7 @@ BEGIN
 		END IF;
 		IF n > 0 THEN
 			total := total + n;
-			places := places || format('%s rows of %s', n, t.staging);
+			places := places || format('%s of %s', dvmig._count_of(n, 'row', 'rows'), t.staging);
 		END IF;
 	END LOOP;
 END
@@ -351,7 +352,7 @@ BEGIN
 	SELECT c.total, c.places INTO total, places FROM dvmig._count_resend(run) c;
 	IF total > max_resend THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('%s rows that are already loaded would be written again', total),
+			MESSAGE = dvmig._count_of(total, 'row that is already loaded', 'rows that are already loaded') || ' would be written again',
 			DETAIL = array_to_string(places, ', ') || format('; dvmig.max_resend is %s.', max_resend),
 			HINT = 'If that is meant, start with resend => true.';
 	END IF;

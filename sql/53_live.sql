@@ -77,7 +77,7 @@ COMMENT ON TABLE dvmig.table_pace IS
 -- ------------------------------------------------------------------- tuning
 
 -- _tune: null leaves a setting as it is, 0 gives it back to the run itself.
-CREATE FUNCTION dvmig._tune(caller oid, run bigint, lanes int, in_flight int, batch_rows int, rate numeric) RETURNS void
+CREATE FUNCTION dvmig._tune(caller oid, run bigint, lanes int, in_flight int, batch_rows int, rate numeric) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -106,6 +106,9 @@ BEGIN
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	VALUES (pg_get_userbyid(caller), h.migration, 'tune', run::text,
 		jsonb_build_object('before', h.tuned, 'after', h.tuned || asked));
+	RETURN format('run %s: %s', run, (SELECT string_agg(s.key || ' ' || CASE WHEN s.key <> 'lanes' AND s.value = '0' THEN 'as the run finds' ELSE s.value END, ', '
+			ORDER BY array_position('{lanes,in_flight,batch_rows,rate}', s.key))
+		FROM jsonb_each_text(CASE h.tuned || asked WHEN '{}' THEN '{"nothing": "is tuned"}' ELSE h.tuned || asked END) s));
 END
 $$;
 COMMENT ON FUNCTION dvmig._tune(oid, bigint, int, int, int, numeric) IS 'change a run while it lives: see dvmig.tune()';
@@ -132,10 +135,10 @@ $$;
 COMMENT ON FUNCTION dvmig._live_run(oid, bigint) IS 'the run, if it is at work and the caller may act on it';
 
 CREATE FUNCTION dvmig.tune(run bigint, lanes int DEFAULT NULL, in_flight int DEFAULT NULL, batch_rows int DEFAULT NULL,
-	rate numeric DEFAULT NULL) RETURNS void
+	rate numeric DEFAULT NULL) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.tune(bigint, int, int, int, numeric) IS
-	'change a run while it lives. lanes: workers, 1 to 32; in_flight: requests at once of each application user, at most; batch_rows: rows of a bulk request; rate: rows a second of the run, at most. Null leaves a setting as it is, 0 gives in_flight, batch_rows and rate back to the run';
+	'change a run while it lives. lanes: workers, 1 to 32; in_flight: requests at once of each application user, at most; batch_rows: rows of a bulk request; rate: rows a second of the run, at most. Null leaves a setting as it is, 0 gives in_flight, batch_rows and rate back to the run. Returns what is in force';
 
 CREATE FUNCTION dvmig._pause(caller oid, run bigint) RETURNS text
 LANGUAGE plpgsql

@@ -91,10 +91,10 @@ BEGIN
 	END IF;
 	FOR f IN SELECT u.* FROM dvmig._undo_table u WHERE u.undo = $1 ORDER BY u.staging LOOP
 		IF f.changed > 0 AND o ->> 'changed' = 'refuse' THEN
-			why := why || format('%s records of %s were changed in Dataverse since by another user (changed => ''skip'' leaves them)', f.changed, f.staging);
+			why := why || format('%s changed in Dataverse since by another user (changed => ''skip'' leaves them)', dvmig._count_of(f.changed, 'record of ' || f.staging || ' was', 'records of ' || f.staging || ' were'));
 		END IF;
 		IF f.related > 0 AND o ->> 'related' = 'refuse' THEN
-			why := why || format('%s records of %s have related records that would stay or go with them (related => ''skip'' leaves them)', f.related, f.staging);
+			why := why || format('%s related records that would stay or go with them (related => ''skip'' leaves them)', dvmig._count_of(f.related, 'record of ' || f.staging || ' has', 'records of ' || f.staging || ' have'));
 		END IF;
 	END LOOP;
 	RETURN 'refused: ' || nullif(array_to_string(why, '; '), '');

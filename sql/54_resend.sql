@@ -103,7 +103,7 @@ BEGIN
 	n := CASE WHEN filter IS NOT NULL THEN cardinality(chosen) ELSE (SELECT q::bigint FROM dvmig._query_as(m.owner,
 		format('SELECT count(*) FROM %s s WHERE s.processing_flag IN (''S'', ''P'')', t.staging)) q) END;
 	IF confirm IS NOT NULL OR n > current_setting('dvmig.max_resend')::int THEN
-		PERFORM dvmig._require_confirmation(caller, m.name, format('sending columns of %s rows again', n), confirm,
+		PERFORM dvmig._require_confirmation(caller, m.name, format('sending columns of %s again', dvmig._count_of(n, 'row', 'rows')), confirm,
 			format('SELECT * FROM dvmig.resend(%L, %L, %%s)', t.staging, columns));
 	END IF;
 	job := dvmig._start_job(caller, m, 'resend', ARRAY[t.staging],

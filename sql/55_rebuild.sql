@@ -17,7 +17,7 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp(), rows_read = $3 + $4 + $5, succeeded = $3,
-		message = CASE WHEN $5 > 0 THEN format('%s rows have the key of several records and were left', $5) END
+		message = CASE WHEN $5 > 0 THEN dvmig._count_of($5, 'row has the key of several records and was left', 'rows have the key of several records and were left') END
 	WHERE t.run = $1 AND t.staging = $2::text
 $$;
 COMMENT ON FUNCTION dvmig._end_rebuild(bigint, regclass, bigint, bigint, bigint) IS 'store what came of rebuilding outcomes';

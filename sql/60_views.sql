@@ -4,29 +4,52 @@
 -- but know who asks: each shows the migrations that the asking role may see.
 
 -- _count_flags_sql: one statement, so that all of it is of one instant. What is
--- counted of every row is its flag alone: with an index on processing_flag that
+-- read of every row is its flag and its key: the index on flags holds them, and
 -- is read instead of the rows, however wide they are. Only what is unprocessed
--- is held against the filter.
-CREATE FUNCTION dvmig._count_flags_sql(staging regclass, filter_sql text) RETURNS text
+-- is held against the filter, whose columns are in that index where they fit.
+-- "astray" are rows whose flag and outcomes do not belong together: done without
+-- a success row, failed without an error row, or with both.
+CREATE FUNCTION dvmig._count_flags_sql(staging regclass, filter_sql text, outcomes bool DEFAULT true) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT format(
 		$q$SELECT jsonb_build_object('staged', a.staged, 'unprocessed', a.unprocessed - b.left_out, 'left_out', b.left_out,
-			'owed', a.owed, 'succeeded', a.owed + a.processed, 'failed', a.failed)::text
+			'owed', a.owed, 'succeeded', a.owed + a.processed, 'failed', a.failed, 'astray', a.astray)::text
 		FROM (SELECT count(*) AS staged, count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E')) AS unprocessed,
 				count(*) FILTER (WHERE s.processing_flag = 'S') AS owed, count(*) FILTER (WHERE s.processing_flag = 'P') AS processed,
-				count(*) FILTER (WHERE s.processing_flag = 'E') AS failed FROM %1$s s) a,
-			(SELECT %2$s AS left_out) b$q$, $1,
-		CASE WHEN $2 IS NULL THEN '0' ELSE format('(SELECT count(*) FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE)', $1, $2) END)
+				count(*) FILTER (WHERE s.processing_flag = 'E') AS failed, %3$s AS astray FROM %1$s s%4$s) a,
+			(SELECT %2$s AS left_out OFFSET 0) b$q$, $1,
+		CASE WHEN $2 IS NULL THEN '0' ELSE format('(SELECT count(*) FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE)', $1, $2) END,
+		CASE WHEN outcomes THEN format(
+			$q$count(*) FILTER (WHERE CASE WHEN s.processing_flag IN ('S', 'P') THEN x.%1$I IS NULL ELSE s.processing_flag = 'E' AND e.%1$I IS NULL END
+				OR x.%1$I IS NOT NULL AND e.%1$I IS NOT NULL)$q$, t.source_key[1]) ELSE 'NULL::bigint' END,
+		CASE WHEN outcomes THEN format(' LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, k.success_on, t.error_table, k.error_on) END)
+	FROM dvmig.migration_table t,
+		LATERAL (SELECT string_agg(format('x.%1$I = s.%1$I', k), ' AND ' ORDER BY i) AS success_on, string_agg(format('e.%1$I = s.%1$I', k), ' AND ' ORDER BY i) AS error_on
+			FROM unnest(t.source_key) WITH ORDINALITY u(k, i)) k
+	WHERE t.staging = $1
 $$;
-COMMENT ON FUNCTION dvmig._count_flags_sql(regclass, text) IS 'SQL that counts rows of a staging table by flag, and those that its filter leaves out';
+COMMENT ON FUNCTION dvmig._count_flags_sql(regclass, text, bool) IS 'SQL that counts rows of a staging table by flag, those that its filter leaves out, and those whose outcome does not fit their flag';
 
-CREATE FUNCTION dvmig._count_flags(owner oid, staging regclass, filter_sql text) RETURNS jsonb
+-- _count_flags: never by a scan of the table where there is an index on its flags.
+CREATE FUNCTION dvmig._count_flags(owner oid, staging regclass, filter_sql text, outcomes bool DEFAULT true) RETURNS jsonb
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT dvmig._query_as($1, dvmig._count_flags_sql($2, $3))::jsonb $$;
-COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text) IS 'rows of a staging table by flag, and those that its filter leaves out';
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$ SELECT dvmig._query_as($1, dvmig._count_flags_sql($2, $3, $4))::jsonb $$;
+COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text, bool) IS 'rows of a staging table by flag, those that its filter leaves out, and those whose outcome does not fit their flag';
+
+-- _count_parked: rows that wait, of those that are unprocessed; found by the index on flags.
+CREATE FUNCTION dvmig._count_parked(owner oid, query text) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$ SELECT dvmig._query_as($1, $2)::bigint $$;
+COMMENT ON FUNCTION dvmig._count_parked(oid, text) IS 'rows that wait for others';
 
 -- _parents_left_out: staging tables whose filter leaves out rows that rows of this
 -- one wait for: they would wait for ever.
@@ -57,6 +80,12 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._parents_left_out(oid, regclass) IS 'staging tables whose filter leaves out rows that rows of this one wait for';
 
+CREATE FUNCTION dvmig._parked_rows_max() RETURNS bigint
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 100000::bigint $$;
+COMMENT ON FUNCTION dvmig._parked_rows_max() IS 'unprocessed rows of a table up to which those that wait are counted when somebody looks: reading so many takes about a second';
+
 CREATE FUNCTION dvmig._table_counts(staging regclass) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -77,13 +106,17 @@ BEGIN
 		-- one bad filter must not hide every other table, nor its error quote a row
 		counts := jsonb_build_object('problem', SQLSTATE);
 		BEGIN
-			counts := dvmig._count_flags(owner, $1, NULL) || jsonb_build_object('left_out', NULL) || counts;
+			counts := dvmig._count_flags(owner, $1, NULL, false) || jsonb_build_object('left_out', NULL) || counts;
 		EXCEPTION WHEN OTHERS THEN
 			NULL;		-- a flag of another type, a privilege taken back
 		END;
 	END;
-	-- Parked: a parent is neither loaded nor being loaded before its children.
-	IF (counts ->> 'unprocessed')::bigint > 0 AND NOT counts ? 'problem' THEN
+	-- Parked: a parent is neither loaded nor being loaded before its children. That
+	-- takes the rows themselves; of very many it is what the last run has told.
+	IF (counts ->> 'unprocessed')::bigint > dvmig._parked_rows_max() THEN
+		RETURN counts || jsonb_build_object('parked', (SELECT r.parked FROM dvmig.run_table r WHERE r.staging = $1::text AND r.pass IN ('write', 'links')
+			AND r.ended_at IS NOT NULL ORDER BY r.run DESC LIMIT 1));
+	ELSIF (counts ->> 'unprocessed')::bigint > 0 AND NOT counts ? 'problem' THEN
 		SELECT w.deferred INTO deferred FROM dvmig._waves(t.migration_id) w WHERE w.staging = $1;
 		SELECT string_agg(m.parked_sql, ', ' ORDER BY m.ordinal), string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 		INTO waiting, joins
@@ -91,9 +124,9 @@ BEGIN
 		WHERE m.parked_sql IS NOT NULL AND NOT m.target_column = ANY (coalesce(deferred, '{}'));
 		IF waiting IS NOT NULL THEN
 			BEGIN
-				counts := counts || jsonb_build_object('parked', dvmig._query_as(owner, format(
+				counts := counts || jsonb_build_object('parked', dvmig._count_parked(owner, format(
 					'SELECT count(*) FROM (%s) s %s WHERE coalesce(%s, NULL::text) IS NOT NULL',
-					(SELECT p.inner_sql FROM dvmig._projection($1, 'write') p), joins, waiting))::bigint);
+					(SELECT p.inner_sql FROM dvmig._projection($1, 'write') p), joins, waiting)));
 			EXCEPTION WHEN OTHERS THEN
 				-- a key that does not cast, say: that row will fail, not wait
 				counts := counts || jsonb_build_object('parked', NULL);
@@ -105,9 +138,9 @@ BEGIN
 		-- ... and a record goes only after those that point at it.
 		waiting := dvmig._children_left($1);
 		IF waiting IS NOT NULL THEN
-			counts := counts || jsonb_build_object('parked', coalesce((counts ->> 'parked')::bigint, 0) + dvmig._query_as(owner, format(
+			counts := counts || jsonb_build_object('parked', coalesce((counts ->> 'parked')::bigint, 0) + dvmig._count_parked(owner, format(
 				'SELECT count(*) FROM (%s) s WHERE coalesce(%s, NULL::text) IS NOT NULL',
-				(SELECT p.inner_sql FROM dvmig._projection($1, 'delete') p), waiting))::bigint);
+				(SELECT p.inner_sql FROM dvmig._projection($1, 'delete') p), waiting)));
 		END IF;
 	END IF;
 	RETURN jsonb_build_object('parked', 0) || counts;
@@ -136,7 +169,7 @@ BEGIN
 		migration := t.name; staging := t.tab::text; target := t.tgt;
 		staged := c ->> 'staged'; unprocessed := c ->> 'unprocessed'; parked := c ->> 'parked';
 		succeeded := c ->> 'succeeded'; failed := c ->> 'failed'; left_out := c ->> 'left_out'; owed := c ->> 'owed';
-		invariant_holds := staged = unprocessed + succeeded + failed + left_out;
+		invariant_holds := staged = unprocessed + succeeded + failed + left_out AND (c ->> 'astray')::bigint = 0;
 		SELECT h.run, h.state INTO last_run, last_state
 		FROM dvmig.run_table r JOIN dvmig.run_history h USING (run)
 		WHERE r.staging = t.tab::text AND (h.kind = 'run' OR h.state IN ('starting', 'running', 'stopping'))
@@ -146,6 +179,10 @@ BEGIN
 		next_step := CASE
 			WHEN c ? 'problem' THEN format('%s an error (SQLSTATE %s): dvmig.check() tells more',
 				CASE WHEN staged IS NULL THEN 'counting the rows throws' ELSE 'the filter throws' END, c ->> 'problem')
+			WHEN (c ->> 'astray')::bigint > 0 THEN format('%s not the outcome that the flag says: SELECT * FROM dvmig.outcome_faults(%L)',
+				dvmig._count_of((c ->> 'astray')::bigint, 'row has', 'rows have'), t.tab)
+			WHEN live AND (SELECT h.paused FROM dvmig.run_history h WHERE h.run = last_run)
+				THEN format('run %s is paused: SELECT dvmig.resume(%s)', last_run, last_run)
 			WHEN live THEN format('run %s is at work: see dvmig.progress', last_run)
 			WHEN t.held_by_undo IS NOT NULL AND unprocessed > 0
 				THEN format('on hold after undo %s: correct what was wrong, then SELECT dvmig.release(%L)', t.held_by_undo, t.tab)
@@ -173,7 +210,42 @@ COMMENT ON FUNCTION dvmig.status_rows() IS 'rows of dvmig.status';
 
 CREATE VIEW dvmig.status AS SELECT * FROM dvmig.status_rows();
 COMMENT ON VIEW dvmig.status IS
-	'per staging table: staged = unprocessed + succeeded + failed + left_out at any instant; parked and in_doubt are part of unprocessed, owed (a later pass) is part of succeeded; next_step says what to do';
+	'per staging table: staged = unprocessed + succeeded + failed + left_out at any instant, and every flagged row has exactly the outcome that its flag says (invariant_holds); parked and in_doubt are part of unprocessed, owed (a later pass) is part of succeeded; next_step says what to do';
+
+-- _outcome_faults: the rows whose flag and outcomes do not belong together.
+CREATE FUNCTION dvmig._outcome_faults(caller oid, staging regclass, max_rows int) RETURNS TABLE (source_key text, processing_flag text, fault text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+	t dvmig.migration_table := dvmig._table(caller, staging, 'viewer');
+BEGIN
+	IF NOT dvmig._may_read(caller, t.staging) THEN
+		RAISE EXCEPTION 'permission denied for table %', t.staging USING ERRCODE = 'insufficient_privilege';
+	ELSIF max_rows IS NULL OR max_rows < 1 THEN
+		RAISE EXCEPTION 'max_rows must be at least 1' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	RETURN QUERY SELECT j ->> 'key', j ->> 'flag', CASE WHEN (j ->> 'success')::bool AND (j ->> 'error')::bool THEN 'has a success row and an error row'
+			WHEN j ->> 'flag' = 'E' THEN 'has no error row' ELSE 'has no success row' END
+	FROM (SELECT q::jsonb AS j FROM dvmig._query_as((SELECT m.owner FROM dvmig.migration m WHERE m.migration_id = t.migration_id), format(
+		$q$SELECT jsonb_build_object('key', concat_ws(', ', %1$s), 'flag', s.processing_flag, 'success', x.%2$I IS NOT NULL, 'error', e.%2$I IS NOT NULL)::text
+		FROM %3$s s LEFT JOIN %4$s x ON %5$s LEFT JOIN %6$s e ON %7$s
+		WHERE CASE WHEN s.processing_flag IN ('S', 'P') THEN x.%2$I IS NULL ELSE s.processing_flag = 'E' AND e.%2$I IS NULL END OR x.%2$I IS NOT NULL AND e.%2$I IS NOT NULL
+		ORDER BY %1$s LIMIT %8$s$q$,
+		(SELECT string_agg(format('s.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)), t.source_key[1], t.staging, t.success_table,
+		(SELECT string_agg(format('x.%1$I = s.%1$I', k), ' AND ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)), t.error_table,
+		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)), max_rows)) q) r;
+END
+$$;
+COMMENT ON FUNCTION dvmig._outcome_faults(oid, regclass, int) IS 'internal part of dvmig.outcome_faults()';
+
+CREATE FUNCTION dvmig.outcome_faults(staging regclass, max_rows int DEFAULT 100) RETURNS TABLE (source_key text, processing_flag text, fault text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
+COMMENT ON FUNCTION dvmig.outcome_faults(regclass, int) IS
+	'rows of a staging table that have not exactly the outcome that their flag says: S or P one success row, E one error row, and never both. None, where dvmig.status says that the invariant holds. max_rows: at most so many';
 
 -- top_errors is for those who may read the error tables: their messages may
 -- quote row content. They are read with the rights of the migration's owner,

@@ -100,7 +100,7 @@ BEGIN
 			ELSE n * dvmig._sample_bytes(t.tab, t.all_deferred, m.owner) END;
 		-- a quarter in hand: Microsoft advises 20 to 30 per cent
 		expected_duration := make_interval(secs => round(n / r.rate * 1.25)::double precision);
-		remark := concat_ws('; ', remark, CASE WHEN n > 0 AND NOT r.measured THEN format('duration assumes 100 rows a second and %s rows a request: nothing was measured yet', r.rows_per_request) END);
+		remark := concat_ws('; ', remark, CASE WHEN n > 0 AND NOT r.measured THEN format('duration assumes 100 rows a second and %s a request: nothing was measured yet', dvmig._count_of(r.rows_per_request, 'row', 'rows')) END);
 		RETURN NEXT;
 	END LOOP;
 END

@@ -195,13 +195,13 @@ AS $$
 		UNION ALL
 		-- Microsoft's method flags columns filled in under five per cent of the rows
 		SELECT 1000 + g.i, dvmig._check_finding('info', t.staging::text, c.target_column, 'rarely_filled', g.filled, NULL,
-			format('only %s of %s rows have a value', g.filled, counted ->> 'rows'), 'Ask whether the column is needed in Dataverse.')
+			format('only %s of %s a value', g.filled, dvmig._count_of((counted ->> 'rows')::numeric, 'row has', 'rows have')), 'Ask whether the column is needed in Dataverse.')
 		FROM (SELECT q.i, q.v::text::bigint AS filled FROM jsonb_array_elements(counted -> 'filled') WITH ORDINALITY q(v, i)) g
 		JOIN dvmig._check_maps(t.staging, deferred) c ON c.n = g.i
 		WHERE g.filled * 20 < (counted ->> 'rows')::bigint
 		UNION ALL
 		SELECT 2000, dvmig._check_finding('warning', t.staging::text, NULL, 'gate', w.failing, NULL,
-			format('%s of %s rows would fail, which is over the gate of %s per cent', w.failing, w.judged, m.gate),
+			format('%s of %s would fail, which is over the gate of %s per cent', w.failing, dvmig._count_of(w.judged, 'row', 'rows'), m.gate),
 			'A run would hold the tables that depend on this one.')
 		FROM total w WHERE w.failing * 100.0 > m.gate * w.judged
 		  AND EXISTS (SELECT FROM dvmig.column_map c WHERE c.parent = t.staging AND c.staging <> t.staging)

@@ -84,7 +84,7 @@ AS $$
 		FROM dvmig._waves(m.migration_id) w, LATERAL (SELECT state -> w.staging::text -> 'counts' AS c) q
 	)
 	SELECT dvmig._check_finding(CASE WHEN n.requests > 500000 THEN 'warning' ELSE 'info' END, NULL, NULL, 'requests', n.requests, NULL,
-		format('up to %s requests count against what Microsoft grants a tenant in 24 hours', n.requests),
+		format('up to %s against what Microsoft grants a tenant in 24 hours', dvmig._count_of(n.requests, 'request counts', 'requests count')),
 		CASE WHEN n.requests > 25000 THEN 'That is 25,000 with Power Apps licences only, and 500,000 and more with Dynamics 365: ask what the tenant has, and spread the load over days where it is not enough.'
 			ELSE 'That is 25,000 and more, by the licences the tenant has.' END)
 	FROM n WHERE n.requests > 0

@@ -7,9 +7,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT CASE
 		WHEN (c ->> 'tables')::int = 0 THEN format('add staging tables: SELECT dvmig.add_table(%L, ...)', m.name)
+		WHEN live IS NOT NULL AND (SELECT h.paused FROM dvmig.run_history h WHERE h.run = live) THEN format('run %s is paused: SELECT dvmig.resume(%s)', live, live)
 		WHEN live IS NOT NULL THEN format('run %s is at work: see dvmig.progress', live)
-		WHEN NOT (c ->> 'holds')::bool THEN 'a table cannot be counted, or its figures do not add up: see dvmig.status'
 		WHEN signed_off AND (c ->> 'staged')::numeric = 0 THEN 'signed off, and nothing is staged any more'
+		WHEN NOT (c ->> 'holds')::bool THEN 'a table cannot be counted, or its figures do not add up: see dvmig.status'
 		WHEN signed_off THEN format('signed off; SELECT dvmig.discard(%L) throws away what was staged', m.name)
 		WHEN (c ->> 'in_doubt')::numeric > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', m.name)
 		WHEN (c ->> 'unprocessed')::numeric > 0 AND EXISTS (SELECT FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND t.held_by_undo IS NOT NULL)

@@ -197,17 +197,17 @@ DECLARE
 	owners bigint;
 BEGIN
 	IF pending > 0 THEN
-		RETURN QUERY SELECT 'pending', s.staging, CASE WHEN rate IS NULL THEN 'rows to load, at a rate that was never measured'
-			ELSE format('rows to load, at %s a second', round(rate, 1)) END, pending, make_interval(secs => (pending / rate)::double precision), s.next_step;
+		RETURN QUERY SELECT 'pending', s.staging, CASE pending WHEN 1 THEN 'row' ELSE 'rows' END || CASE WHEN rate IS NULL THEN ' to load, at a rate that was never measured'
+			ELSE format(' to load, at %s a second', round(rate, 1)) END, pending, make_interval(secs => (pending / rate)::double precision), s.next_step;
 		owners := dvmig._unmatched_owners(m.owner, s.staging::regclass);
 	END IF;
-	RETURN QUERY SELECT 'blocker', s.staging, b.subject, b.amount, NULL::interval, b.advice FROM (VALUES
-		('rows have failed', s.failed, format('correct them and SELECT dvmig.retry(%L)', s.staging)),
-		('rows wait for a parent', s.parked, 'a run loads the parents first; correct those that failed'),
-		('rows are in doubt', s.in_doubt, format('CALL dvmig.run(%L): it asks Dataverse which of them arrived', m.name)),
-		('records are owed a later pass: deferred lookups, links, closing states', s.owed, s.next_step),
-		('rows have an owner that Dataverse does not know', owners, 'create the users or map another owner; then dvmig.check() lists none')
-		) b(subject, amount, advice) WHERE b.amount > 0;
+	RETURN QUERY SELECT 'blocker', s.staging, CASE b.amount WHEN 1 THEN b.one ELSE b.subject END, b.amount, NULL::interval, b.advice FROM (VALUES
+		('row has failed', 'rows have failed', s.failed, format('correct them and SELECT dvmig.retry(%L)', s.staging)),
+		('row waits for a parent', 'rows wait for a parent', s.parked, 'a run loads the parents first; correct those that failed'),
+		('row is in doubt', 'rows are in doubt', s.in_doubt, format('CALL dvmig.run(%L): it asks Dataverse which of them arrived', m.name)),
+		('record is owed a later pass: a deferred lookup, a file, a closing state', 'records are owed a later pass: deferred lookups, files, closing states', s.owed, s.next_step),
+		('row has an owner that Dataverse does not know', 'rows have an owner that Dataverse does not know', owners, 'create the users or map another owner; then dvmig.check() lists none')
+		) b(one, subject, amount, advice) WHERE b.amount > 0;
 	IF NOT coalesce(s.invariant_holds, false) THEN
 		RETURN QUERY SELECT 'blocker', s.staging, 'the figures do not add up', NULL::bigint, NULL::interval, s.next_step;
 	END IF;
@@ -306,7 +306,7 @@ BEGIN
 	RETURN NEXT;
 	kind := 'verdict'; amount := blockers; expected := NULL;
 	subject := CASE WHEN blockers = 0 THEN 'ready' ELSE 'not ready' END;
-	advice := CASE WHEN blockers > 0 THEN CASE blockers WHEN 1 THEN '1 blocker is listed above' ELSE format('%s blockers are listed above', blockers) END WHEN pending > 0 THEN format('for the final load of %s rows', pending) ELSE 'nothing is pending' END;
+	advice := CASE WHEN blockers > 0 THEN dvmig._count_of(blockers, 'blocker is', 'blockers are') || ' listed above' WHEN pending > 0 THEN 'for the final load of ' || dvmig._count_of(pending, 'row', 'rows') ELSE 'nothing is pending' END;
 	RETURN NEXT;
 END
 $$;

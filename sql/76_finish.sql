@@ -31,8 +31,9 @@ AS $$
 		SELECT format('%s: %s', s.staging, w.what) AS e
 		FROM dvmig._status_rows(caller) s, LATERAL (VALUES
 			(CASE WHEN NOT coalesce(s.invariant_holds, false) THEN 'the figures do not add up' END),
-			(nullif(s.unprocessed, 0) || ' rows are unprocessed'), (nullif(s.failed, 0) || ' rows have failed'),
-			(nullif(s.owed, 0) || ' records are owed a later pass'), (dvmig._unverified(m, s.staging))) w(what)
+			(dvmig._count_of(nullif(s.unprocessed, 0), 'row is unprocessed', 'rows are unprocessed')),
+			(dvmig._count_of(nullif(s.failed, 0), 'row has failed', 'rows have failed')),
+			(dvmig._count_of(nullif(s.owed, 0), 'record is owed a later pass', 'records are owed a later pass')), (dvmig._unverified(m, s.staging))) w(what)
 		WHERE s.migration = m.name AND w.what IS NOT NULL) q
 $$;
 COMMENT ON FUNCTION dvmig._open_ends(oid, dvmig.migration) IS 'what speaks against signing a migration off';
@@ -58,7 +59,7 @@ BEGIN
 	PERFORM dvmig._log(caller, m.name, 'sign_off', m.name, jsonb_build_object('note', note,
 		'override', CASE WHEN cardinality(ends) > 0 THEN true END, 'open', CASE WHEN cardinality(ends) > 0 THEN to_jsonb(ends) END));
 	PERFORM dvmig._keep_report(caller, m, 'signed off');
-	RETURN format('migration %s is signed off', m.name) || CASE WHEN cardinality(ends) > 0 THEN format(' over %s open ends', cardinality(ends)) ELSE '' END;
+	RETURN format('migration %s is signed off', m.name) || CASE WHEN cardinality(ends) > 0 THEN ' over ' || dvmig._count_of(cardinality(ends), 'open end', 'open ends') ELSE '' END;
 END
 $$;
 COMMENT ON FUNCTION dvmig._sign_off(oid, text, text, bool) IS 'internal part of dvmig.sign_off()';

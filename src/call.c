@@ -335,8 +335,8 @@ return_one(FunctionCallInfo fcinfo, DvTarget *target)
  * trigger) and further out (his function that called us) stays. Whoever
  * searches for a fault of ours sees all with client_min_messages = debug1.
  */
-static void
-trim_context(ErrorData *error, const char *sql)
+void
+dv_call_trim_context(ErrorData *error, const char *sql)
 {
 	static const char *const frames[] = {"PL/pgSQL function dvmig._", "SQL function \"_"};
 	char	   *call = psprintf("SQL statement \"%s\"", sql);
@@ -397,7 +397,7 @@ dv_call(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		trim_context(error, target->sql);
+		dv_call_trim_context(error, target->sql);
 		ReThrowError(error);
 	}
 	PG_END_TRY();

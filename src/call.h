@@ -36,4 +36,7 @@ extern void dv_call_restore(DvSwitch was);
  */
 extern const char *dv_call_search_path(void);
 
+/* Leave the frames of our own that ran "sql" out of an error's context. */
+extern void dv_call_trim_context(ErrorData *error, const char *sql);
+
 #endif							/* DV_CALL_H */

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "call.h"
 #include "spi.h"
 #include "worker.h"
 
@@ -261,6 +262,30 @@ wait_or_stop(int64 run, Look *look)
 	PG_END_TRY();
 }
 
+/* dvmig.start() with its arguments; an error of it is told without our own statement. */
+static void
+start_run(Oid *types, Datum *values, const char *nulls, int n)
+{
+	static const char *const sql = "SELECT dvmig.start($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		dv_spi_run(sql, n, types, values, nulls, SPI_OK_SELECT);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		dv_call_trim_context(error, sql);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
 /*
  * dv_run: CALL dvmig.run(migration, tables, resend, ignore_gate, max_rows)
  * starts the run and waits for its end without holding a snapshot.
@@ -289,8 +314,7 @@ dv_run(PG_FUNCTION_ARGS)
 		values[i] = fcinfo->args[i].value;
 		nulls[i] = fcinfo->args[i].isnull ? 'n' : ' ';
 	}
-	dv_spi_run("SELECT dvmig.start($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-			   lengthof(types), types, values, nulls, SPI_OK_SELECT);
+	start_run(types, values, nulls, lengthof(types));
 	run = look_number(1);
 	look.context = AllocSetContextCreate(CurrentMemoryContext, "dvmig wait", ALLOCSET_SMALL_SIZES);
 	SPI_commit();

@@ -355,7 +355,8 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
 	long		left = dv_flags_left(step);
 	const char *message = error ? dv_spi_told(error) :
-		left > 0 ? psprintf("%ld rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", left) : NULL;
+		left > 0 ? psprintf(left == 1 ? "%ld row has its outcome recorded, but a trigger, policy or lock kept its flag from being set"
+						: "%ld rows have their outcome recorded, but a trigger, policy or lock kept their flag from being set", left) : NULL;
 	Oid			types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[5] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass),
 	CStringGetTextDatum(state), message ? CStringGetTextDatum(message) : (Datum) 0};

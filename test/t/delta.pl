@@ -65,7 +65,7 @@ like($t->error(q{SELECT dvmig.load_delta('firms', 'firms')}), qr/22023.*extract 
 like($t->error(q{SELECT dvmig.load_delta('firms', NULL::text)}), qr/22004.*the source is missing/s, 'null');
 like($t->error(q{SELECT dvmig.load_delta('src', 'src')}), qr/42704.*not a staging table/s, 'not a staging table');
 like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT name FROM src')}), qr/42703.*lacks the source key.*: id/s, 'no key');
-like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT NULL::int AS id, ''x''::text AS name')}), qr/23502.*1 rows of the extract have no source key/s, 'null keys');
+like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT NULL::int AS id, ''x''::text AS name')}), qr/23502.*1 row of the extract has no source key/s, 'null keys');
 like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT * FROM src UNION ALL SELECT * FROM src')}), qr/23505.*101 source keys occur more than once.*GROUP BY x.id/s, 'keys twice');
 like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT * FROM src WHERE false', deletes => true)}), qr/55000.*the extract is empty: every record/s, 'an empty extract deletes nothing');
 like($t->error(q{SELECT dvmig.load_delta('firms', 'SELECT ''no number'' AS id, ''x'' AS name')}), qr/22P02/, 'a key that does not cast');

@@ -201,7 +201,7 @@ sub record
 	is($run->{state}, 'completed', 'a trigger that raises a SQLSTATE of its own does not end a run');
 	is(row($m, 3), 'U I', 'the outcome is recorded');
 	is(row($m, 4), 'P I', 'and that of the other rows with their flags');
-	like($run->{message}, qr/\b$m: 1 rows have their outcome recorded/, 'the run tells of it');
+	like($run->{message}, qr/\b$m: 1 row has its outcome recorded/, 'the run tells of it');
 }
 
 # --- names and types

@@ -45,7 +45,7 @@ $t->sql(q{UPDATE firms SET name = repeat('x', 300) WHERE id = 13});
 is($t->run('m', q{confirm => 'dvsim'})->{state}, 'completed', 'the load');
 ($verdict, $forecast, $list) = cutover();
 is($verdict, 'not ready', 'then much blocks the switch');
-like($list, qr/^blocker public.firms 1 rows have failed$/m, 'failed rows');
+like($list, qr/^blocker public.firms 1 row has failed$/m, 'failed rows');
 like($list, qr/^blocker public.firms - is not verified: it was never verified$/m, 'unverified tables');
 like($list, qr/^blocker public.bills 1030 new_internalnumber numbers itself \(\{SEQNUM:5\}\); the highest number loaded is 1030$/m, 'autonumbers that would collide');
 like($list, qr/^blocker - - no backup of the staging database is known since the last load/m, 'no backup');
@@ -101,7 +101,7 @@ if ($open eq 'different')
 {
 	like($t->error(q{SELECT dvmig.sign_off('m', 'fine')}), qr/55000.*its verification found/s, 'differences are in the way');
 	like($t->error(q{SELECT dvmig.sign_off('m', override => true)}), qr/22023.*needs a note/s, 'an override needs a reason');
-	is($t->sql(q{SELECT dvmig.sign_off('m', 'the sales team renamed it', override => true)}), 'migration m is signed off over 1 open ends', 'with one it is recorded');
+	is($t->sql(q{SELECT dvmig.sign_off('m', 'the sales team renamed it', override => true)}), 'migration m is signed off over 1 open end', 'with one it is recorded');
 	is($t->sql(q{SELECT detail ->> 'override' FROM dvmig.event WHERE kind = 'sign_off' ORDER BY event_id DESC LIMIT 1}), 'true', 'as what it is');
 }
 else

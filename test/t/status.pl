@@ -56,17 +56,62 @@ like($row->{next_step}, qr/the filter throws an error \(SQLSTATE 22012\)/, 'and 
 
 # ---------------------------------------------------------------- what it costs
 
-$t->sql(q{SELECT dvmig.set_table('firms', 'filter', 'NOT gone'); CREATE INDEX ON firms (processing_flag)});
-$t->sql('VACUUM ANALYZE firms');
-my $plan = $t->sql(q{DO $$ DECLARE l text; BEGIN FOR l IN EXECUTE 'EXPLAIN (COSTS OFF) ' || dvmig._count_flags_sql('firms', NULL) LOOP RAISE LOG 'plan: %', l; END LOOP; END $$;
-	CREATE FUNCTION pg_temp.plan(q text) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || q; END $$;
+# Nobody who looks reads the wide rows: counts and outcomes come out of indexes,
+# what is unprocessed is found by its flag, and the filter's column is in the index.
+$t->sql(q{SELECT dvmig.set_table('firms', 'filter', 'NOT gone');
+	UPDATE firms SET processing_flag = 'U' WHERE id IN (5, 6); UPDATE people SET processing_flag = 'U' WHERE id = 1});
+$t->sql('VACUUM (ANALYZE, FREEZE) firms');
+$t->sql('VACUUM (ANALYZE, FREEZE) people');
+$t->sql('VACUUM (ANALYZE, FREEZE) firms_success');
+my $reads = q{SELECT pg_stat_force_next_flush(); SELECT string_agg(concat_ws(' ', relname, seq_scan, seq_tup_read), ', ' ORDER BY relname),
+	(SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'firms') FROM pg_stat_user_tables WHERE relname ~ '^(firms|people)'};
+my ($before, $blocks) = split /\|/, $t->sql($reads) =~ s/^\s+//r;
+$t->sql(q{SELECT count(*) FROM dvmig.status; SELECT count(*) FROM dvmig.migration_status; SELECT count(*) FROM dvmig.progress; SELECT count(*) FROM dvmig.progress_table;
+	SELECT count(*) FROM dvmig.progress_lane; SELECT pg_stat_force_next_flush(); SELECT 1});
+my ($after, $blocks_after);
+for (1 .. 20)
+{
+	($after, $blocks_after) = split /\|/, $t->sql($reads) =~ s/^\s+//r;
+	last if $blocks_after > $blocks;
+	select undef, undef, undef, 0.1;
+}
+is($after, $before, 'status and progress have scanned no staging or outcome table');
+cmp_ok($t->sql(q{SELECT pg_relation_size('firms') / 8192}), '>', 700, 'of the wide rows, which take many pages,');
+cmp_ok($blocks_after - $blocks, '<=', 60, 'they have read those alone that are unprocessed, to see whether they wait');
+my $plan = $t->sql(q{CREATE FUNCTION pg_temp.plan(q text) RETURNS SETOF text LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+	BEGIN RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || q; END $$;
 	SELECT * FROM pg_temp.plan(dvmig._count_flags_sql('firms', (SELECT filter_sql FROM dvmig.migration_table WHERE staging = 'firms'::regclass)))});
-like($plan, qr/Index Only Scan using firms_processing_flag_idx/, 'with an index on the flag the wide rows are not read');
-unlike($plan, qr/Seq Scan/, 'not for the filter either');
-is($t->counts('firms'), '3000/0/2990/0/10', 'and the figures are the same');
+is(scalar(() = $plan =~ /Index Only Scan using firms_processing_flag_id_gone_idx/g), 2, 'the plan: of the index alone, for the filter too') or diag($plan);
+unlike($plan, qr/Seq Scan|Heap Scan|Index Scan/, 'and nothing else of the heap');
+is($t->counts('firms'), '3000/2/2988/0/10', 'and the figures are the same');
+$t->sql(q{CREATE TABLE short (id int PRIMARY KEY, note text, day date, kind varchar(10))});
+is($t->sql(q{SELECT dvmig._flag_index_columns('short', '{id}', 's.day > now() AND s.kind = ''x''')}), '(processing_flag, id) INCLUDE (day, kind)', 'columns of a filter are in the index');
+is($t->sql(q{SELECT dvmig._flag_index_columns('short', '{id}', 's.note = ''x'' AND s.day > now()')}), '(processing_flag, id)', 'but none whose values could be too long for it');
+
+# ------------------------------------------- every flagged row has its outcome
+
+sub holds { return $t->sql(q{SELECT invariant_holds || ' ' || next_step FROM dvmig.status WHERE staging = 'public.firms'}); }
+is($t->sql(q{SELECT count(*) FROM dvmig.outcome_faults('firms')}), 0, 'every flagged row has the outcome that its flag says');
+like(holds(), qr/^true /, 'so the invariant holds');
+my %faults = (
+	'S or P without a success row' => [ 'DELETE FROM firms_success WHERE id = 21', '21|P|has no success row' ],
+	'E without an error row' => [ q{UPDATE firms SET processing_flag = 'E' WHERE id = 22; DELETE FROM firms_success WHERE id = 22}, '22|E|has no error row' ],
+	'both' => [ q{INSERT INTO firms_error (id) VALUES (23)}, '23|P|has a success row and an error row' ]);
+for my $fault (sort keys %faults)
+{
+	my ($harm, $listed) = @{ $faults{$fault} };
+	is($t->sql("BEGIN; $harm; SELECT * FROM dvmig.outcome_faults('firms'); SELECT invariant_holds FROM dvmig.status WHERE staging = 'public.firms';
+		SELECT next_step FROM dvmig.status WHERE staging = 'public.firms'; ROLLBACK"),
+		"$listed\nf\n1 row has not the outcome that the flag says: SELECT * FROM dvmig.outcome_faults('public.firms')", "$fault: the invariant does not hold, and the row is listed");
+}
+like(holds(), qr/^true /, 'taken back, it holds again');
+like($t->error(q{SELECT * FROM dvmig.outcome_faults('firms', 0)}), qr/22023.*at least 1/s, 'no rows are asked for');
+like($t->error(q{SELECT * FROM dvmig.outcome_faults('short')}), qr/42704.*not a staging table/s, 'not a staging table');
+$t->sql('UPDATE firms SET processing_flag = $$P$$ WHERE id IN (5, 6)');
 
 # Who sees what.
 $t->sql(q{CREATE ROLE guest LOGIN; SELECT dvmig.grant_viewer('guest', 'm'); SELECT dvmig.create_migration('other', 'sim')});
 is($t->sql(q{SET ROLE guest; SELECT string_agg(migration, ',') FROM dvmig.migration_status}), 'm', 'a viewer sees his migrations');
+like($t->error(q{SET ROLE guest; SELECT * FROM dvmig.outcome_faults('firms')}), qr/42501/, 'but no keys of tables that he may not read');
 
 done_testing();

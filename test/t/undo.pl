@@ -90,7 +90,7 @@ is(held('contacts'), 900, 'under its ids');
 
 # --------------------------------------------------- changed since, and what others added
 $sim->change('contacts', id_of('people', 700), { lastname => 'Changed' }, as => $stranger);
-like($t->error("SELECT dvmig.undo($r3)"), qr/55000.*1 records of staging.people were changed.*changed => 'skip'/s, 'a record changed since refuses the undo');
+like($t->error("SELECT dvmig.undo($r3)"), qr/55000.*1 record of staging.people was changed.*changed => 'skip'/s, 'a record changed since refuses the undo');
 is(held('contacts'), 900, 'and nothing is deleted');
 is(undo("$r3, changed => 'skip'"), 'staging.people: created=600 changed_since=1 deleted=599; staging.firms: ', 'or is skipped');
 is(held('contacts'), 301, 'and stays');
