@@ -302,8 +302,7 @@ BEGIN
 		CASE WHEN h.rows_read > 0 AND n.total >= h.rows_read
 			THEN date_trunc('second', q.spent * ((n.total - h.rows_read)::double precision / h.rows_read)) END,
 		round(h.failed::numeric / nullif(h.succeeded + h.failed, 0), 4), h.requests, h.in_flight, h.throttled,
-		CASE WHEN h.hold_ms > 0 THEN round((h.hold_ms / w.ms)::numeric, 4)
-			ELSE round((h.throttled_ms / 1000.0 / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 4) END,
+		round((h.throttled_ms / 1000.0 / greatest(extract(epoch FROM q.spent), 0.001))::numeric, 4),
 		h.bytes_sent, q.spent, h.message, round(h.recent_rows_per_second::numeric, 1), round(h.recent_bytes_per_second::numeric),
 		round((h.bytes_sent / greatest(extract(epoch FROM q.spent), 0.001))::numeric), h.lanes, h.in_flight_limit, h.batch_rows,
 		round((h.read_ms / w.ms)::numeric, 4), round((h.encode_ms / w.ms)::numeric, 4), round((h.wait_ms / w.ms)::numeric, 4),

@@ -89,12 +89,9 @@ dv_answer_good(DvStep *step, const DvHttpReply *reply)
 void
 dv_answer_throttled(DvStep *step, const DvVerdict *v, int attempt)
 {
-	long		ms = v->retry_after_ms;
-
 	step->rc->outage_since = 0;
 	step->counters.throttled++;
-	step->counters.throttled_ms += ms > 0 ? ms : 0;
-	dv_gate_throttled(step, ms, attempt);
+	dv_gate_throttled(step->rc, v->retry_after_ms, attempt);
 }
 
 void

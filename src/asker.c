@@ -181,8 +181,7 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	{
 		rc->outage_since = 0;
 		rc->total.throttled++;
-		rc->total.throttled_ms += Max(reply->retry_after_ms, 0);
-		dv_pace_throttled(dv_gate_pace(rc), reply->retry_after_ms, ask->attempts, GetCurrentTimestamp());
+		dv_gate_throttled(rc, reply->retry_after_ms, ask->attempts);
 		dv_asker_again(asker, ask, false);
 	}
 	else if (reply->status >= 500 && !has_parts(reply) && (ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503))

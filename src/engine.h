@@ -134,7 +134,6 @@ typedef struct DvCounters
 	int64		rows_sent;
 	int64		bytes_sent;
 	int64		throttled;
-	int64		throttled_ms;
 	int64		again;			/* outcomes of rows that are among the run's successes already */
 } DvCounters;
 

@@ -134,15 +134,53 @@ dv_gate_good(DvStep *step, const DvHttpReply *reply)
 	SpinLockRelease(&lanes->shared->mutex);
 }
 
-void
-dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt)
+/* The time that a user was held is counted up to now. With the mutex. */
+static void
+settle_hold(DvUser *user, TimestampTz now)
 {
-	DvLanes    *lanes = step->rc->lanes;
+	if (user->held_since == 0)
+		return;
+	user->held_us += Max(0, Min(now, user->held_until) - user->held_since);
+	user->held_since = now < user->held_until ? now : 0;
+}
+
+void
+dv_gate_throttled(DvRunContext *rc, long retry_after_ms, int attempt)
+{
+	DvShared   *shared = rc->lanes->shared;
+	DvUser	   *user = dv_user_of(rc->lanes);
 	TimestampTz now = GetCurrentTimestamp();
 
-	SpinLockAcquire(&lanes->shared->mutex);
-	dv_pace_throttled(&dv_user_of(lanes)->pace, retry_after_ms, attempt, now);
-	SpinLockRelease(&lanes->shared->mutex);
+	SpinLockAcquire(&shared->mutex);
+	dv_pace_throttled(&user->pace, retry_after_ms, attempt, now);
+	settle_hold(user, now);
+	user->held_since = now;
+	user->held_until = Max(user->held_until, user->pace.hold_until);
+	SpinLockRelease(&shared->mutex);
+}
+
+int64
+dv_gate_held_ms(DvLanes *lanes)
+{
+	DvShared   *shared = lanes->shared;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		sum = 0;
+	int			n = 0;
+	int			i;
+
+	SpinLockAcquire(&shared->mutex);
+	for (i = 0; i < shared->nusers; i++)
+	{
+		DvUser	   *user = &shared->users[i];
+
+		settle_hold(user, now);
+		sum += user->held_us;
+		user->held_us = 0;
+		n += user->usable && user->lanes > 0;
+	}
+	shared->held_us += sum / Max(n, 1);
+	SpinLockRelease(&shared->mutex);
+	return shared->held_us / 1000;
 }
 
 void

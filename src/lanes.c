@@ -13,6 +13,7 @@
 
 #include "gate.h"
 #include "lanes.h"
+#include "refusals.h"
 #include "settings.h"
 #include "spi.h"
 
@@ -94,6 +95,8 @@ dv_lanes_create(int64 run, int room)
 	SpinLockInit(&shared->mutex);
 	shared->run = run;
 	shared->started = GetCurrentTimestamp();
+	pg_atomic_init_u64(&shared->refusals, 0);
+	dv_refusals_share(&shared->refusals);
 	shared->holder = -1;
 	shared->nusers = 1;
 	shared->users[0].usable = true;
@@ -276,6 +279,7 @@ dv_lanes_attach(dsm_handle handle, int lane)
 		return NULL;
 	dsm_pin_mapping(lanes->segment);
 	shared = lanes->shared = dsm_segment_address(lanes->segment);
+	dv_refusals_share(&shared->refusals);
 	lanes->me = lane;
 	if (shared->ended || shared->leader_gone || dv_lane_of(lanes)->state != DV_LANE_STARTING)
 		return NULL;

@@ -7,8 +7,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "gate.h"
 #include "lanes.h"
 #include "live.h"
+#include "refusals.h"
 #include "runstate.h"
 #include "spi.h"
 
@@ -249,7 +251,7 @@ dv_live_store_run(DvRunContext *rc, const DvStep *step)
 	values[7] = Int64GetDatum(c.rows_sent);
 	values[8] = Int64GetDatum(c.bytes_sent);
 	values[9] = Int64GetDatum(c.throttled);
-	values[10] = Int64GetDatum(c.throttled_ms);
+	values[10] = Int64GetDatum(rc->lanes ? dv_gate_held_ms(rc->lanes) : 0);
 	values[11] = Int32GetDatum(step ? dv_lanes_in_flight(rc->lanes) : 0);
 	values[12] = message ? CStringGetTextDatum(message) : (Datum) 0;
 	nulls[12] = message ? ' ' : 'n';
@@ -312,7 +314,7 @@ void
 dv_live_watch(const DvRunContext *rc, bool ended)
 {
 	Oid			types[3] = {INT8OID, INT8OID, BOOLOID};
-	Datum		values[3] = {Int64GetDatum(rc->run), Int64GetDatum(dv_session_auth_failures), BoolGetDatum(ended)};
+	Datum		values[3] = {Int64GetDatum(rc->run), Int64GetDatum(dv_refusals()), BoolGetDatum(ended)};
 
 	dv_spi_run("SELECT dvmig._watch_run($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
 }

@@ -17,6 +17,7 @@
 #include "credentials.h"
 #include "hosts.h"
 #include "problem.h"
+#include "refusals.h"
 #include "reply_json.h"
 #include "session.h"
 #include "settings.h"
@@ -32,7 +33,6 @@
 #define IDLE_MS	100
 
 void		(*dv_session_idle) (void) = NULL;
-int64		dv_session_auth_failures = 0;
 bool		(*dv_session_patience) (const DvProblem *problem) = NULL;
 
 /* A request as it was handed in. */
@@ -145,7 +145,7 @@ static void
 token_failed(DvSession *session)
 {
 	if (!session->problem.transient)
-		dv_session_auth_failures++;
+		dv_refusals_add();
 	session->token_failed = true;
 	session->token_failed_at = GetCurrentTimestamp();
 }
@@ -371,7 +371,7 @@ session_sort(DvSession *session, DvHttpReply *reply, void *owner)
 	}
 	if (reply->transport == DV_HTTP_ANSWERED && reply->status == 401)
 	{
-		dv_session_auth_failures++;
+		dv_refusals_add();
 		/* others may have got a new token since this one was sent */
 		if (pending->generation == session->token.generation)
 			dv_token_forget(&session->token);

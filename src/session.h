@@ -100,7 +100,6 @@ typedef struct DvProblem
 } DvProblem;
 
 /* Logins and requests of this process that were refused for who we are. */
-extern int64 dv_session_auth_failures;
 
 extern TimestampTz dv_session_token_expires(DvSession *session);
 extern bool dv_session_is_pinned(DvSession *session);

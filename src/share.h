@@ -76,6 +76,9 @@ typedef struct DvUser
 	bool		usable;			/* it was let in */
 	char		id[37];			/* systemuserid in Dataverse */
 	int			lanes;			/* alive, that share its limits */
+	TimestampTz held_since;		/* throttled, and counted up to then; 0 = not */
+	TimestampTz held_until;
+	int64		held_us;		/* since the leader has looked */
 	DvPace		pace;
 } DvUser;
 
@@ -125,6 +128,8 @@ typedef struct DvShared
 	int			key_len;
 	char		key[DV_CURSOR_BYTES];	/* the last key given out, serialised */
 
+	pg_atomic_uint64 refusals;
+	int64		held_us;		/* the run was throttled for so long: a mean of its users */
 	int			nusers;
 	DvUser		users[DV_USERS_MAX];
 	DvLane		lanes[DV_LANES_MAX];

@@ -26,6 +26,35 @@ sub alerts
 	return $t->sql("SELECT coalesce(string_agg(detail ->> 'alert', ',' ORDER BY event_id), '') FROM dvmig.event WHERE kind = 'alert' AND object = '$run'");
 }
 
+# A run in the eyes of who listens: its row of run_history, and the alerts that were
+# notified. What has to be done at a certain point of it is SQL that is run then.
+sub run_and_listen
+{
+	my ($args) = @_;
+	my ($out, $err);
+	$t->node->psql('postgres', sprintf(q{LISTEN dvmig; SELECT dvmig.start('m'%s) AS run \\gset
+		SELECT dvmig.wait(:run);
+		SELECT 'run ' || :run}, $args ? ", $args" : ''), stdout => \$out, stderr => \$err, timeout => 180);
+	my ($run) = $out =~ /^run (\d+)$/m or die "$out $err";
+	return ($t->rows("SELECT * FROM dvmig.run_history WHERE run = $run")->[0],
+		grep { $_->{event} eq 'alert' } map { JSON::PP->new->decode($_) } $out =~ /Asynchronous notification "dvmig" with payload "(.*)" received/g);
+}
+
+# Each of the four settings tells what it has to tell in three places: the event,
+# the notification, and the server log.
+sub is_told
+{
+	my ($alert, $run, @heard) = @_;
+	my $events = $t->rows("SELECT migration, detail FROM dvmig.event WHERE kind = 'alert' AND object = '$run->{run}' AND detail ->> 'alert' = '$alert'");
+	is(scalar(@$events), 1, "$alert: one event");
+	my ($payload) = grep { $_->{alert} eq $alert } @heard;
+	is_deeply([ sort keys %{ $payload // {} } ], [qw(alert allowed at event measured migration run unit)], "$alert: one notification, JSON with figures only") or diag(explain(\@heard));
+	is("$payload->{run} $payload->{migration}", "$run->{run} m", "$alert: of this run");
+	my $words = $alert =~ tr/_/ /r;
+	my @warned = PostgreSQL::Test::Utils::slurp_file($t->node->logfile) =~ /WARNING: +dvmig alert: \Q$words\E of run $run->{run} is \S+ [a-z ]+ \(allowed: \S+\)/g;
+	is(scalar(@warned), 1, "$alert: one WARNING in the server log");
+	return;
+}
 
 # ---------------------------------------------------------------- bad input
 
@@ -37,9 +66,10 @@ like($t->error(q{SELECT dvmig.set_migration('m', 'alert_color', 'red')}), qr/427
 
 # More than a tenth fails: text that is too long for the column.
 $t->sql(q{UPDATE firms SET name = repeat('x', 300) WHERE id <= 40});
-my $run = $t->run('m');
+my ($run, @heard) = run_and_listen();
 is("$run->{state} $run->{failed}", 'completed 40', 'a fifth of the rows fails');
 is(alerts($run->{run}), 'error_share', 'which is an alert, once');
+is_told('error_share', $run, @heard);
 my $log = PostgreSQL::Test::Utils::slurp_file($t->node->logfile);
 my @lines = $log =~ /WARNING:.*dvmig alert: .*/g;
 is(scalar(@lines), 1, 'it is in the server log') or diag(@lines);
@@ -61,6 +91,11 @@ is($t->run('m')->{failed}, 0, 'corrected, all are loaded');
 # -------------------------------------------------- stall, and notifications
 
 $t->sql(q{SELECT dvmig.set_migration('m', 'alert_stall', '2'); UPDATE firms SET name = name || '!', processing_flag = 'U'});
+$t->sim->fault({ match => { path_contains => 'UpdateMultiple' }, do => 'slow', seconds => 5 });
+($run, @heard) = run_and_listen();
+is($run->{state}, 'completed', 'an answer that takes 5 seconds');
+is_told('stall', $run, @heard);
+$t->sql(q{UPDATE firms SET name = name || '!', processing_flag = 'U'});
 $t->sim->fault({ match => { path_contains => 'UpdateMultiple' }, do => 'hold', count => 0 });
 $run = $t->start('m');
 ok($t->wait_for("SELECT 'stall' = ANY (alerts) FROM dvmig.run_history WHERE run = $run"), 'no verdict for 2 seconds is an alert');
@@ -68,12 +103,7 @@ is($t->sql(qq{LISTEN dvmig; SELECT dvmig.start_if_idle('m')}) =~ s/\s//gr, '', '
 my ($out, $err);
 is($t->node->psql('postgres', q{SELECT dvmig.start_if_idle('m')}, stdout => \$out, stderr => \$err), 0, 'which is no error');
 like($err, qr/NOTICE:  run $run of migration m is at work, nothing is started/, 'and says so');
-$t->node->psql('postgres', qq{LISTEN dvmig; SELECT 1; SELECT dvmig._raise_alert(h, 'stall', 3, 2, 'seconds') FROM dvmig.run_history h WHERE run = $run; SELECT 1},
-	stdout => \$out, stderr => \$err);
-my ($payload) = $out =~ /Asynchronous notification "dvmig" with payload "(.*)" received/;
-is_deeply([ sort keys %{ JSON::PP->new->decode($payload // '{}') } ], [qw(alert allowed at event measured migration run unit)], 'a notification is JSON, with figures only')
-  or diag($out);
-is(alerts($run), 'stall,stall', 'while it lasts, the worker alerts once');
+is(alerts($run), 'stall', 'while it lasts, it alerts once');
 $t->sim->sim('DELETE', 'fault');
 is($t->finish($run)->{state}, 'completed', 'the run ends');
 like($t->sql(q{SELECT dvmig.start_if_idle('m')}), qr/^\d+$/, 'start_if_idle starts where nothing is at work');
@@ -92,16 +122,45 @@ is($t->sql(qq{
 
 $t->sql(q{SELECT dvmig.set_migration('m', 'alert_throttled_share', '20'); UPDATE firms SET name = name || '?', processing_flag = 'U'});
 $t->sim->fault({ match => { path_contains => 'UpdateMultiple' }, do => 'throttle', retry_after => 7, count => 1 });
-$run = $t->run('m');
+($run, @heard) = run_and_listen();
 is($run->{state}, 'completed', 'a throttled run completes');
-like(alerts($run->{run}), qr/throttled_share/, 'that it was held most of the time is an alert') or diag("throttled_ms $run->{throttled_ms}");
+is_told('throttled_share', $run, @heard);
+cmp_ok(abs($run->{throttled_ms} - 7000), '<', 1500, 'for how long it was held is measured');
+
+# Several refusals of one hold are one hold, and with two application users, of whom
+# one is held, the run is held by half.
+$t->sql(sprintf q{SELECT dvmig.set_migration('m', 'alert_throttled_share', '70'), dvmig.set_migration('m', 'alert_stall', '300'); UPDATE dvmig.table_pace SET bulk_rows = 5, bulk_max = 5;
+	UPDATE firms SET name = name || '?', processing_flag = 'U';
+	ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (ADD client_id2 '%s', ADD client_secret2 '%s')}, DvMig::Sim::CLIENT2, DvMig::Sim::SECRET2);
+$t->sim->fault({ match => { path_contains => 'UpdateMultiple', user => DvMig::Sim::USER }, do => 'throttle', retry_after => 6, count => 1 });
+$t->sim->fault({ match => { path_contains => 'UpdateMultiple', user => DvMig::Sim::USER }, do => 'throttle', retry_after => 6, count => 1 });
+$run = $t->run('m', 'lanes => 2');
+is($run->{state}, 'completed', 'two application users, one of them throttled');
+cmp_ok($run->{throttled}, '>=', 1, 'it was');
+cmp_ok($run->{throttled_ms}, '>', 2000, 'the run was held');
+cmp_ok($run->{throttled_ms}, '<', 4500, 'but by half of what one of them was') or diag($run->{throttled_ms});
+is(alerts($run->{run}), '', 'which is less than 70 per cent');
 
 # ----------------------------------------------------- authentication failures
 
-$t->sql(q{UPDATE firms SET name = name || '.', processing_flag = 'U'; ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (SET client_secret 'wrong')});
-$run = $t->run('m');
+# Refused requests are counted in every lane: here each of them is refused some.
+$t->sql(q{UPDATE firms SET name = name || '.', processing_flag = 'U'; SELECT dvmig.set_migration('m', 'alert_auth_failures', '2')});
+$t->sim->fault({ match => { path_contains => 'UpdateMultiple', user => $_ }, do => 'status', status => 401, code => '0x80072560', message => 'not now' })
+  for DvMig::Sim::USER, DvMig::Sim::USER2;
+$t->sim->set(row_time => 20000);
+$t->sql('UPDATE dvmig.table_pace SET bulk_rows = 5, bulk_max = 5');
+$run = $t->run('m', 'lanes => 2');
+$t->sim->set(row_time => 0);
+is($run->{state}, 'completed', 'requests that are refused as not authenticated go again with a new token');
+is($run->{auth_failures}, 2, 'the refusals of both lanes are counted');
+is(alerts($run->{run}), 'auth_failures', 'and are an alert');
+$t->sql(q{SELECT dvmig.set_migration('m', 'alert_auth_failures', NULL);
+	UPDATE firms SET name = name || '.', processing_flag = 'U';
+	ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (SET client_secret 'wrong', DROP client_id2, DROP client_secret2)});
+($run, @heard) = run_and_listen();
 is($run->{state}, 'failed', 'a wrong secret fails the run');
 is(alerts($run->{run}), 'auth_failures', 'and is an alert');
+is_told('auth_failures', $run, @heard);
 my $secret = DvMig::Sim::SECRET;
 $t->sql(qq{ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (SET client_secret '$secret')});
 is($t->run('m')->{state}, 'completed', 'with the right one it goes on');
