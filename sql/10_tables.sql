@@ -169,10 +169,14 @@ CREATE TABLE dvmig.migration_table (
 	place         text,
 	max_errors    bigint,
 	max_error_rate numeric,
+	keep_before_image bool NOT NULL DEFAULT false,
+	before_table  regclass,
 	created_at    timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE dvmig.migration_table IS 'staging tables of a migration: where their rows go, what identifies them, where outcomes are kept';
 COMMENT ON COLUMN dvmig.migration_table.namespace IS 'namespace of the ids derived from source keys; never changes, so that ids survive dump and restore';
+COMMENT ON COLUMN dvmig.migration_table.keep_before_image IS 'what the mapped columns of a record hold is kept before a run updates it first, for dvmig.undo()';
+COMMENT ON COLUMN dvmig.migration_table.before_table IS 'table of what records held before updates; null: none was ever kept';
 COMMENT ON COLUMN dvmig.migration_table.relationship IS 'many-to-many relationship that the rows are links of; null: the rows are records';
 COMMENT ON COLUMN dvmig.migration_table.clean_end IS 'false while a run works on the table: a run that finds false asks Dataverse which of its rows exist before it creates them';
 COMMENT ON COLUMN dvmig.migration_table.unclean_from IS 'while clean_end is false: the first run that may have left rows in doubt';

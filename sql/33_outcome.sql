@@ -70,11 +70,15 @@ AS $$
 		('error', 9, 'request_id', 'text', 'request id to give to Microsoft''s support'),
 		('error', 10, 'attempts', 'int', 'how often the row was tried'),
 		('error', 11, 'run', 'bigint', 'run of this verdict'),
-		('error', 12, 'recorded_at', 'timestamptz', 'when the verdict was recorded')
+		('error', 12, 'recorded_at', 'timestamptz', 'when the verdict was recorded'),
+		('before', 1, 'dataverse_id', 'uuid', 'id of the record in Dataverse'),
+		('before', 2, 'run', 'bigint', 'run that updated the record'),
+		('before', 3, 'columns', 'jsonb', 'what the mapped columns held, as members of the Web API'),
+		('before', 4, 'taken_at', 'timestamptz', 'when it was read')
 	) v(kind, i, col, type, about)
 	WHERE v.kind = $1 ORDER BY v.i
 $$;
-COMMENT ON FUNCTION dvmig._outcome_columns(text) IS 'columns of an outcome table (success or error) after the source key';
+COMMENT ON FUNCTION dvmig._outcome_columns(text) IS 'columns of an outcome table (success, error or before) after the source key';
 
 -- _outcome_definition: all its columns as (name, type with length and collation).
 CREATE FUNCTION dvmig._outcome_definition(staging regclass, key text[], kind text, OUT col text, OUT type text) RETURNS SETOF record
@@ -106,8 +110,8 @@ AS $$
 				|| CASE WHEN a.attcollation <> t.typcollation THEN format(' COLLATE %s', a.attcollation::regcollation) ELSE '' END)::text
 			FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 			WHERE a.attrelid = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
-		AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = $2 AND x.indisprimary AND x.indnkeyatts = cardinality($4))
-		AND NOT EXISTS (SELECT FROM dvmig.migration_table m WHERE $2 IN (m.success_table, m.error_table, m.staging))
+		AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = $2 AND x.indisprimary AND x.indnkeyatts = cardinality($4) + ($5 = 'before')::int)
+		AND NOT EXISTS (SELECT FROM dvmig.migration_table m WHERE $2 IN (m.success_table, m.error_table, m.before_table, m.staging))
 	FROM pg_class c WHERE c.oid = $2
 $$;
 COMMENT ON FUNCTION dvmig._outcome_fits(oid, regclass, regclass, text[], text) IS 'whether an existing table can go on as an outcome table';
@@ -144,15 +148,15 @@ BEGIN
 		END IF;
 		RAISE EXCEPTION 'relation % exists already and is not an outcome table of %', existing, staging
 			USING ERRCODE = 'duplicate_table',
-			HINT = format('Choose another name: %s_table => ''...''.', kind);
+			HINT = CASE kind WHEN 'before' THEN 'Rename that relation.' ELSE format('Choose another name: %s_table => ''...''.', kind) END;
 	END IF;
 	PERFORM dvmig._run_as(caller, format('CREATE TABLE %s (%s, PRIMARY KEY (%s))', name,
 		(SELECT string_agg(format('%I %s', d.col, d.type)
-			|| CASE d.col WHEN 'recorded_at' THEN ' NOT NULL DEFAULT clock_timestamp()' ELSE '' END, ', ')
+			|| CASE WHEN d.col IN ('recorded_at', 'taken_at') AND NOT d.col = ANY (key) THEN ' NOT NULL DEFAULT clock_timestamp()' ELSE '' END, ', ')
 		 FROM dvmig._outcome_definition(staging, key, kind) d),
-		(SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i))), false);
+		(SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key || CASE kind WHEN 'before' THEN '{run}'::text[] END) WITH ORDINALITY u(k, i))), false);
 	PERFORM dvmig._run_as(caller, format('COMMENT ON TABLE %s IS %L', name, format(
-		CASE kind WHEN 'success' THEN 'dvmig: rows of %s that Dataverse took, with the last verdict' ELSE 'dvmig: rows of %s that failed, with the last verdict' END, staging)), false);
+		CASE kind WHEN 'success' THEN 'dvmig: rows of %s that Dataverse took, with the last verdict' WHEN 'before' THEN 'dvmig: what records of %s held before a run updated them' ELSE 'dvmig: rows of %s that failed, with the last verdict' END, staging)), false);
 	FOR o IN SELECT * FROM dvmig._outcome_columns(kind) LOOP
 		PERFORM dvmig._run_as(caller, format('COMMENT ON COLUMN %s.%I IS %L', name, o.col, o.about), false);
 	END LOOP;

@@ -34,7 +34,7 @@ AS $$
 DECLARE
 	o regclass;
 BEGIN
-	FOREACH o IN ARRAY ARRAY[t.success_table, t.error_table] LOOP
+	FOREACH o IN ARRAY ARRAY[t.success_table, t.error_table, t.before_table] LOOP
 		IF EXISTS (SELECT FROM pg_class r WHERE r.oid = o) THEN
 			PERFORM dvmig._run_as(caller, format('DROP TABLE %s', o), false);
 		END IF;
@@ -223,7 +223,11 @@ BEGIN
 		names := names || ARRAY[dvmig._rename_outcome(caller, t.success_table, m.server), dvmig._rename_outcome(caller, t.error_table, m.server)];
 		t.success_table := dvmig._create_outcome(caller, m.owner, t.staging, t.source_key, 'success', names[1]);
 		t.error_table := dvmig._create_outcome(caller, m.owner, t.staging, t.source_key, 'error', names[2]);
-		UPDATE dvmig.migration_table mt SET success_table = t.success_table, error_table = t.error_table, held_by_undo = NULL, clean_end = true
+		IF EXISTS (SELECT FROM pg_class c WHERE c.oid = t.before_table) THEN
+			PERFORM dvmig._rename_outcome(caller, t.before_table, m.server);
+		END IF;
+		t.before_table := CASE WHEN t.keep_before_image THEN dvmig._create_outcome(caller, m.owner, t.staging, t.source_key, 'before', NULL) END;
+		UPDATE dvmig.migration_table mt SET success_table = t.success_table, error_table = t.error_table, before_table = t.before_table, held_by_undo = NULL, clean_end = true
 		WHERE mt.staging = t.staging;
 		DELETE FROM dvmig.adopted a WHERE a.staging = t.staging;
 		-- nor does what was found or undone there count here

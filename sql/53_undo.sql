@@ -1,8 +1,9 @@
--- Undoing a run: the records it created are deleted, children first.
+-- Undoing a run: the records it created are deleted, children first, and those
+-- it updated are made again what their before-images say, where these were kept.
 --
 -- The worker first collects the ids of all these records in dvmig._undo_row,
 -- then looks at each of them (is it there, who wrote it last, what belongs to
--- it), and only then deletes. Called again after an interruption it begins anew
+-- it), and only then restores and deletes. Called again after an interruption it begins anew
 -- with what is left.
 
 ALTER TABLE dvmig.migration_table ADD held_by_undo bigint;
@@ -26,6 +27,8 @@ CREATE TABLE dvmig._undo_table (
 	gone     bigint NOT NULL DEFAULT 0,
 	changed  bigint NOT NULL DEFAULT 0,
 	related  bigint NOT NULL DEFAULT 0,
+	restorable bigint NOT NULL DEFAULT 0,
+	restored bigint NOT NULL DEFAULT 0,
 	PRIMARY KEY (undo, staging)
 );
 COMMENT ON TABLE dvmig._undo_table IS 'what an undo found and did, by staging table';
@@ -85,7 +88,9 @@ BEGIN
 	SELECT $1, t.staging, count(r.dataverse_id), count(*) FILTER (WHERE r.verdict = 'gone'),
 		count(*) FILTER (WHERE r.verdict = 'changed'), count(*) FILTER (WHERE r.verdict = 'related')
 	FROM dvmig.run_table t LEFT JOIN dvmig._undo_row r ON r.undo = t.run AND r.staging::text = t.staging
-	WHERE t.run = $1 GROUP BY t.staging;
+	WHERE t.run = $1 GROUP BY t.staging
+	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET created = excluded.created, gone = _undo_table.gone + excluded.gone,
+		changed = _undo_table.changed + excluded.changed, related = excluded.related;
 	IF (o ->> 'dry_run')::bool THEN
 		RETURN NULL;
 	END IF;
@@ -102,28 +107,38 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._undo_count(bigint) IS 'count what an undo would do; why it is refused, or null';
 
+-- _undo_images: what was found of a table's records that are to be restored.
+CREATE FUNCTION dvmig._undo_images(undo bigint, staging regclass, restorable bigint, changed bigint, gone bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dvmig._undo_table (undo, staging, restorable, changed, gone) VALUES ($1, $2::text, $3, $4, $5)
+$$;
+COMMENT ON FUNCTION dvmig._undo_images(bigint, regclass, bigint, bigint, bigint) IS 'count the records of a table that an undo is to restore';
+
 CREATE FUNCTION dvmig._undo_hold(undo bigint, staging regclass) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	UPDATE dvmig.migration_table t SET held_by_undo = $1 WHERE t.staging = $2
-		AND EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text AND u.created > u.changed + u.related);
+		AND EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text
+			AND (u.restorable > 0 OR EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND coalesce(r.verdict, 'gone') = 'gone')));
 	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp(),
-		rows_total = (SELECT u.created FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)
+		rows_total = (SELECT u.created + u.restorable FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)
 	WHERE t.run = $1 AND t.staging = $2::text
 $$;
 COMMENT ON FUNCTION dvmig._undo_hold(bigint, regclass) IS 'put a staging table on hold before its records are deleted';
 
-CREATE FUNCTION dvmig._undo_store(undo bigint, staging regclass, deleted bigint, failed bigint, has_ended bool, message text) RETURNS void
+CREATE FUNCTION dvmig._undo_store(undo bigint, staging regclass, deleted bigint, failed bigint, has_ended bool, message text, restored bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	UPDATE dvmig._undo_table u SET deleted = $3, failed = $4 WHERE u.undo = $1 AND u.staging = $2::text;
-	UPDATE dvmig.run_table t SET rows_read = $3 + $4, succeeded = $3, failed = $4, message = $6,
+	UPDATE dvmig._undo_table u SET deleted = $3, failed = $4, restored = $7 WHERE u.undo = $1 AND u.staging = $2::text;
+	UPDATE dvmig.run_table t SET rows_read = $3 + $4 + $7, succeeded = $3 + $7, failed = $4, message = $6,
 		state = CASE WHEN $5 THEN 'done' ELSE t.state END, ended_at = CASE WHEN $5 THEN clock_timestamp() END
 	WHERE t.run = $1 AND t.staging = $2::text
 $$;
-COMMENT ON FUNCTION dvmig._undo_store(bigint, regclass, bigint, bigint, bool, text) IS 'figures of an undo''s table';
+COMMENT ON FUNCTION dvmig._undo_store(bigint, regclass, bigint, bigint, bool, text, bigint) IS 'figures of an undo''s table';
 
 CREATE FUNCTION dvmig._undo_end(undo bigint) RETURNS void
 LANGUAGE sql
@@ -241,7 +256,9 @@ AS $$
 DECLARE
 	job bigint := dvmig._undo_job($1, $2, $3, $4, $5, $6, $7, true);
 BEGIN
-	RETURN QUERY SELECT job, u.staging, u.created, u.gone, u.changed, u.related, u.deleted, 0::bigint, u.failed
+	RETURN QUERY SELECT job, u.staging, u.created, u.gone, u.changed, u.related, u.deleted,
+		-- of a dry run: those that would be
+		CASE WHEN dry_run THEN u.restorable ELSE u.restored END, u.failed
 	FROM dvmig._query_latest(format('SELECT to_jsonb(u) FROM dvmig._undo_table u JOIN dvmig.run_table t ON t.run = u.undo AND t.staging = u.staging WHERE u.undo = %s ORDER BY t.step', job)) q,
 		jsonb_populate_record(NULL::dvmig._undo_table, q::jsonb) u;
 END
@@ -253,7 +270,7 @@ CREATE FUNCTION dvmig.undo(run bigint, staging text DEFAULT NULL, related text D
 RETURNS TABLE (undo_run bigint, staging text, created bigint, gone bigint, changed_since bigint, has_related bigint, deleted bigint, restored bigint, failed bigint)
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.undo(bigint, text, text, text, bool, text) IS
-	'delete the records that a run created, children first, and wait for the end; their rows become unprocessed and their tables are on hold until dvmig.release(). staging: only this table; related, changed: refuse or skip records to which others belong, or that another user has changed since; dry_run: only count; confirm: name of the organisation, where production asks for it';
+	'delete the records that a run created, children first, restore those it updated where their table has keep_before_image, and wait for the end; their rows become unprocessed and their tables are on hold until dvmig.release(). staging: only this table; related, changed: refuse or skip records to which others belong, or that another user has changed since; dry_run: only count; confirm: name of the organisation, where production asks for it';
 
 CREATE FUNCTION dvmig._start_undo(caller oid, run bigint, staging text, related text, changed text, dry_run bool, confirm text) RETURNS bigint
 LANGUAGE sql

@@ -129,7 +129,7 @@ AS $$
 DECLARE
 	m dvmig.migration := dvmig._migration(caller, migration, 'owner');
 	staging_tables regclass[] := ARRAY(SELECT t.staging FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id);
-	outcome_tables regclass[] := ARRAY(SELECT unnest(ARRAY[t.success_table, t.error_table]) FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id);
+	outcome_tables regclass[] := ARRAY(SELECT unnest(ARRAY[t.success_table, t.error_table, t.before_table]) FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id);
 	dropped bool;
 	without_secrets bool := false;
 BEGIN

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "answer.h"
+#include "before.h"
 #include "gate.h"
 #include "links.h"
 #include "settings.h"
@@ -128,7 +129,7 @@ sorted_queue(DvStep *step, const DvTask *task, DvSorted *s)
 
 	/* Before a record that was there before us: look again whose it is. */
 	for (i = 0; i < s->nagain; i++)
-		if (s->again[i]->existed && task->stage != DV_STAGE_FIND)
+		if (s->again[i]->existed && !dv_engine_only_reads(task->stage))
 		{
 			s->find[s->nfind++] = s->again[i];
 			s->find_at = Max(s->find_at, s->again_at);
@@ -429,7 +430,7 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 
 	const char *why = reply->error[0] ? reply->error : "no answer";
 
-	if (task->stage == DV_STAGE_FIND || reply->transport == DV_HTTP_NOT_SENT)
+	if (dv_engine_only_reads(task->stage) || reply->transport == DV_HTTP_NOT_SENT)
 	{
 		dv_answer_outage(step, task->sent_at, why);
 		/* Reading, or never sent: the same again, later. */
@@ -457,6 +458,8 @@ dv_answer_handle(DvStep *step, DvTask *task, const DvHttpReply *reply)
 		handle_no_answer(step, task, reply, &s);
 	else if (task->stage == DV_STAGE_FIND)
 		dv_settle_handle(step, task, reply, &s);
+	else if (task->stage == DV_STAGE_IMAGE)
+		dv_before_handle(step, task, reply);
 	else
 		handle_write(step, task, reply, &s);
 	sorted_queue(step, task, &s);

@@ -48,6 +48,9 @@ extern bool dv_settle_may_try_again(DvStep *step, DvRow *row);
 /* settle.c: the row needs no request: its content is what was recorded last. */
 extern void dv_settle_unchanged(DvStep *step, DvRow *row);
 
+/* settle.c: a read that brought nothing goes out again, or ends the run; v says why. */
+extern void dv_settle_unread(DvStep *step, DvTask *task, const DvHttpReply *reply, const DvVerdict *v);
+
 /* settle.c: what reading ids back found. */
 extern void dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s);
 

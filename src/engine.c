@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "before.h"
 #include "encode.h"
 #include "files.h"
 #include "gate.h"
@@ -113,7 +114,7 @@ queue_task(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_bef
 void
 dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz not_before, int attempts)
 {
-	int			chunk = stage == DV_STAGE_EACH || (stage == DV_STAGE_FIND && step->nkey_columns > 0)
+	int			chunk = stage == DV_STAGE_IMAGE ? DV_IMAGE_ROWS : stage == DV_STAGE_EACH || (stage == DV_STAGE_FIND && step->nkey_columns > 0)
 		? step->pace->each_rows : stage == DV_STAGE_FIND ? DV_WIRE_FIND_MAX : n;
 	int			i;
 
@@ -170,18 +171,28 @@ hold_until(DvStep *step, char op)
 	return step->forgotten_until;
 }
 
-/* Rows of one operation that need no look first. */
+bool
+dv_engine_only_reads(DvStage stage)
+{
+	return stage == DV_STAGE_FIND || stage == DV_STAGE_IMAGE;
+}
+
+/* Rows of one operation that need no look first; some are read before they are updated. */
 static void
 queue_op(DvStep *step, DvRow **rows, int n, char op)
 {
 	bool		bulk = step->projection->closing || step->projection->link != NULL ? false : op == 'I' ? step->projection->create_multiple :
 		op == 'U' ? step->projection->update_multiple : false;
 	DvRow	  **some = palloc(sizeof(DvRow *) * (n + 1));
+	DvRow	  **image = palloc(sizeof(DvRow *) * (n + 1));
 	int			count = 0;
+	int			nimage = 0;
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (rows[i]->wire.op == op && !rows[i]->verify && rows[i]->wire.reopen != NULL)
+		if (rows[i]->wire.op == op && !rows[i]->verify && dv_before_wants(step, rows[i]))
+			image[nimage++] = rows[i];
+		else if (rows[i]->wire.op == op && !rows[i]->verify && rows[i]->wire.reopen != NULL)
 			dv_engine_queue(step, DV_STAGE_EACH, &rows[i], 1, 0, 0);
 		else if (rows[i]->wire.op == op && !rows[i]->verify)
 			some[count++] = rows[i];
@@ -189,7 +200,9 @@ queue_op(DvStep *step, DvRow **rows, int n, char op)
 		queue_by_caller(step, some, count);
 	else if (count > 0)
 		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count, op == 'D' ? hold_until(step, op) : 0, 0);
+	dv_engine_queue(step, DV_STAGE_IMAGE, image, nimage, 0, 0);
 	pfree(some);
+	pfree(image);
 }
 
 /* Rows of one operation that are looked for first. */
@@ -244,7 +257,7 @@ send_task(DvStep *step, DvTask *task)
 	const char *headers[HEADERS_MAX] = {NULL};
 	int			i;
 
-	if (!dv_gate_enter(step, task->stage == DV_STAGE_FIND ? 0 : task->n, GetCurrentTimestamp()))
+	if (!dv_gate_enter(step, dv_engine_only_reads(task->stage) ? 0 : task->n, GetCurrentTimestamp()))
 		return false;
 	dv_phase(DV_PHASE_ENCODE);
 	dv_request_build(step, task);
@@ -252,12 +265,14 @@ send_task(DvStep *step, DvTask *task)
 		headers[0] = task->content_type;
 	if (strcmp(task->path.data, "/$batch") == 0)
 		headers[1] = "Prefer: odata.continue-on-error";
+	else if (task->stage == DV_STAGE_IMAGE)
+		headers[0] = "Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\"";
 	else if (task->stage == DV_STAGE_WRITE)
 		dv_request_bulk_headers(step, task, headers + 1);
 	dlist_delete(&task->node);
 	step->queued_rows -= task->n;
 	task->sent_at = GetCurrentTimestamp();
-	for (i = 0; i < task->n && task->stage != DV_STAGE_FIND; i++)
+	for (i = 0; i < task->n && !dv_engine_only_reads(task->stage); i++)
 	{
 		task->rows[i]->sent_at = task->sent_at;
 		task->rows[i]->attempts++;
@@ -265,7 +280,7 @@ send_task(DvStep *step, DvTask *task)
 	step->in_flight++;
 	step->counters.requests++;
 	step->counters.bytes_sent += task->body.len;
-	if (task->stage != DV_STAGE_FIND)
+	if (!dv_engine_only_reads(task->stage))
 		step->counters.rows_sent += task->n;
 	dv_session_send(step->rc->session, task->body.len > 0 ? "POST" : "GET",
 					task->path.data, task->body.data, task->body.len, headers, task);

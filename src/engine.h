@@ -27,7 +27,8 @@ typedef enum DvStage
 {
 	DV_STAGE_WRITE,				/* bulk message, all or nothing */
 	DV_STAGE_EACH,				/* $batch of single operations */
-	DV_STAGE_FIND				/* read ids back */
+	DV_STAGE_FIND,				/* read ids back */
+	DV_STAGE_IMAGE				/* read what records hold before they are updated */
 } DvStage;
 
 typedef struct DvBatch
@@ -82,6 +83,7 @@ typedef struct DvRow
 	const char *note;			/* what policies did to its values, or NULL */
 	bool		unchanged;		/* its content is what was recorded last; a forgotten request may have sent another */
 	int			owes_unchanged; /* what it owes if it need not be written */
+	bool		imaged;			/* what its record held is kept, or need not be */
 	bool		existed;		/* was there before us: not to be written over if changed since */
 	int			attempts;
 	int			troubles;		/* refusals that may pass */
@@ -258,6 +260,9 @@ extern void dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n,
 
 /* Queue rows that were just read, by operation and what the table offers. */
 extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
+
+/* Does a task of this stage only read? */
+extern bool dv_engine_only_reads(DvStage stage);
 
 /* Is this read a $batch of queries, because a row has no id yet? */
 extern bool dv_engine_finds_each(const DvTask *task);

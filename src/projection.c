@@ -53,7 +53,8 @@ load_table(DvProjection *p, MemoryContext context)
 		" dvmig._request_headers(t.staging), CASE WHEN t.caller_object_id IS NOT NULL THEN 'CallerObjectId' WHEN t.caller_id IS NOT NULL THEN 'MSCRMCallerID' END,"
 		" (t.on_closed IS NOT NULL OR dvmig._closing_table(t.target)) AND EXISTS (SELECT FROM dvmig.metadata_column c"
 		" WHERE c.server = m.server AND c.table_name = t.target AND c.column_name = 'statecode'),"
-		" (SELECT count(*) = 2 FROM dvmig.metadata_column c WHERE c.server = m.server AND c.table_name = t.target AND c.column_name IN ('createdon', 'createdby'))"
+		" (SELECT count(*) = 2 FROM dvmig.metadata_column c WHERE c.server = m.server AND c.table_name = t.target AND c.column_name IN ('createdon', 'createdby')),"
+		" CASE WHEN t.keep_before_image THEN t.before_table::pg_catalog.oid END, CASE WHEN t.keep_before_image THEN dvmig._before_select(t.staging) END"
 		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
 		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
 		" WHERE t.staging = $1::pg_catalog.regclass";
@@ -86,6 +87,11 @@ load_table(DvProjection *p, MemoryContext context)
 	p->link = keep_text(context, 0, 12);
 	p->wire.part_headers = keep_text(context, 0, 13);
 	p->wire.caller_header = keep_text(context, 0, 14);
+	if ((strcmp(p->pass, "write") == 0 || strcmp(p->pass, "deferred") == 0) && dv_spi_text(0, 17) != NULL && dv_spi_text(0, 18) != NULL)
+	{
+		p->before_sql = qualified_name(context, atooid(dv_spi_text(0, 17)), p->staging_sql);
+		p->before_select = keep_text(context, 0, 18);
+	}
 
 	source_key = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 												  9, &isnull));

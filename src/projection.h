@@ -80,6 +80,8 @@ typedef struct DvProjection
 	Oid			success;		/* the success table */
 	char	   *success_sql;
 	char	   *error_sql;
+	char	   *before_sql;		/* the table of before-images, where this pass keeps them; else NULL */
+	char	   *before_select;	/* what is read for them */
 	char	   *pass;			/* write, deferred, states, delete */
 	char	   *link;			/* rows are links: navigation property of the left end; else NULL */
 	bool		later;			/* a pass over rows that are written already */

@@ -76,11 +76,21 @@ build_bulk(DvStep *step, DvTask *task, const DvWireRow **rows)
 	return true;
 }
 
+/* What reading before-images asks for. */
+static void
+image_table(const DvStep *step, DvWireTable *image)
+{
+	*image = step->projection->wire;
+	image->also = step->projection->before_select;
+	image->with_state = false;
+}
+
 void
 dv_request_build(DvStep *step, DvTask *task)
 {
 	const DvWireTable *table = &step->projection->wire;
 	const DvWireRow **rows = palloc(sizeof(DvWireRow *) * task->n);
+	DvWireTable image;
 	char		boundary[40];
 	bool		ok;
 	int			i;
@@ -93,6 +103,8 @@ dv_request_build(DvStep *step, DvTask *task)
 	else
 		dv_buf_reset(&task->body);
 	task->body_kept = false;
+	if (task->stage == DV_STAGE_IMAGE)
+		image_table(step, &image);
 	switch (task->stage)
 	{
 		case DV_STAGE_WRITE:
@@ -102,6 +114,9 @@ dv_request_build(DvStep *step, DvTask *task)
 			make_boundary(task, boundary, sizeof(boundary));
 			ok = dv_buf_puts(&task->path, "/$batch") &&
 				dv_wire_batch(&task->body, table, boundary, rows, task->n);
+			break;
+		case DV_STAGE_IMAGE:
+			ok = dv_wire_find(&task->path, &image, rows, task->n);
 			break;
 		default:
 			if (dv_engine_finds_each(task))

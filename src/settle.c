@@ -320,6 +320,37 @@ send_again(DvStep *step, DvSorted *s)
 	s->nagain = 0;
 }
 
+/* A read that brought nothing: the same again, or for fewer rows. */
+void
+dv_settle_unread(DvStep *step, DvTask *task, const DvHttpReply *reply, const DvVerdict *v)
+{
+	int			i;
+
+	switch (v->kind)
+	{
+		case DV_FAIL_RUN:
+			dv_answer_fail_run(step, reply, v);
+			for (i = 0; i < task->n; i++)
+				dv_answer_leave_row(step, task->rows[i]);
+			break;
+		case DV_WAIT:
+			dv_answer_throttled(step, v, task->attempts);
+			dv_engine_queue(step, task->stage, task->rows, task->n, 0, task->attempts + 1);
+			break;
+		case DV_SHRINK:
+			if (task->n > 1)
+			{
+				dv_engine_queue(step, task->stage, task->rows, task->n / 2, 0, task->attempts + 1);
+				dv_engine_queue(step, task->stage, task->rows + task->n / 2, task->n - task->n / 2, 0, task->attempts + 1);
+				break;
+			}
+			/* FALLTHROUGH */
+		default:
+			dv_answer_outage(step, task->sent_at, v->message[0] ? v->message : "reading ids back failed");
+			dv_engine_queue(step, task->stage, task->rows, task->n, dv_answer_backoff(task->attempts + 1), task->attempts + 1);
+	}
+}
+
 void
 dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 {
@@ -330,34 +361,15 @@ dv_settle_handle(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 
 	memset(&v, 0, sizeof(v));
 	v.retry_after_ms = -1;
-	switch (dv_engine_finds_each(task) ? dv_wire_find_each_reply(&w, task->n, found, &v)
-			: dv_wire_find_reply(&w, dv_answer_wire_rows(task), task->n, found, &v))
+	v.kind = dv_engine_finds_each(task) ? dv_wire_find_each_reply(&w, task->n, found, &v)
+		: dv_wire_find_reply(&w, dv_answer_wire_rows(task), task->n, found, &v);
+	if (v.kind != DV_DONE)
 	{
-		case DV_DONE:
-			dv_answer_good(step, reply);
-			for (i = 0; i < task->n; i++)
-				judge_found(step, task->rows[i], &found[i], reply, s);
-			send_again(step, s);
-			break;
-		case DV_FAIL_RUN:
-			dv_answer_fail_run(step, reply, &v);
-			for (i = 0; i < task->n; i++)
-				dv_answer_leave_row(step, task->rows[i]);
-			break;
-		case DV_WAIT:
-			dv_answer_throttled(step, &v, task->attempts);
-			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, 0, task->attempts + 1);
-			break;
-		case DV_SHRINK:
-			if (task->n > 1)
-			{
-				dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n / 2, 0, task->attempts + 1);
-				dv_engine_queue(step, DV_STAGE_FIND, task->rows + task->n / 2, task->n - task->n / 2, 0, task->attempts + 1);
-				break;
-			}
-			/* FALLTHROUGH */
-		default:
-			dv_answer_outage(step, task->sent_at, v.message[0] ? v.message : "reading ids back failed");
-			dv_engine_queue(step, DV_STAGE_FIND, task->rows, task->n, dv_answer_backoff(task->attempts + 1), task->attempts + 1);
+		dv_settle_unread(step, task, reply, &v);
+		return;
 	}
+	dv_answer_good(step, reply);
+	for (i = 0; i < task->n; i++)
+		judge_found(step, task->rows[i], &found[i], reply, s);
+	send_again(step, s);
 }

@@ -1,8 +1,9 @@
 /*
- * undo.c - deleting what a run created: the phases, and the walk they share
+ * undo.c - taking back what a run did: the phases, and the walk they share
  *
- * Collect all ids, look at every record, then delete: children first in each
- * phase. Nothing is deleted before all has been looked at.
+ * Collect all ids, look at every record, then restore what was updated, and
+ * delete what was created: children first in each phase. Nothing is written
+ * before all has been looked at.
  */
 #include "postgres.h"
 
@@ -22,6 +23,9 @@
 
 /* Outcome rows of a chunk: as many ids as one query asks for. */
 #define CHUNK_ROWS	400
+
+/* The same of before-images: whole records, with texts of up to a million characters. */
+#define IMAGE_ROWS	100
 
 Datum
 dv_undo_id_array(const pg_uuid_t *ids, int n)
@@ -66,10 +70,52 @@ dv_undo_release(DvUndoChunk *chunk)
 		MemoryContextDelete(chunk->context);
 }
 
+/* b.k1 = x.k1 AND ... */
+static char *
+same_keys(const DvProjection *p, const char *alias)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&sql, "%s%s.%s = x.%s", i ? " AND " : "", alias, p->keys[i].column, p->keys[i].column);
+	return sql.data;
+}
+
+/*
+ * Images of the run, of rows that no later run has written. (Where the run died,
+ * their outcome may still be an earlier one's.)
+ */
+static char *
+images_of(DvUndo *u)
+{
+	const DvProjection *p = u->table->projection;
+
+	return psprintf("%s x LEFT JOIN %s s ON %s LEFT JOIN %s e ON %s WHERE x.run = " INT64_FORMAT
+					" AND coalesce(s.run, 0) <= x.run AND coalesce(e.run, 0) <= x.run AND s.operation IS DISTINCT FROM 'D'"
+					" AND coalesce(s.created_run, e.created_run, 0) <> x.run"
+					" AND NOT EXISTS (SELECT FROM %s l WHERE %s AND l.run > x.run)",
+					u->table->before_sql, p->success_sql, same_keys(p, "s"), p->error_sql, same_keys(p, "e"), u->target,
+					u->table->before_sql, same_keys(p, "l"));
+}
+
+/* Outcome rows of what the run created. */
+static char *
+created_of(DvUndo *u)
+{
+	const DvProjection *p = u->table->projection;
+	bool		success = u->part == DV_UNDO_SUCCESSES;
+
+	return psprintf("%s x WHERE x.created_run = " INT64_FORMAT " AND x.dataverse_id IS NOT NULL%s",
+					success ? p->success_sql : p->error_sql, u->target, success ? " AND x.operation <> 'D'" : "");
+}
+
 static char *
 chunk_query(DvUndo *u)
 {
 	const DvProjection *p = u->table->projection;
+	bool		images = u->part == DV_UNDO_IMAGES;
 	StringInfoData sql;
 	StringInfoData keys;
 	int			i;
@@ -78,9 +124,8 @@ chunk_query(DvUndo *u)
 	for (i = 0; i < p->nkeys; i++)
 		appendStringInfo(&keys, "%sx.%s", i ? ", " : "", p->keys[i].column);
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT x.dataverse_id, %s FROM %s x WHERE x.created_run = " INT64_FORMAT " AND x.dataverse_id IS NOT NULL%s",
-					 keys.data, u->outcome == 0 ? p->success_sql : p->error_sql, u->target,
-					 u->outcome == 0 ? " AND x.operation <> 'D'" : "");
+	appendStringInfo(&sql, "SELECT x.dataverse_id, %s%s FROM %s", keys.data, images ? ", x.columns::text" : "",
+					 images ? images_of(u) : created_of(u));
 	if (u->last_keys != NULL)
 	{
 		appendStringInfo(&sql, " AND (%s) > (", keys.data);
@@ -88,7 +133,7 @@ chunk_query(DvUndo *u)
 			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
 		appendStringInfoChar(&sql, ')');
 	}
-	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys.data, CHUNK_ROWS);
+	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys.data, images ? IMAGE_ROWS : CHUNK_ROWS);
 	return sql.data;
 }
 
@@ -120,6 +165,12 @@ take_result(DvUndo *u)
 	chunk->ids = MemoryContextAlloc(context, sizeof(pg_uuid_t) * chunk->n);
 	chunk->keys = MemoryContextAlloc(context, sizeof(Datum *) * chunk->n);
 	chunk->seen = MemoryContextAllocZero(context, sizeof(bool) * chunk->n);
+	if (u->part == DV_UNDO_IMAGES)
+	{
+		chunk->images = MemoryContextAllocZero(context, sizeof(char *) * chunk->n);
+		chunk->wire = MemoryContextAllocZero(context, sizeof(DvWireRow) * chunk->n);
+		chunk->looks = MemoryContextAllocZero(context, sizeof(int) * chunk->n);
+	}
 	for (i = 0; i < chunk->n; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
@@ -127,17 +178,19 @@ take_result(DvUndo *u)
 
 		chunk->ids[i] = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 		chunk->keys[i] = copy_keys(u, tuple, context);
+		if (chunk->images != NULL)
+			chunk->images[i] = MemoryContextStrdup(context, dv_spi_text(i, u->table->projection->nkeys + 2));
 	}
 	MemoryContextReset(u->key_context);
 	u->last_keys = copy_keys(u, SPI_tuptable->vals[chunk->n - 1], u->key_context);
 	return chunk;
 }
 
-/* The next outcome rows of records that the run created, with the owner's rights. */
+/* The next rows of the part that is walked, with the owner's rights. */
 static DvUndoChunk *
 read_chunk(DvUndo *u)
 {
-	while (u->outcome < 2 && !u->rc->stopping)
+	while (u->part <= u->last_part && !u->rc->stopping)
 	{
 		const DvProjection *p = u->table->projection;
 		Oid			types[INDEX_MAX_KEYS];
@@ -158,20 +211,21 @@ read_chunk(DvUndo *u)
 		dv_spi_commit(true);
 		if (chunk != NULL)
 			return chunk;
-		u->outcome++;
+		u->part++;
 		u->last_keys = NULL;
 	}
 	return NULL;
 }
 
 void
-dv_undo_walk(DvUndo *u, DvUndoTable *table, void (*begin) (DvUndo *u, DvUndoChunk *chunk))
+dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, void (*begin) (DvUndo *u, DvUndoChunk *chunk))
 {
 	MemoryContext scratch = AllocSetContextCreate(u->context, "dvmig undo loop", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
 
 	u->table = table;
-	u->outcome = 0;
+	u->part = first;
+	u->last_part = last;
 	u->last_keys = NULL;
 	for (;;)
 	{
@@ -191,7 +245,7 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, void (*begin) (DvUndo *u, DvUndoChun
 			dv_asker_send(&u->asker);
 		}
 		waits = dv_asker_turn(&u->asker);
-		if (!waits && (u->outcome == 2 || u->rc->stopping))
+		if (!waits && (u->part > u->last_part || u->rc->stopping))
 			break;
 	}
 	MemoryContextSwitchTo(old);
@@ -199,6 +253,19 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, void (*begin) (DvUndo *u, DvUndoChun
 }
 
 /* ---------------------------------------------------------------- the phases */
+
+/* What the run's images hold, with the owner's rights: maps do not change during a run. */
+static void
+load_members(DvUndo *u, DvUndoTable *table)
+{
+	char	   *members;
+
+	dv_spi_run(psprintf("SELECT pg_catalog.string_agg(k, ',') FROM (SELECT b.columns FROM %s b WHERE b.run = " INT64_FORMAT " LIMIT 1) b,"
+						" pg_catalog.jsonb_object_keys(b.columns) k WHERE k NOT LIKE '%%@%%'", table->before_sql, u->target),
+			   0, NULL, NULL, NULL, SPI_OK_SELECT);
+	members = dv_spi_text(0, 1);
+	table->members = members ? MemoryContextStrdup(u->context, members) : NULL;
+}
 
 static void
 load_table(DvUndo *u, DvUndoTable *table)
@@ -223,7 +290,13 @@ load_table(DvUndo *u, DvUndoTable *table)
 	table->link_sql = MemoryContextAlloc(u->context, sizeof(char *) * (table->nlink_sql + 1));
 	for (i = 0; i < table->nlink_sql; i++)
 		table->link_sql[i] = MemoryContextStrdup(u->context, dv_spi_text(i, 1));
+	dv_spi_run("SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) FROM dvmig.migration_table t JOIN pg_class c ON c.oid = t.before_table"
+			   " WHERE t.staging = $1::regclass", 1, types, values, NULL, SPI_OK_SELECT);
+	if (SPI_processed > 0)
+		table->before_sql = MemoryContextStrdup(u->context, dv_spi_text(0, 1));
 	dv_call_restore(before);
+	if (table->before_sql != NULL)
+		load_members(u, table);
 	dv_spi_commit(true);
 	dv_pace_table_init(&table->pace);
 	table->nrelations = -1;
@@ -308,11 +381,19 @@ dv_undo_run(DvRunContext *rc)
 	load(u);
 	dv_asker_init(&u->asker, rc, NULL, u);
 	for (i = 0; i < u->ntables && !rc->stopping; i++)
-		dv_undo_walk(u, &u->tables[i], collect);
+		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, collect);
 	if (!rc->stopping)
 		dv_undo_look(u);
+	if (!rc->stopping)
+		dv_undo_look_images(u);
 	if (!rc->stopping && count(u) && !u->dry_run)
-		dv_undo_delete(u);
+	{
+		dv_undo_hold(u);
+		/* before the deletes: a lookup must not point at what goes */
+		dv_undo_restore(u);
+		if (!rc->stopping)
+			dv_undo_delete(u);
+	}
 	dv_undo_call(u, "SELECT 0::bigint FROM dvmig._undo_end($1) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", NULL, 0, NULL);
 	MemoryContextSwitchTo(rc->context);
 	MemoryContextDelete(context);

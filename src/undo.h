@@ -2,8 +2,8 @@
  * undo.h - what the rooms of an undo share
  *
  * undo.c walks the outcome tables for what the run created, undo_look.c asks
- * for each record and for what belongs to it, undo_delete.c deletes. Ids that
- * are to be deleted are in dvmig._undo_row meanwhile.
+ * for each record and for what belongs to it, undo_restore.c makes updated
+ * records what they were, undo_delete.c deletes. Ids that are to be deleted are in dvmig._undo_row meanwhile.
  */
 #ifndef DV_UNDO_H
 #define DV_UNDO_H
@@ -35,7 +35,14 @@ typedef struct DvUndoTable
 	DvUndoRelation *relations;
 	int64		deleted;
 	int64		failed;
-	char		problem[256];	/* of the first record that could not be deleted */
+	char	   *before_sql;		/* the table of before-images, or NULL */
+	char	   *members;		/* what the run's images hold; NULL where it left none */
+	bool		without_etag;	/* the table does not take conditions */
+	int64		restorable;
+	int64		restored;
+	int64		images_changed;	/* records with an image that a user has changed since */
+	int64		images_gone;
+	char		problem[256];	/* of the first record that could not be taken back */
 } DvUndoTable;
 
 /* Outcome rows read in one transaction. */
@@ -47,8 +54,20 @@ typedef struct DvUndoChunk
 	pg_uuid_t  *ids;
 	Datum	  **keys;			/* by row, then by key column */
 	bool	   *seen;
+	char	  **images;			/* before-images, where these are walked */
+	DvWireRow  *wire;			/* updates that restore them */
+	int		   *looks;			/* times that a record was looked at again */
 	int			asks;			/* requests about it that are not answered */
 } DvUndoChunk;
+
+/* What is walked of a table. */
+typedef enum DvUndoPart
+{
+	DV_UNDO_SUCCESSES,
+	DV_UNDO_ERRORS,
+	DV_UNDO_IMAGES,
+	DV_UNDO_OVER
+} DvUndoPart;
 
 typedef struct DvUndo
 {
@@ -64,7 +83,8 @@ typedef struct DvUndo
 
 	/* the walk over one table */
 	DvUndoTable *table;
-	int			outcome;		/* 0 success table, 1 error table, 2 over */
+	DvUndoPart	part;
+	DvUndoPart	last_part;
 	MemoryContext key_context;
 	Datum	   *last_keys;
 } DvUndo;
@@ -72,8 +92,8 @@ typedef struct DvUndo
 /* undo.c: the job. */
 extern void dv_undo_run(DvRunContext *rc);
 
-/* Walk what is left of a table, calling "begin" for each chunk; it frees it, or its asks do. */
-extern void dv_undo_walk(DvUndo *u, DvUndoTable *table, void (*begin) (DvUndo *u, DvUndoChunk *chunk));
+/* Walk what is left of a table from one part to another, calling "begin" for each chunk; it frees it, or its asks do. */
+extern void dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, void (*begin) (DvUndo *u, DvUndoChunk *chunk));
 extern void dv_undo_release(DvUndoChunk *chunk);
 
 /* An SQL function of dvmig with the undo's run, ids and a text; its result as a number. */
@@ -83,7 +103,29 @@ extern Datum dv_undo_id_array(const pg_uuid_t *ids, int n);
 /* undo_look.c */
 extern void dv_undo_look(DvUndo *u);
 
+/* Written last by somebody who is not us; nor its maker, unless that counts too. */
+extern bool dv_undo_is_changed(DvUndo *u, DvSlice record, bool strict);
+
+/* undo_restore.c: count what can be restored; restore it. */
+extern void dv_undo_look_images(DvUndo *u);
+extern void dv_undo_restore(DvUndo *u);
+
 /* undo_delete.c */
 extern void dv_undo_delete(DvUndo *u);
+
+/* Put tables on hold: all of them before the first record is touched. */
+extern void dv_undo_hold(DvUndo *u);
+
+/* The figures of a table. */
+extern void dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended);
+
+/* undo_delete.c: k1 = u.k1 AND ... of an alias; unnest($1, ...) u(k1, ...); the arrays of their keys. */
+extern char *dv_undo_key_match(const DvProjection *p, const char *alias);
+extern char *dv_undo_unnest_keys(const DvProjection *p);
+extern void dv_undo_key_arrays(const DvUndoChunk *chunk, const int *rows, int n, Oid *types, Datum *values);
+
+/* Call "record", which runs in a transaction of its own, until no user's lock is in the way; it may be without a chunk. */
+extern void dv_undo_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n,
+							  void (*record) (DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n));
 
 #endif							/* DV_UNDO_H */

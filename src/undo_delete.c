@@ -101,8 +101,8 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 /* ---------------------------------------------------------------- recording */
 
 /* k1 = u.k1 AND ... of a table and unnested key arrays. */
-static char *
-key_match(const DvProjection *p, const char *alias)
+char *
+dv_undo_key_match(const DvProjection *p, const char *alias)
 {
 	StringInfoData sql;
 	int			i;
@@ -113,8 +113,8 @@ key_match(const DvProjection *p, const char *alias)
 	return sql.data;
 }
 
-static char *
-unnest_keys(const DvProjection *p)
+char *
+dv_undo_unnest_keys(const DvProjection *p)
 {
 	StringInfoData sql;
 	int			i;
@@ -130,24 +130,14 @@ unnest_keys(const DvProjection *p)
 	return sql.data;
 }
 
-/*
- * Outcome rows leave, rows are unprocessed again. An id that was derived, or
- * that Dataverse made, leaves with them; one that was given stays. What was
- * flagged as an update has nothing to be updated any more.
- */
-static void
-take_back(DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
+void
+dv_undo_key_arrays(const DvUndoChunk *chunk, const int *rows, int n, Oid *types, Datum *values)
 {
-	const DvProjection *p = table->projection;
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
+	const DvProjection *p = chunk->table->projection;
 	Datum	   *column = palloc(sizeof(Datum) * n);
 	int			i;
 	int			k;
 
-	dv_spi_begin("dvmig: taking outcomes back");
-	dv_spi_follow_indexes();
-	dv_spi_wait_briefly();
 	for (k = 0; k < p->nkeys; k++)
 	{
 		for (i = 0; i < n; i++)
@@ -155,23 +145,48 @@ take_back(DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
 		types[k] = p->keys[k].array_type;
 		values[k] = PointerGetDatum(construct_array(column, n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align));
 	}
-	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->success_sql, unnest_keys(p), key_match(p, "x")),
+}
+
+/*
+ * Outcome rows leave, rows are unprocessed again. An id that was derived, or
+ * that Dataverse made, leaves with them; one that was given stays. What was
+ * flagged as an update has nothing to be updated any more.
+ */
+static void
+take_back(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
+{
+	const DvProjection *p = table->projection;
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+
+	(void) u;
+
+	dv_spi_begin("dvmig: taking outcomes back");
+	dv_spi_follow_indexes();
+	dv_spi_wait_briefly();
+	dv_undo_key_arrays(chunk, rows, n, types, values);
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->success_sql, dv_undo_unnest_keys(p), dv_undo_key_match(p, "x")),
 			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
-	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, unnest_keys(p), key_match(p, "x")),
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, dv_undo_unnest_keys(p), dv_undo_key_match(p, "x")),
 			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
 	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'U', action_flag = CASE s.action_flag WHEN 'U' THEN 'I' ELSE s.action_flag END,"
 						" dataverse_id = CASE WHEN %s THEN s.dataverse_id END FROM %s WHERE %s AND s.processing_flag <> 'U'",
 						p->staging_sql, table->id_sql ? psprintf("s.dataverse_id IS DISTINCT FROM (%s)", table->id_sql) : "false",
-						unnest_keys(p), key_match(p, "s")),
+						dv_undo_unnest_keys(p), dv_undo_key_match(p, "s")),
 			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
 	dv_spi_commit(false);
 }
 
 /* Links whose record goes, to be made again with it. */
 static void
-take_links_back(const DvUndoTable *table)
+take_links_back(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
 {
 	int			i;
+
+	(void) u;
+	(void) chunk;
+	(void) rows;
+	(void) n;
 
 	dv_spi_begin("dvmig: taking links back");
 	dv_spi_wait_briefly();
@@ -180,9 +195,9 @@ take_links_back(const DvUndoTable *table)
 	dv_spi_commit(false);
 }
 
-/* Until no user's lock is in the way; without a chunk the table's links. */
-static void
-take_back_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
+void
+dv_undo_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n,
+				  void (*record) (DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n))
 {
 	TimestampTz began = GetCurrentTimestamp();
 	MemoryContext context = CurrentMemoryContext;
@@ -193,10 +208,7 @@ take_back_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int
 
 		PG_TRY();
 		{
-			if (chunk != NULL)
-				take_back(table, chunk, rows, n);
-			else
-				take_links_back(table);
+			record(u, table, chunk, rows, n);
 		}
 		PG_CATCH();
 		{
@@ -222,12 +234,12 @@ note_failure(DvUndo *u, DvUndoTable *table, const pg_uuid_t *id, const DvVerdict
 	(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", id, 1, "failed");
 }
 
-static void
-store(DvUndo *u, DvUndoTable *table, bool ended)
+void
+dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended)
 {
-	Oid			types[6] = {INT8OID, OIDOID, INT8OID, INT8OID, BOOLOID, TEXTOID};
-	Datum		values[6];
-	char		nulls[7] = "      ";
+	Oid			types[7] = {INT8OID, OIDOID, INT8OID, INT8OID, BOOLOID, TEXTOID, INT8OID};
+	Datum		values[7];
+	char		nulls[8] = "       ";
 	DvSwitch	before;
 
 	dv_spi_begin("dvmig: undo");
@@ -239,8 +251,9 @@ store(DvUndo *u, DvUndoTable *table, bool ended)
 	values[3] = Int64GetDatum(table->failed);
 	values[4] = BoolGetDatum(ended);
 	values[5] = CStringGetTextDatum(table->problem);
+	values[6] = Int64GetDatum(table->restored);
 	nulls[5] = table->problem[0] ? ' ' : 'n';
-	dv_spi_run("SELECT dvmig._undo_store($1, $2::regclass, $3, $4, $5, $6)", 6, types, values, nulls, SPI_OK_SELECT);
+	dv_spi_run("SELECT dvmig._undo_store($1, $2::regclass, $3, $4, $5, $6, $7)", 7, types, values, nulls, SPI_OK_SELECT);
 	dv_call_restore(before);
 	dv_spi_commit(true);
 }
@@ -284,11 +297,11 @@ handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	if (reply->status == 200)
 		dv_pace_table_each(&chunk->table->pace, part->n, reply->seconds);
 	if (ndone > 0)
-		take_back_patiently(u, chunk->table, chunk, done, ndone);
+		dv_undo_patiently(u, chunk->table, chunk, done, ndone, take_back);
 	chunk->table->deleted += ndone;
 	u->rc->total.succeeded += ndone;
 	u->rc->total.rows_sent += part->n;
-	store(u, chunk->table, false);
+	dv_undo_store(u, chunk->table, false);
 	/* what was too much in one request goes in two */
 	if (nagain > 1 && v[0].kind == DV_SHRINK)
 	{
@@ -308,23 +321,30 @@ hold(DvUndo *u, DvUndoTable *table)
 }
 
 void
+dv_undo_hold(DvUndo *u)
+{
+	int			i;
+
+	/* all of them before the first change: a job that starts meanwhile must not load children again */
+	for (i = 0; i < u->ntables; i++)
+		hold(u, &u->tables[i]);
+}
+
+void
 dv_undo_delete(DvUndo *u)
 {
 	int			i;
 
 	u->asker.answer = handle_delete;
-	/* all of them before the first delete: a job that starts meanwhile must not load children again */
-	for (i = 0; i < u->ntables; i++)
-		hold(u, &u->tables[i]);
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 		if (u->tables[i].nlink_sql > 0)
-			take_back_patiently(u, &u->tables[i], NULL, NULL, 0);
+			dv_undo_patiently(u, &u->tables[i], NULL, NULL, 0, take_links_back);
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 	{
-		dv_undo_walk(u, &u->tables[i], begin_delete);
+		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, begin_delete);
 		if (u->rc->stopping)
 			break;
-		store(u, &u->tables[i], true);
+		dv_undo_store(u, &u->tables[i], true);
 		u->rc->total.failed += u->tables[i].failed;
 	}
 }

@@ -171,9 +171,8 @@ ask_all_related(DvUndo *u, DvUndoChunk *chunk)
 			ask_related(u, chunk, &chunk->table->relations[r], from, Min(from + PARENTS_MAX, chunk->n));
 }
 
-/* Written last by somebody who is not us and did not make it. */
-static bool
-is_changed(DvUndo *u, DvSlice record)
+bool
+dv_undo_is_changed(DvUndo *u, DvSlice record, bool strict)
 {
 	pg_uuid_t	modifier;
 	pg_uuid_t	maker;
@@ -184,7 +183,7 @@ is_changed(DvUndo *u, DvSlice record)
 	dv_source_format_id(&modifier, text);
 	if (dv_lanes_is_user(u->rc->lanes, text))
 		return false;
-	return !dv_page_uuid(dv_page_find(record, "_createdby_value"), maker.data) || memcmp(&maker, &modifier, sizeof(pg_uuid_t)) != 0;
+	return strict || !dv_page_uuid(dv_page_find(record, "_createdby_value"), maker.data) || memcmp(&maker, &modifier, sizeof(pg_uuid_t)) != 0;
 }
 
 /* False where the page was not understood. */
@@ -205,7 +204,7 @@ take_records(DvUndo *u, DvUndoChunk *chunk, DvPage *page)
 		for (i = 0; i < chunk->n; i++)
 			if (memcmp(&chunk->ids[i], &id, sizeof(id)) == 0)
 				chunk->seen[i] = true;
-		if (n < chunk->n && is_changed(u, record))
+		if (n < chunk->n && dv_undo_is_changed(u, record, false))
 			changed[n++] = id;
 	}
 	if (n > 0)
@@ -396,7 +395,7 @@ dv_undo_look(DvUndo *u)
 		u->marks = 0;
 		for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 		{
-			dv_undo_walk(u, &u->tables[i], ask_records);
+			dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, ask_records);
 			if (u->tables[i].created > BY_PARENT_MAX && !u->rc->stopping)
 				read_pointing(u, &u->tables[i]);
 		}

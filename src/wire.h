@@ -18,6 +18,7 @@ typedef struct DvWireTable
 	const char *api_path;		/* /api/data/v9.2 (no trailing slash) */
 	const char *api_url;		/* https://host/api/data/v9.2 */
 	const char *caller_header;	/* names the user that a row is written as; or NULL */
+	const char *also;			/* more members that reading ids back brings, between commas; or NULL */
 	bool		with_state;		/* reading ids back brings the state too */
 	bool		with_creator;	/* and who created the record, and when */
 	const char *part_headers;	/* extra header lines of every $batch part, each

@@ -238,6 +238,11 @@ dv_wire_find(DvBuf *path, const DvWireTable *table, const DvWireRow *const *rows
 	dv_buf_puts(path, "?$select=");
 	dv_buf_puts(path, table->primary_id);
 	dv_wire_put_found_columns(path, table);
+	if (table->also != NULL)
+	{
+		dv_buf_puts(path, ",");
+		dv_buf_puts(path, table->also);
+	}
 	dv_buf_puts(path, "&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
 	dv_buf_puts(path, table->primary_id);
 	dv_buf_puts(path, "'&@p2=%5B");

@@ -1,0 +1,196 @@
+/*
+ * before.c - what records held before a run updated them
+ *
+ * Where a table has keep_before_image, each record is read before its first
+ * update in a run, and what it holds is on disk before that update leaves: a
+ * crash cannot lose it. What the same run created needs no image: undoing the
+ * run deletes it.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "answer.h"
+#include "before.h"
+#include "page.h"
+#include "spi.h"
+
+/* Pause before an image is tried again that a user's lock kept from being stored. */
+#define LOCK_PAUSE_MS	100
+
+/* Records of one answer with their rows. */
+typedef struct Images
+{
+	int			n;
+	DvRow	  **rows;
+	Datum	   *records;		/* text, as answered */
+} Images;
+
+bool
+dv_before_wants(const DvStep *step, const DvRow *row)
+{
+	return step->projection->before_sql != NULL && row->wire.op == 'U' && !row->imaged &&
+		row->wire.id[0] != '\0' && row->created_run != step->rc->run;
+}
+
+static DvRow *
+row_of(const DvTask *task, const pg_uuid_t *id)
+{
+	int			i;
+
+	for (i = 0; i < task->n; i++)
+		if (memcmp(&task->rows[i]->uuid, id, sizeof(pg_uuid_t)) == 0)
+			return task->rows[i];
+	return NULL;
+}
+
+/* The records of the answer; false where it was not understood. */
+static bool
+take_records(const DvStep *step, const DvTask *task, const DvHttpReply *reply, Images *images)
+{
+	DvPage		page;
+	DvSlice		record;
+
+	images->n = 0;
+	images->rows = palloc(sizeof(DvRow *) * task->n);
+	images->records = palloc(sizeof(Datum) * task->n);
+	if (!dv_page_open(&page, reply->body.data, reply->body.len) || page.next_link.p != NULL)
+		return false;
+	while (images->n < task->n && dv_page_record(&page, &record))
+	{
+		pg_uuid_t	id;
+		DvRow	   *row;
+		char	   *text;
+
+		if (!dv_page_uuid(dv_page_find(record, step->projection->wire.primary_id), id.data) || (row = row_of(task, &id)) == NULL)
+			return false;
+		text = pnstrdup(record.p, record.len);
+		images->rows[images->n] = row;
+		images->records[images->n++] = CStringGetTextDatum(pg_any_to_server(text, (int) record.len, PG_UTF8));
+	}
+	return true;
+}
+
+static char *
+store_sql(const DvStep *step)
+{
+	const DvProjection *p = step->projection;
+	StringInfoData keys;
+	StringInfoData parameters;
+	int			i;
+
+	initStringInfo(&keys);
+	initStringInfo(&parameters);
+	for (i = 0; i < p->nkeys; i++)
+	{
+		appendStringInfo(&keys, "%s, ", p->keys[i].column);
+		appendStringInfo(&parameters, "$%d, ", i + 1);
+	}
+	/* the first image of a run stands: later ones hold what the run wrote */
+	return psprintf("INSERT INTO %s (%sdataverse_id, run, columns, taken_at) SELECT %s\"dvmig id\", " INT64_FORMAT
+					", \"dvmig record\"::pg_catalog.jsonb - '{@odata.etag,modifiedon,_modifiedby_value,%s}'::pg_catalog.text[], pg_catalog.clock_timestamp()"
+					" FROM unnest(%s$%d, $%d) u(%s\"dvmig id\", \"dvmig record\") ON CONFLICT DO NOTHING",
+					p->before_sql, keys.data, keys.data, step->rc->run, p->wire.primary_id, parameters.data,
+					p->nkeys + 1, p->nkeys + 2, keys.data);
+}
+
+static void
+store(const DvStep *step, const Images *images)
+{
+	const DvProjection *p = step->projection;
+	Oid			types[INDEX_MAX_KEYS + 2];
+	Datum		values[INDEX_MAX_KEYS + 2];
+	Datum	   *column = palloc(sizeof(Datum) * images->n);
+	int			i;
+	int			k;
+
+	dv_spi_begin("dvmig: keeping what records hold");
+	dv_spi_wait_briefly();
+	for (k = 0; k < p->nkeys; k++)
+	{
+		for (i = 0; i < images->n; i++)
+			column[i] = images->rows[i]->keys[k];
+		types[k] = p->keys[k].array_type;
+		values[k] = PointerGetDatum(construct_array(column, images->n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align));
+	}
+	for (i = 0; i < images->n; i++)
+		column[i] = UUIDPGetDatum(&images->rows[i]->uuid);
+	types[k] = get_array_type(UUIDOID);
+	values[k] = PointerGetDatum(construct_array(column, images->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	types[k + 1] = TEXTARRAYOID;
+	values[k + 1] = PointerGetDatum(construct_array(images->records, images->n, TEXTOID, -1, false, TYPALIGN_INT));
+	dv_spi_run(store_sql(step), k + 2, types, values, NULL, SPI_OK_INSERT);
+	/* on disk before the update leaves, whatever the session's setting */
+	set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	dv_spi_commit(false);
+}
+
+/* The images of an answer are stored; NULL, or the error. */
+static ErrorData *
+keep(DvStep *step, const DvTask *task, const DvHttpReply *reply, bool *understood)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	Images		images;
+
+	PG_TRY();
+	{
+		*understood = take_records(step, task, reply, &images);
+		if (*understood && images.n > 0)
+			store(step, &images);
+	}
+	PG_CATCH();
+	{
+		error = dv_spi_abort(step->context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return error;
+}
+
+void
+dv_before_handle(DvStep *step, DvTask *task, const DvHttpReply *reply)
+{
+	DvWireReply w = dv_answer_wire_reply(reply);
+	DvWireFound *found = palloc0(sizeof(DvWireFound) * task->n);
+	bool		understood = true;
+	ErrorData  *error;
+	DvVerdict	v;
+	int			i;
+
+	memset(&v, 0, sizeof(v));
+	v.retry_after_ms = -1;
+	v.kind = dv_wire_find_reply(&w, dv_answer_wire_rows(task), task->n, found, &v);
+	error = v.kind == DV_DONE ? keep(step, task, reply, &understood) : NULL;
+	if (v.kind == DV_DONE && !understood)
+	{
+		v.kind = DV_RETRY;
+		strlcpy(v.message, "the answer to reading records before their update was not understood", sizeof(v.message));
+	}
+	if (v.kind != DV_DONE)
+		dv_settle_unread(step, task, reply, &v);
+	else if (error == NULL)
+	{
+		dv_answer_good(step, reply);
+		/* a record that is not there has no image: its update says so */
+		for (i = 0; i < task->n; i++)
+			task->rows[i]->imaged = true;
+		dv_engine_queue_new(step, task->rows, task->n);
+	}
+	else if (dv_spi_is_contention(error))
+		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, task->n, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS), task->attempts);
+	else
+	{
+		/* without its image no record is updated */
+		dv_engine_fail_run(step, psprintf("what records hold could not be kept: %s", dv_spi_told(error)));
+		for (i = 0; i < task->n; i++)
+			dv_answer_leave_row(step, task->rows[i]);
+	}
+}

@@ -1,0 +1,464 @@
+/*
+ * undo_restore.c - updated records are made again what they were
+ *
+ * Each record with an image is read. Where it holds that already, there is
+ * nothing to send; where a user has written since, it is left; else it is
+ * updated, that very version of it (its ETag). Its image leaves with the
+ * outcome, so that an undo that is called again goes on.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "answer.h"
+#include "call.h"
+#include "encode.h"
+#include "spi.h"
+#include "undo.h"
+
+/* Times a record is looked at again because its update was not clear. */
+#define LOOKS_MAX		8
+
+/* Answers in a row that were not understood. */
+#define BAD_ANSWERS_MAX	5
+
+#define PREFER	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
+
+/* Optimistic concurrency is not enabled for the table. */
+#define NO_CONDITIONS	"0x80060883"
+
+typedef enum RestoreKind
+{
+	RESTORE_COUNT,				/* read, to count */
+	RESTORE_READ,				/* read, to restore */
+	RESTORE_WRITE
+} RestoreKind;
+
+typedef struct RestoreAsk
+{
+	RestoreKind kind;
+	DvUndoChunk *chunk;
+	int		   *rows;			/* indexes in the chunk */
+	int			n;
+	int			bad_answers;
+} RestoreAsk;
+
+static DvAsk *
+new_ask(DvUndo *u, RestoreKind kind, DvUndoChunk *chunk, const int *rows, int n)
+{
+	RestoreAsk *part = MemoryContextAllocZero(chunk->context, sizeof(RestoreAsk));
+
+	part->kind = kind;
+	part->chunk = chunk;
+	part->rows = MemoryContextAlloc(chunk->context, sizeof(int) * n);
+	memcpy(part->rows, rows, sizeof(int) * n);
+	part->n = n;
+	chunk->asks++;
+	return dv_asker_new(&u->asker, kind == RESTORE_WRITE ? "POST" : "GET", part);
+}
+
+static void
+ask_records(DvUndo *u, RestoreKind kind, DvUndoChunk *chunk, const int *rows, int n)
+{
+	DvWireTable table = chunk->table->projection->wire;
+	DvAsk	   *ask = new_ask(u, kind, chunk, rows, n);
+	DvWireRow  *wire = palloc0(sizeof(DvWireRow) * n);
+	const DvWireRow **list = palloc(sizeof(DvWireRow *) * n);
+	int			i;
+
+	table.with_state = false;
+	table.also = psprintf("_createdby_value,%s", chunk->table->members);
+	for (i = 0; i < n; i++)
+	{
+		chunk->seen[rows[i]] = false;
+		dv_source_format_id(&chunk->ids[rows[i]], wire[i].id);
+		list[i] = &wire[i];
+	}
+	(void) dv_wire_find(&ask->path, &table, list, n);
+	ask->prefer = PREFER;
+	dv_asker_queue(&u->asker, ask);
+}
+
+static void
+ask_all(DvUndo *u, RestoreKind kind, DvUndoChunk *chunk)
+{
+	int		   *rows = palloc(sizeof(int) * chunk->n);
+	int			i;
+
+	for (i = 0; i < chunk->n; i++)
+		rows[i] = i;
+	ask_records(u, kind, chunk, rows, chunk->n);
+}
+
+static void
+begin_count(DvUndo *u, DvUndoChunk *chunk)
+{
+	ask_all(u, RESTORE_COUNT, chunk);
+}
+
+static void
+begin_restore(DvUndo *u, DvUndoChunk *chunk)
+{
+	ask_all(u, RESTORE_READ, chunk);
+}
+
+static const DvWireRow **
+wire_rows(const RestoreAsk *part)
+{
+	const DvWireRow **list = palloc(sizeof(DvWireRow *) * part->n);
+	int			i;
+
+	for (i = 0; i < part->n; i++)
+		list[i] = &part->chunk->wire[part->rows[i]];
+	return list;
+}
+
+static void
+ask_updates(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n)
+{
+	int			each = chunk->table->pace.each_rows;
+	int			i;
+
+	for (i = 0; i < n; i += each)
+	{
+		DvAsk	   *ask = new_ask(u, RESTORE_WRITE, chunk, rows + i, Min(each, n - i));
+		RestoreAsk *part = ask->arg;
+
+		(void) dv_wire_batch(&ask->body, &chunk->table->projection->wire, dv_asker_batch(ask), wire_rows(part), part->n);
+		dv_asker_queue(&u->asker, ask);
+	}
+}
+
+static void
+fail(DvUndoTable *table, const char *problem)
+{
+	if (table->failed++ == 0)
+		strlcpy(table->problem, problem, sizeof(table->problem));
+}
+
+/* ---------------------------------------------------------------- recording */
+
+/*
+ * The record is what it was before the run: the outcome is again that of the
+ * run before, without a hash, so that the row is sent when it is loaded again.
+ */
+static void
+take_back(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
+{
+	const DvProjection *p = table->projection;
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	char	   *keys;
+
+	dv_spi_begin("dvmig: taking outcomes back");
+	dv_spi_follow_indexes();
+	dv_spi_wait_briefly();
+	keys = dv_undo_unnest_keys(p);
+	dv_undo_key_arrays(chunk, rows, n, types, values);
+	dv_spi_run(psprintf("DELETE FROM %s b USING %s WHERE %s AND b.run = " INT64_FORMAT, table->before_sql, keys, dv_undo_key_match(p, "b"), u->target),
+			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
+	dv_spi_run(psprintf("UPDATE %s x SET content_hash = NULL, message = 'restored by dvmig.undo()', owed_passes = NULL, recorded_at = clock_timestamp(),"
+						" run = coalesce((SELECT max(b.run) FROM %s b WHERE %s), x.created_run, x.run) FROM %s WHERE %s",
+						p->success_sql, table->before_sql, dv_undo_key_match(p, "b"), keys, dv_undo_key_match(p, "x")),
+			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, keys, dv_undo_key_match(p, "x")),
+			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
+	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'U' FROM %s WHERE %s AND s.processing_flag <> 'U'",
+						p->staging_sql, keys, dv_undo_key_match(p, "s")),
+			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
+	dv_spi_commit(false);
+}
+
+/* ---------------------------------------------------------------- reading */
+
+/* The record that answers for a row: its text for SQL, its version, whether a user wrote it. */
+typedef struct Answered
+{
+	int			n;
+	int		   *rows;
+	Datum	   *images;
+	Datum	   *records;
+	DvSlice    *etags;
+	bool	   *changed;
+} Answered;
+
+static bool
+take_page(DvUndo *u, const RestoreAsk *part, const DvHttpReply *reply, Answered *a)
+{
+	DvUndoChunk *chunk = part->chunk;
+	bool		strict = chunk->table->projection->wire.caller_header == NULL;
+	DvPage		page;
+	DvSlice		record;
+
+	a->n = 0;
+	a->rows = palloc(sizeof(int) * part->n);
+	a->images = palloc(sizeof(Datum) * part->n);
+	a->records = palloc(sizeof(Datum) * part->n);
+	a->etags = palloc(sizeof(DvSlice) * part->n);
+	a->changed = palloc(sizeof(bool) * part->n);
+	if (!dv_page_open(&page, reply->body.data, reply->body.len) || page.next_link.p != NULL)
+		return false;
+	while (dv_page_record(&page, &record))
+	{
+		pg_uuid_t	id;
+		int			i;
+
+		if (!dv_page_uuid(dv_page_find(record, chunk->table->projection->wire.primary_id), id.data))
+			return false;
+		for (i = 0; i < part->n; i++)
+			if (memcmp(&chunk->ids[part->rows[i]], &id, sizeof(id)) == 0)
+				break;
+		if (i == part->n || chunk->seen[part->rows[i]])
+			return false;
+		chunk->seen[part->rows[i]] = true;
+		a->rows[a->n] = part->rows[i];
+		a->images[a->n] = CStringGetTextDatum(chunk->images[part->rows[i]]);
+		a->records[a->n] = CStringGetTextDatum(pg_any_to_server(pnstrdup(record.p, record.len), (int) record.len, PG_UTF8));
+		a->etags[a->n] = dv_page_find(record, "@odata.etag");
+		a->changed[a->n++] = dv_undo_is_changed(u, record, strict);
+	}
+	return true;
+}
+
+/* The update that restores a row, in the form of the wire. */
+static void
+take_content(DvUndoChunk *chunk, int row, const char *content, DvSlice etag)
+{
+	DvWireRow  *wire = &chunk->wire[row];
+
+	memset(wire, 0, sizeof(DvWireRow));
+	wire->op = 'U';
+	dv_source_format_id(&chunk->ids[row], wire->id);
+	wire->content = MemoryContextStrdup(chunk->context, content);
+	wire->content_len = strlen(wire->content);
+	if (etag.p != NULL && !chunk->table->without_etag)
+	{
+		char	   *text = MemoryContextAlloc(chunk->context, etag.len + 1);
+
+		dv_page_text(etag, text, etag.len + 1);
+		/* nothing in it may end the header that it goes into */
+		wire->etag = strpbrk(text, "\r\n") == NULL ? text : NULL;
+	}
+}
+
+typedef enum Needed
+{
+	NEEDS_NOTHING,				/* it holds what the image says */
+	NEEDS_UPDATE,
+	NEEDS_METADATA				/* a lookup of its image cannot be written */
+} Needed;
+
+/* What each answered record needs; contents are the chunk's. */
+static Needed *
+compare(DvUndoChunk *chunk, const Answered *a)
+{
+	Oid			types[3] = {OIDOID, TEXTARRAYOID, TEXTARRAYOID};
+	Datum		values[3];
+	Needed	   *needed = palloc0(sizeof(Needed) * (a->n + 1));
+	DvSwitch	before;
+	int			i;
+
+	values[0] = ObjectIdGetDatum(chunk->table->plan.staging);
+	values[1] = PointerGetDatum(construct_array(a->images, a->n, TEXTOID, -1, false, TYPALIGN_INT));
+	values[2] = PointerGetDatum(construct_array(a->records, a->n, TEXTOID, -1, false, TYPALIGN_INT));
+	dv_spi_begin("dvmig: comparing with before-images");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	dv_spi_run("SELECT is_same, content FROM dvmig._before_restore($1::regclass, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
+	for (i = 0; i < a->n; i++)
+	{
+		char	   *content = dv_spi_text(i, 2);
+
+		if (strcmp(dv_spi_text(i, 1), "t") == 0)
+			needed[i] = NEEDS_NOTHING;
+		else if (content == NULL)
+			needed[i] = NEEDS_METADATA;
+		else
+		{
+			needed[i] = NEEDS_UPDATE;
+			content = pg_server_to_any(content, (int) strlen(content), PG_UTF8);
+			take_content(chunk, a->rows[i], content, a->etags[i]);
+		}
+	}
+	dv_call_restore(before);
+	dv_spi_commit(true);
+	return needed;
+}
+
+static void
+count_needed(DvUndoTable *table, const RestoreAsk *part, const Answered *a, const Needed *needed)
+{
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+		if (needed[i] != NEEDS_NOTHING && a->changed[i])
+			table->images_changed++;
+		else if (needed[i] != NEEDS_NOTHING)
+			table->restorable++;
+	for (i = 0; i < part->n; i++)
+		if (!part->chunk->seen[part->rows[i]])
+			table->images_gone++;
+}
+
+static void
+do_needed(DvUndo *u, DvUndoChunk *chunk, const Answered *a, const Needed *needed)
+{
+	int		   *same = palloc(sizeof(int) * (a->n + 1));
+	int		   *send = palloc(sizeof(int) * (a->n + 1));
+	int			nsame = 0;
+	int			nsend = 0;
+	int			i;
+
+	for (i = 0; i < a->n; i++)
+		if (needed[i] == NEEDS_NOTHING)
+		{
+			same[nsame++] = a->rows[i];
+			/* an update of ours that was looked at again because its answer was not clear */
+			chunk->table->restored += chunk->looks[a->rows[i]] > 0;
+		}
+		else if (a->changed[i])
+			continue;
+		else if (needed[i] == NEEDS_UPDATE)
+			send[nsend++] = a->rows[i];
+		else
+			fail(chunk->table, "records could not be restored: a lookup pointed at a table whose metadata was not read (dvmig.refresh_metadata())");
+	if (nsame > 0)
+		dv_undo_patiently(u, chunk->table, chunk, same, nsame, take_back);
+	ask_updates(u, chunk, send, nsend);
+}
+
+static void
+handle_records(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
+{
+	RestoreAsk *part = ask->arg;
+	Answered	a;
+	Needed	   *needed;
+
+	if (reply->status != 200)
+	{
+		dv_asker_fail_answer(&u->asker, reply);
+		return;
+	}
+	if (!take_page(u, part, reply, &a))
+	{
+		memset(part->chunk->seen, 0, sizeof(bool) * part->chunk->n);
+		if (++part->bad_answers < BAD_ANSWERS_MAX)
+			dv_asker_again(&u->asker, ask, false);
+		else
+			dv_asker_fail(&u->asker, "the answer to a query was not understood");
+		return;
+	}
+	needed = compare(part->chunk, &a);
+	if (part->kind == RESTORE_COUNT)
+		count_needed(part->chunk->table, part, &a, needed);
+	else
+		do_needed(u, part->chunk, &a, needed);
+	dv_undo_release(part->chunk);
+}
+
+/* ---------------------------------------------------------------- writing */
+
+/* Is the record to be looked at again, because its update is not clear or it has been written meanwhile? */
+static bool
+is_unclear(DvUndoTable *table, const DvVerdict *v)
+{
+	bool		no_conditions = pg_strcasecmp(v->code, NO_CONDITIONS) == 0;
+
+	table->without_etag |= no_conditions;
+	return no_conditions || v->http_status == 412 || v->kind == DV_WAIT || v->kind == DV_RETRY || v->kind == DV_SETTLE || v->kind == DV_SHRINK;
+}
+
+static void
+handle_updates(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
+{
+	RestoreAsk *part = ask->arg;
+	DvUndoChunk *chunk = part->chunk;
+	DvUndoTable *table = chunk->table;
+	DvWireReply w = dv_answer_wire_reply(reply);
+	DvVerdict  *v = palloc0(sizeof(DvVerdict) * part->n);
+	int		   *done = palloc(sizeof(int) * part->n);
+	int		   *again = palloc(sizeof(int) * part->n);
+	int			ndone = 0;
+	int			nagain = 0;
+	int			i;
+
+	dv_wire_batch_reply(&w, wire_rows(part), part->n, v, NULL);
+	for (i = 0; i < part->n && !u->rc->failed; i++)
+		if (v[i].kind == DV_DONE)
+			done[ndone++] = part->rows[i];
+		else if (v[i].kind == DV_FAIL_RUN)
+			dv_asker_fail(&u->asker, v[i].message);
+		else if (is_unclear(table, &v[i]) && chunk->looks[part->rows[i]]++ < LOOKS_MAX)
+			again[nagain++] = part->rows[i];
+		else
+			/* without the service's text, which may quote the record */
+			fail(table, psprintf("records could not be restored: %s%s%s (HTTP status %d)",
+								 v[i].error_class, v[i].code[0] ? " " : "", v[i].code, v[i].http_status));
+	if (reply->status == 200)
+		dv_pace_table_each(&table->pace, part->n, reply->seconds);
+	if (ndone > 0)
+		dv_undo_patiently(u, table, chunk, done, ndone, take_back);
+	table->restored += ndone;
+	u->rc->total.succeeded += ndone;
+	u->rc->total.rows_sent += part->n;
+	dv_undo_store(u, table, false);
+	if (nagain > 0)
+		ask_records(u, RESTORE_READ, chunk, again, nagain);
+	dv_undo_release(chunk);
+}
+
+static void
+handle_restore(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	if (((RestoreAsk *) ask->arg)->kind == RESTORE_WRITE)
+		handle_updates(asker->arg, ask, reply);
+	else
+		handle_records(asker->arg, ask, reply);
+}
+
+/* ---------------------------------------------------------------- the phases */
+
+static void
+note_images(DvUndo *u, const DvUndoTable *table)
+{
+	Oid			types[5] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID};
+	Datum		values[5] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging),
+		Int64GetDatum(table->restorable), Int64GetDatum(table->images_changed), Int64GetDatum(table->images_gone)};
+	DvSwitch	before;
+
+	dv_spi_begin("dvmig: undo");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	dv_spi_run("SELECT dvmig._undo_images($1, $2::regclass, $3, $4, $5)", 5, types, values, NULL, SPI_OK_SELECT);
+	dv_call_restore(before);
+	dv_spi_commit(true);
+}
+
+void
+dv_undo_look_images(DvUndo *u)
+{
+	int			i;
+
+	u->asker.answer = handle_restore;
+	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
+		if (u->tables[i].members != NULL)
+		{
+			dv_undo_walk(u, &u->tables[i], DV_UNDO_IMAGES, DV_UNDO_IMAGES, begin_count);
+			note_images(u, &u->tables[i]);
+		}
+}
+
+void
+dv_undo_restore(DvUndo *u)
+{
+	int			i;
+
+	u->asker.answer = handle_restore;
+	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
+		if (u->tables[i].members != NULL)
+			dv_undo_walk(u, &u->tables[i], DV_UNDO_IMAGES, DV_UNDO_IMAGES, begin_restore);
+}
