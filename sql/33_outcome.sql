@@ -150,11 +150,13 @@ BEGIN
 			USING ERRCODE = 'duplicate_table',
 			HINT = CASE kind WHEN 'before' THEN 'Rename that relation.' ELSE format('Choose another name: %s_table => ''...''.', kind) END;
 	END IF;
-	PERFORM dvmig._run_as(caller, format('CREATE TABLE %s (%s, PRIMARY KEY (%s))', name,
+	PERFORM dvmig._run_as(caller, format('CREATE TABLE %s (%s, PRIMARY KEY (%s)%s)', name,
 		(SELECT string_agg(format('%I %s', d.col, d.type)
 			|| CASE WHEN d.col IN ('recorded_at', 'taken_at') AND NOT d.col = ANY (key) THEN ' NOT NULL DEFAULT clock_timestamp()' ELSE '' END, ', ')
 		 FROM dvmig._outcome_definition(staging, key, kind) d),
-		(SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key || CASE kind WHEN 'before' THEN '{run}'::text[] END) WITH ORDINALITY u(k, i))), false);
+		(SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key || CASE kind WHEN 'before' THEN '{run}'::text[] END) WITH ORDINALITY u(k, i)),
+		-- of two rows that share a record the first one's is the image
+		CASE kind WHEN 'before' THEN ', UNIQUE (dataverse_id, run)' END), false);
 	PERFORM dvmig._run_as(caller, format('COMMENT ON TABLE %s IS %L', name, format(
 		CASE kind WHEN 'success' THEN 'dvmig: rows of %s that Dataverse took, with the last verdict' WHEN 'before' THEN 'dvmig: what records of %s held before a run updated them' ELSE 'dvmig: rows of %s that failed, with the last verdict' END, staging)), false);
 	FOR o IN SELECT * FROM dvmig._outcome_columns(kind) LOOP

@@ -23,6 +23,9 @@ BEGIN
 	ELSIF t.relationship IS NOT NULL THEN
 		RAISE EXCEPTION 'keep_before_image is for records, and % holds links', staging
 			USING ERRCODE = 'feature_not_supported', HINT = 'Links are never updated.';
+	ELSIF t.source_key && '{columns,taken_at}' THEN
+		RAISE EXCEPTION 'the source key of % has a name that the table of before-images has too', staging
+			USING ERRCODE = 'duplicate_column', HINT = 'Rename the key column: columns and taken_at are names of dvmig''s there.';
 	ELSIF EXISTS (SELECT FROM pg_class c WHERE c.oid = t.before_table) THEN
 		RETURN;
 	END IF;
@@ -34,20 +37,22 @@ $$;
 COMMENT ON FUNCTION dvmig._adjust_before_image(oid, int, regclass, text) IS 'make the table of a staging table''s before-images when they are first asked for';
 
 -- _before_select: the members that are read of a record for its image: all that
--- updates may write. Images, files and attachments are not kept, nor are states.
+-- updates may write, and the state where it is an ordinary column. Images, files,
+-- attachments, parties, and states that only an action sets are not kept.
 CREATE FUNCTION dvmig._before_select(staging regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT string_agg(DISTINCT CASE WHEN c.navigation_property IS NOT NULL THEN '_' || c.target_column || '_value' ELSE c.target_column END, ',')
+	SELECT nullif(concat_ws(',', string_agg(DISTINCT CASE WHEN c.navigation_property IS NOT NULL THEN '_' || c.target_column || '_value' ELSE c.target_column END, ',')
+			FILTER (WHERE c.pass IS DISTINCT FROM 'states' AND c.target_column <> mt.primary_id AND NOT dvmig._is_body(t.target, c.target_column)
+				AND mc.column_type NOT IN ('Image', 'File', 'PartyList', 'State', 'Status')),
+		max('statecode,statuscode') FILTER (WHERE c.pass = 'states' AND NOT dvmig._closing_table(t.target))), '')
 	FROM dvmig.column_map c
 	JOIN dvmig.migration_table t ON t.staging = c.staging
 	JOIN dvmig.migration m USING (migration_id)
 	JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target
 	JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
 	WHERE c.staging = $1 AND c.send IS DISTINCT FROM 'insert' AND mc.valid_for_update AND mc.calculation IS NULL
-	  AND mc.column_type NOT IN ('Image', 'File', 'PartyList', 'State', 'Status') AND NOT dvmig._is_body(t.target, c.target_column)
-	  AND c.target_column <> mt.primary_id
 $$;
 COMMENT ON FUNCTION dvmig._before_select(regclass) IS 'members that are read of a record for its before-image, between commas; null: none';
 

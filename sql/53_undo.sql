@@ -3,8 +3,8 @@
 --
 -- The worker first collects the ids of all these records in dvmig._undo_row,
 -- then looks at each of them (is it there, who wrote it last, what belongs to
--- it), and only then restores and deletes. Called again after an interruption it begins anew
--- with what is left.
+-- it), and only then restores and deletes. Called again after an interruption it
+-- begins anew with what is left.
 
 ALTER TABLE dvmig.migration_table ADD held_by_undo bigint;
 COMMENT ON COLUMN dvmig.migration_table.held_by_undo IS 'undo that put the table on hold: no run loads it before dvmig.release(); null: not on hold';
@@ -18,6 +18,24 @@ CREATE TABLE dvmig._undo_row (
 );
 COMMENT ON TABLE dvmig._undo_row IS 'records that an undo in progress is to delete, and why it will not';
 
+CREATE TABLE dvmig._undo_pair (
+	undo         bigint NOT NULL,
+	child        uuid NOT NULL,
+	parent       uuid NOT NULL,
+	PRIMARY KEY (undo, child, parent)
+);
+COMMENT ON TABLE dvmig._undo_pair IS 'records that an undo in progress is to delete, and which of them belong to which';
+
+CREATE TABLE dvmig._undo_image (
+	undo         bigint NOT NULL,
+	dataverse_id uuid NOT NULL,
+	lookups      jsonb NOT NULL,
+	is_counted_on bool NOT NULL DEFAULT false,
+	PRIMARY KEY (undo, dataverse_id)
+);
+COMMENT ON TABLE dvmig._undo_image IS 'records that an undo in progress is to restore: where their lookups point afterwards';
+COMMENT ON COLUMN dvmig._undo_image.is_counted_on IS 'a record may be deleted only if this one, which points at it, has been restored';
+
 CREATE TABLE dvmig._undo_table (
 	undo     bigint NOT NULL,
 	staging  text NOT NULL,
@@ -28,7 +46,10 @@ CREATE TABLE dvmig._undo_table (
 	changed  bigint NOT NULL DEFAULT 0,
 	related  bigint NOT NULL DEFAULT 0,
 	restorable bigint NOT NULL DEFAULT 0,
+	images_gone bigint NOT NULL DEFAULT 0,
+	images_changed bigint NOT NULL DEFAULT 0,
 	restored bigint NOT NULL DEFAULT 0,
+	note     text,
 	PRIMARY KEY (undo, staging)
 );
 COMMENT ON TABLE dvmig._undo_table IS 'what an undo found and did, by staging table';
@@ -53,16 +74,67 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._undo_mark(bigint, uuid[], text) IS 'note why records will not be deleted; how many that were to be';
 
--- _undo_related: mark the parents of records that will stay.
-CREATE FUNCTION dvmig._undo_related(undo bigint, children uuid[], parents uuid[]) RETURNS bigint
+-- _undo_related: mark the parents of records that are not undone. A record that
+-- is to be restored does not belong to them if its lookup points elsewhere then.
+CREATE FUNCTION dvmig._undo_related(undo bigint, children uuid[], parents uuid[], lookup text) RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT dvmig._undo_mark($1, ARRAY(SELECT u.parent FROM unnest($2, $3) u(child, parent)
-		WHERE NOT EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = u.child
-			AND (r.verdict IS NULL OR r.verdict = 'gone'))), 'related')
+	WITH pointing AS (
+		SELECT u.child, u.parent FROM unnest($2, $3) u(child, parent)
+	), ours AS (
+		INSERT INTO dvmig._undo_pair SELECT $1, p.child, p.parent FROM pointing p
+		WHERE EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = p.child)
+		ON CONFLICT DO NOTHING
+	), elsewhere AS (
+		SELECT p.child, p.parent FROM pointing p JOIN dvmig._undo_image i ON i.undo = $1 AND i.dataverse_id = p.child
+		WHERE i.lookups ? $4 AND i.lookups ->> $4 IS DISTINCT FROM p.parent::text
+		  AND EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = p.parent)
+	), counted_on AS (
+		UPDATE dvmig._undo_image i SET is_counted_on = true WHERE i.undo = $1 AND i.dataverse_id IN (SELECT e.child FROM elsewhere e)
+	)
+	SELECT dvmig._undo_mark($1, ARRAY(SELECT p.parent FROM pointing p
+		WHERE NOT EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = p.child)
+		  AND NOT EXISTS (SELECT FROM elsewhere e WHERE e.child = p.child AND e.parent = p.parent)), 'related')
 $$;
-COMMENT ON FUNCTION dvmig._undo_related(bigint, uuid[], uuid[]) IS 'mark records to which others belong that are not undone';
+COMMENT ON FUNCTION dvmig._undo_related(bigint, uuid[], uuid[], text) IS 'mark records to which others belong that are not undone';
+
+-- _undo_spread: what a record belongs to that stays, stays too, and so on upwards.
+CREATE FUNCTION dvmig._undo_spread(undo bigint) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH RECURSIVE stays AS (
+		SELECT r.dataverse_id FROM dvmig._undo_row r WHERE r.undo = $1 AND r.verdict IN ('changed', 'related')
+		UNION
+		SELECT p.parent FROM stays s JOIN dvmig._undo_pair p ON p.undo = $1 AND p.child = s.dataverse_id
+	)
+	SELECT dvmig._undo_mark($1, ARRAY(SELECT s.dataverse_id FROM stays s), 'related')
+$$;
+COMMENT ON FUNCTION dvmig._undo_spread(bigint) IS 'mark records to which others belong that stay';
+
+-- _undo_restorable: note records that are to be restored; images are as kept.
+CREATE FUNCTION dvmig._undo_restorable(undo bigint, ids uuid[], images text[]) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dvmig._undo_image (undo, dataverse_id, lookups)
+	SELECT $1, u.id, coalesce((SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(u.image::jsonb) e WHERE e.key ~ '^_.+_value$'), '{}')
+	FROM unnest($2, $3) u(id, image)
+	ON CONFLICT ON CONSTRAINT _undo_image_pkey DO UPDATE SET lookups = excluded.lookups
+$$;
+COMMENT ON FUNCTION dvmig._undo_restorable(bigint, uuid[], text[]) IS 'note records that are to be restored';
+
+-- _undo_not_restored: is a record to be deleted to which one belongs that could not
+-- be restored? Then all have to be looked at again, as they are now.
+CREATE FUNCTION dvmig._undo_not_restored(undo bigint) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH rest AS (DELETE FROM dvmig._undo_image i WHERE i.undo = $1 RETURNING i.is_counted_on)
+	SELECT count(*) FILTER (WHERE r.is_counted_on) FROM rest r
+$$;
+COMMENT ON FUNCTION dvmig._undo_not_restored(bigint) IS 'records that were not restored, on which the deletion of others rests; forget them';
 
 CREATE FUNCTION dvmig._undo_doable(undo bigint, ids uuid[]) RETURNS uuid[]
 LANGUAGE sql
@@ -89,8 +161,8 @@ BEGIN
 		count(*) FILTER (WHERE r.verdict = 'changed'), count(*) FILTER (WHERE r.verdict = 'related')
 	FROM dvmig.run_table t LEFT JOIN dvmig._undo_row r ON r.undo = t.run AND r.staging::text = t.staging
 	WHERE t.run = $1 GROUP BY t.staging
-	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET created = excluded.created, gone = _undo_table.gone + excluded.gone,
-		changed = _undo_table.changed + excluded.changed, related = excluded.related;
+	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET created = excluded.created, gone = _undo_table.images_gone + excluded.gone,
+		changed = _undo_table.images_changed + excluded.changed, related = excluded.related;
 	IF (o ->> 'dry_run')::bool THEN
 		RETURN NULL;
 	END IF;
@@ -112,29 +184,55 @@ CREATE FUNCTION dvmig._undo_images(undo bigint, staging regclass, restorable big
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	INSERT INTO dvmig._undo_table (undo, staging, restorable, changed, gone) VALUES ($1, $2::text, $3, $4, $5)
+	INSERT INTO dvmig._undo_table (undo, staging, restorable, images_changed, images_gone) VALUES ($1, $2::text, $3, $4, $5)
+	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET restorable = excluded.restorable, images_changed = excluded.images_changed, images_gone = excluded.images_gone
 $$;
 COMMENT ON FUNCTION dvmig._undo_images(bigint, regclass, bigint, bigint, bigint) IS 'count the records of a table that an undo is to restore';
 
-CREATE FUNCTION dvmig._undo_hold(undo bigint, staging regclass) RETURNS void
+-- _undo_note: what the run did to a table that its undo does not take back.
+CREATE FUNCTION dvmig._undo_note(undo bigint, staging regclass, without_image bigint, written_later bigint, removed bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dvmig._undo_table (undo, staging, note) SELECT $1, $2::text, nullif(concat_ws('; ',
+		CASE WHEN $3 > 0 THEN format('%s updates have no before-image and stay', $3) END,
+		CASE WHEN $4 > 0 THEN format('%s updated records were written by later runs: undo those first', $4) END,
+		CASE WHEN $5 > 0 THEN format('%s records that the run deleted are not made again', $5) END), '')
+	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET note = excluded.note
+$$;
+COMMENT ON FUNCTION dvmig._undo_note(bigint, regclass, bigint, bigint, bigint) IS 'note what an undo does not take back';
+
+-- _undo_changed: records that were looked at as unchanged, and that a user has written since.
+CREATE FUNCTION dvmig._undo_changed(undo bigint, staging regclass, meanwhile bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE dvmig._undo_table u SET changed = u.changed + $3,
+		note = concat_ws('; ', u.note, format('%s records were changed by another user while the undo was at work, and stay', $3))
+	WHERE u.undo = $1 AND u.staging = $2::text
+$$;
+COMMENT ON FUNCTION dvmig._undo_changed(bigint, regclass, bigint) IS 'count records that were changed while an undo was at work';
+
+CREATE FUNCTION dvmig._undo_hold(undo bigint, staging regclass, shares bool) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	UPDATE dvmig.migration_table t SET held_by_undo = $1 WHERE t.staging = $2
-		AND EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text
-			AND (u.restorable > 0 OR EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND coalesce(r.verdict, 'gone') = 'gone')));
+		AND ($3 OR EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text
+			AND (u.restorable > 0 OR EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND coalesce(r.verdict, 'gone') = 'gone'))));
 	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp(),
 		rows_total = (SELECT u.created + u.restorable FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)
 	WHERE t.run = $1 AND t.staging = $2::text
 $$;
-COMMENT ON FUNCTION dvmig._undo_hold(bigint, regclass) IS 'put a staging table on hold before its records are deleted';
+COMMENT ON FUNCTION dvmig._undo_hold(bigint, regclass, bool) IS 'put a staging table on hold before its records are deleted';
 
 CREATE FUNCTION dvmig._undo_store(undo bigint, staging regclass, deleted bigint, failed bigint, has_ended bool, message text, restored bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	UPDATE dvmig._undo_table u SET deleted = $3, failed = $4, restored = $7 WHERE u.undo = $1 AND u.staging = $2::text;
-	UPDATE dvmig.run_table t SET rows_read = $3 + $4 + $7, succeeded = $3 + $7, failed = $4, message = $6,
+	UPDATE dvmig.run_table t SET rows_read = $3 + $4 + $7, succeeded = $3 + $7, failed = $4,
+		message = coalesce($6, (SELECT u.note FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)),
 		state = CASE WHEN $5 THEN 'done' ELSE t.state END, ended_at = CASE WHEN $5 THEN clock_timestamp() END
 	WHERE t.run = $1 AND t.staging = $2::text
 $$;
@@ -146,6 +244,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	-- those of an undo that was interrupted too
 	DELETE FROM dvmig._undo_row r USING dvmig.run_history h
+	WHERE h.run = r.undo AND (r.undo = $1 OR h.state NOT IN ('starting', 'running', 'stopping'));
+	DELETE FROM dvmig._undo_pair r USING dvmig.run_history h
+	WHERE h.run = r.undo AND (r.undo = $1 OR h.state NOT IN ('starting', 'running', 'stopping'));
+	DELETE FROM dvmig._undo_image r USING dvmig.run_history h
 	WHERE h.run = r.undo AND (r.undo = $1 OR h.state NOT IN ('starting', 'running', 'stopping'));
 	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp()
 	FROM dvmig.run_history h WHERE t.run = $1 AND h.run = $1 AND (h.options ->> 'dry_run')::bool
@@ -206,6 +308,44 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._undo_links(regclass, bigint) IS 'statements that let links be made again whose record a run created';
 
+-- _undo_sharing: of the tables that an undo works on, those whose rows may stand
+-- for the same records as rows of this one (a given id that two rows share).
+--   kind       'deleted' or 'restored': what the statement follows
+--   probe      query of the owner: are there such rows?
+--   statement  takes their outcomes back too; $1: ids of records
+CREATE FUNCTION dvmig._undo_sharing(undo bigint, staging regclass, run bigint) RETURNS TABLE (sharing regclass, kind text, probe text, statement text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH sharing AS (
+		SELECT t.*, l.staging AS other, l.success_table AS success, l.error_table AS error,
+			(SELECT string_agg(format('x.%I', k), ', ' ORDER BY i) FROM unnest(l.source_key) WITH ORDINALITY u(k, i)) AS keys,
+			(SELECT string_agg(format('o.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key || 'dataverse_id'::text) WITH ORDINALITY u(k, i)) AS own,
+			(SELECT string_agg(format('s.%1$I = u.%1$I', k), ' AND ' ORDER BY i) FROM unnest(l.source_key) WITH ORDINALITY u(k, i)) AS matched,
+			-- another row: of another table, or of another key
+			CASE WHEN l.staging = t.staging THEN (SELECT string_agg(format('x.%1$I IS DISTINCT FROM o.%1$I', k), ' OR ') FROM unnest(l.source_key) k) ELSE 'true' END AS another
+		FROM dvmig.migration_table t JOIN dvmig.migration_table l ON l.migration_id = t.migration_id AND l.target = t.target AND l.relationship IS NULL
+		JOIN dvmig.run_table r ON r.run = $1 AND r.staging = l.staging::text
+		WHERE t.staging = $2
+	)
+	SELECT h.other, 'deleted', format('SELECT EXISTS (SELECT FROM (SELECT %1$s, x.dataverse_id FROM %2$s x UNION ALL SELECT %1$s, x.dataverse_id FROM %3$s x) x '
+			'JOIN (SELECT %4$s FROM %5$s o WHERE o.created_run = %7$s AND o.operation <> ''D'' UNION ALL SELECT %4$s FROM %6$s o WHERE o.created_run = %7$s) o '
+			'ON o.dataverse_id = x.dataverse_id AND (%8$s))', h.keys, h.success, h.error, h.own, h.success_table, h.error_table, $3, h.another),
+		format('WITH gone AS (DELETE FROM %1$s x WHERE x.dataverse_id = ANY ($1) RETURNING %3$s), '
+			'failed AS (DELETE FROM %2$s x WHERE x.dataverse_id = ANY ($1) RETURNING %3$s) '
+			'UPDATE %4$s s SET processing_flag = ''U'', action_flag = CASE s.action_flag WHEN ''U'' THEN ''I'' ELSE s.action_flag END '
+			'FROM (SELECT * FROM gone UNION SELECT * FROM failed) u WHERE %5$s AND s.processing_flag <> ''U''', h.success, h.error, h.keys, h.other, h.matched)
+	FROM sharing h
+	UNION ALL
+	SELECT h.other, 'restored', format('SELECT EXISTS (SELECT FROM %1$s x JOIN %2$s o ON o.dataverse_id = x.dataverse_id AND o.run = %3$s WHERE x.run = %3$s AND (%4$s))',
+			h.success, h.before_table, $3, h.another),
+		format('WITH written AS (UPDATE %1$s x SET content_hash = NULL, message = ''restored by dvmig.undo()'', owed_passes = NULL, recorded_at = clock_timestamp() '
+			'WHERE x.dataverse_id = ANY ($1) AND x.run = %2$s AND x.operation <> ''D'' RETURNING %3$s) '
+			'UPDATE %4$s s SET processing_flag = ''U'' FROM written u WHERE %5$s AND s.processing_flag <> ''U''', h.success, $3, h.keys, h.other, h.matched)
+	FROM sharing h WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = h.before_table)
+$$;
+COMMENT ON FUNCTION dvmig._undo_sharing(bigint, regclass, bigint) IS 'statements that take back outcomes of rows that share a record with one that is undone';
+
 -- ------------------------------------------------------------------ for a DBA
 
 CREATE FUNCTION dvmig._undo_job(caller oid, run bigint, staging text, related text, changed text, dry_run bool, confirm text, wait bool) RETURNS bigint
@@ -255,7 +395,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	job bigint := dvmig._undo_job($1, $2, $3, $4, $5, $6, $7, true);
+	f dvmig._undo_table;
 BEGIN
+	FOR f IN SELECT u.* FROM dvmig._query_latest(format('SELECT to_jsonb(u) FROM dvmig._undo_table u WHERE u.undo = %s AND u.note IS NOT NULL ORDER BY u.staging', job)) q,
+		jsonb_populate_record(NULL::dvmig._undo_table, q::jsonb) u
+	LOOP
+		RAISE NOTICE '%: %', f.staging, f.note;
+	END LOOP;
 	RETURN QUERY SELECT job, u.staging, u.created, u.gone, u.changed, u.related, u.deleted,
 		-- of a dry run: those that would be
 		CASE WHEN dry_run THEN u.restorable ELSE u.restored END, u.failed

@@ -10,15 +10,15 @@
 
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "answer.h"
 #include "before.h"
+#include "encode.h"
+#include "keys.h"
 #include "page.h"
 #include "spi.h"
 
@@ -82,54 +82,74 @@ static char *
 store_sql(const DvStep *step)
 {
 	const DvProjection *p = step->projection;
-	StringInfoData keys;
-	StringInfoData parameters;
-	int			i;
 
-	initStringInfo(&keys);
-	initStringInfo(&parameters);
-	for (i = 0; i < p->nkeys; i++)
-	{
-		appendStringInfo(&keys, "%s, ", p->keys[i].column);
-		appendStringInfo(&parameters, "$%d, ", i + 1);
-	}
 	/* the first image of a run stands: later ones hold what the run wrote */
-	return psprintf("INSERT INTO %s (%sdataverse_id, run, columns, taken_at) SELECT %s\"dvmig id\", " INT64_FORMAT
-					", \"dvmig record\"::pg_catalog.jsonb - '{@odata.etag,modifiedon,_modifiedby_value,%s}'::pg_catalog.text[], pg_catalog.clock_timestamp()"
-					" FROM unnest(%s$%d, $%d) u(%s\"dvmig id\", \"dvmig record\") ON CONFLICT DO NOTHING",
-					p->before_sql, keys.data, keys.data, step->rc->run, p->wire.primary_id, parameters.data,
-					p->nkeys + 1, p->nkeys + 2, keys.data);
+	return psprintf("INSERT INTO %s (%s, dataverse_id, run, columns, taken_at) SELECT %s, u.\"dvmig id\", " INT64_FORMAT
+					", u.\"dvmig record\"::pg_catalog.jsonb - '{@odata.etag,modifiedon,_modifiedby_value,%s}'::pg_catalog.text[], pg_catalog.clock_timestamp()"
+					" FROM %s ON CONFLICT DO NOTHING",
+					p->before_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), step->rc->run, p->wire.primary_id,
+					dv_keys_unnest(p, "\"dvmig id\", \"dvmig record\""));
 }
 
 static void
 store(const DvStep *step, const Images *images)
 {
-	const DvProjection *p = step->projection;
-	Oid			types[INDEX_MAX_KEYS + 2];
-	Datum		values[INDEX_MAX_KEYS + 2];
-	Datum	   *column = palloc(sizeof(Datum) * images->n);
+	DvArrays	a;
+	Datum	  **keys = palloc(sizeof(Datum *) * images->n);
+	Datum	   *ids = palloc(sizeof(Datum) * images->n);
 	int			i;
-	int			k;
 
+	for (i = 0; i < images->n; i++)
+	{
+		keys[i] = images->rows[i]->keys;
+		ids[i] = UUIDPGetDatum(&images->rows[i]->uuid);
+	}
 	dv_spi_begin("dvmig: keeping what records hold");
 	dv_spi_wait_briefly();
-	for (k = 0; k < p->nkeys; k++)
-	{
-		for (i = 0; i < images->n; i++)
-			column[i] = images->rows[i]->keys[k];
-		types[k] = p->keys[k].array_type;
-		values[k] = PointerGetDatum(construct_array(column, images->n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align));
-	}
-	for (i = 0; i < images->n; i++)
-		column[i] = UUIDPGetDatum(&images->rows[i]->uuid);
-	types[k] = get_array_type(UUIDOID);
-	values[k] = PointerGetDatum(construct_array(column, images->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	types[k + 1] = TEXTARRAYOID;
-	values[k + 1] = PointerGetDatum(construct_array(images->records, images->n, TEXTOID, -1, false, TYPALIGN_INT));
-	dv_spi_run(store_sql(step), k + 2, types, values, NULL, SPI_OK_INSERT);
+	dv_keys_arrays(&a, step->projection, keys, images->n);
+	dv_keys_add(&a, ids, NULL, UUIDOID);
+	dv_keys_add(&a, images->records, NULL, TEXTOID);
+	dv_spi_run(store_sql(step), a.count, a.types, a.values, NULL, SPI_OK_INSERT);
 	/* on disk before the update leaves, whatever the session's setting */
 	set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	dv_spi_commit(false);
+}
+
+/*
+ * Is it what the records hold that could not be stored? A character that this
+ * database cannot hold, say (class 22), or a constraint that a user has added.
+ */
+static bool
+is_of_records(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return category == ERRCODE_DATA_EXCEPTION || category == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION;
+}
+
+/* Without its image no record is updated: halves tell which ones cannot be kept. */
+static void
+not_kept(DvStep *step, DvTask *task, const ErrorData *error)
+{
+	int			half = task->n / 2;
+	int			i;
+
+	if (dv_spi_is_contention(error))
+		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, task->n, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS), task->attempts);
+	else if (is_of_records(error) && half > 0)
+	{
+		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, half, 0, task->attempts);
+		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows + half, task->n - half, 0, task->attempts);
+	}
+	else if (is_of_records(error))
+		dv_outcome_failure(step, task->rows[0], dv_encode_verdict("image", unpack_sql_state(error->sqlerrcode), "",
+																  psprintf("what the record holds could not be kept before its update: %s", dv_spi_told(error))));
+	else
+	{
+		dv_engine_fail_run(step, psprintf("what records hold could not be kept: %s", dv_spi_told(error)));
+		for (i = 0; i < task->n; i++)
+			dv_answer_leave_row(step, task->rows[i]);
+	}
 }
 
 /* The images of an answer are stored; NULL, or the error. */
@@ -184,13 +204,6 @@ dv_before_handle(DvStep *step, DvTask *task, const DvHttpReply *reply)
 			task->rows[i]->imaged = true;
 		dv_engine_queue_new(step, task->rows, task->n);
 	}
-	else if (dv_spi_is_contention(error))
-		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, task->n, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS), task->attempts);
 	else
-	{
-		/* without its image no record is updated */
-		dv_engine_fail_run(step, psprintf("what records hold could not be kept: %s", dv_spi_told(error)));
-		for (i = 0; i < task->n; i++)
-			dv_answer_leave_row(step, task->rows[i]);
-	}
+		not_kept(step, task, error);
 }

@@ -41,6 +41,13 @@ qualified_name(MemoryContext context, Oid relid, const char *staging)
 	return MemoryContextStrdup(context, quote_qualified_identifier(schema, name));
 }
 
+/* Passes whose updates an image tells the contrary of: a state that an action sets is not one. */
+static bool
+keeps_images(const DvProjection *p)
+{
+	return strcmp(p->pass, "write") == 0 || strcmp(p->pass, "deferred") == 0 || (p->states && !p->closing);
+}
+
 /* Target table, its bulk messages, the outcome tables, the key columns. */
 static void
 load_table(DvProjection *p, MemoryContext context)
@@ -87,7 +94,7 @@ load_table(DvProjection *p, MemoryContext context)
 	p->link = keep_text(context, 0, 12);
 	p->wire.part_headers = keep_text(context, 0, 13);
 	p->wire.caller_header = keep_text(context, 0, 14);
-	if ((strcmp(p->pass, "write") == 0 || strcmp(p->pass, "deferred") == 0) && dv_spi_text(0, 17) != NULL && dv_spi_text(0, 18) != NULL)
+	if (keeps_images(p) && dv_spi_text(0, 17) != NULL && dv_spi_text(0, 18) != NULL)
 	{
 		p->before_sql = qualified_name(context, atooid(dv_spi_text(0, 17)), p->staging_sql);
 		p->before_select = keep_text(context, 0, 18);

@@ -19,6 +19,7 @@
 #include "utils/uuid.h"
 
 #include "call.h"
+#include "keys.h"
 #include "reader.h"
 #include "spi.h"
 #include "verify.h"
@@ -79,55 +80,8 @@ dv_rebuild_load(DvVerify *v)
 
 /* ---------------------------------------------------------------- recording */
 
-static char *
-list_keys(const DvProjection *p, const char *format)
-{
-	StringInfoData sql;
-	int			i;
-
-	initStringInfo(&sql);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%s%s%s", i ? ", " : "", format, p->keys[i].column);
-	return sql.data;
-}
-
-static char *
-unnest_keys(const DvProjection *p)
-{
-	StringInfoData sql;
-	int			i;
-
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "unnest(");
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "$%d, ", i + 1);
-	appendStringInfo(&sql, "$%d) u(%s, \"dvmig id\")", p->nkeys + 1, list_keys(p, ""));
-	return sql.data;
-}
-
-/* Columns of a set of rows, as array parameters. */
-typedef struct Arrays
-{
-	int			n;				/* rows */
-	int			count;			/* parameters */
-	Oid			types[INDEX_MAX_KEYS + 5];
-	Datum		values[INDEX_MAX_KEYS + 5];
-} Arrays;
-
 static void
-add_array(Arrays *a, Datum *elements, Oid type, Oid array_type)
-{
-	int16		len;
-	bool		byval;
-	char		align;
-
-	get_typlenbyvalalign(type, &len, &byval, &align);
-	a->types[a->count] = array_type;
-	a->values[a->count++] = PointerGetDatum(construct_array(elements, a->n, type, len, byval, align));
-}
-
-static void
-add_versions(Arrays *a, DvVerifyRow *const *rows)
+add_versions(DvArrays *a, DvVerifyRow *const *rows)
 {
 	static const Oid types[] = {TIDOID, XIDOID, OIDOID, OIDOID};
 	Datum	   *elements[lengthof(types)];
@@ -143,7 +97,7 @@ add_versions(Arrays *a, DvVerifyRow *const *rows)
 		elements[3][i] = ObjectIdGetDatum(rows[i]->version.filenode);
 	}
 	for (i = 0; i < (int) lengthof(types); i++)
-		add_array(a, elements[i], types[i], get_array_type(types[i]));
+		dv_keys_add(a, elements[i], NULL, types[i]);
 }
 
 /* Outcomes by key; flags on just the versions that were read: what was edited meanwhile is still to be sent. */
@@ -151,28 +105,26 @@ static void
 record(DvVerify *v, DvVerifyRow *const *rows, int n)
 {
 	const DvProjection *p = v->projection;
-	Arrays		a = {.n = n};
+	DvArrays	a;
 	Datum	   *elements = palloc(sizeof(Datum) * n);
+	Datum	  **keys = palloc(sizeof(Datum *) * n);
 	int			ids = p->nkeys + 1;
 	int			i;
-	int			k;
 
 	dv_spi_begin("dvmig: recording outcomes");
 	dv_spi_follow_indexes();
 	dv_spi_wait_briefly();
-	for (k = 0; k < p->nkeys; k++)
-	{
-		for (i = 0; i < n; i++)
-			elements[i] = rows[i]->keys[k];
-		add_array(&a, elements, p->keys[k].type, p->keys[k].array_type);
-	}
 	for (i = 0; i < n; i++)
+	{
+		keys[i] = rows[i]->keys;
 		elements[i] = UUIDPGetDatum(&rows[i]->id);
-	add_array(&a, elements, UUIDOID, get_array_type(UUIDOID));
+	}
+	dv_keys_arrays(&a, p, keys, n);
+	dv_keys_add(&a, elements, NULL, UUIDOID);
 	dv_spi_run(psprintf("INSERT INTO %s (%s, dataverse_id, operation, pass, run, message)"
 						" SELECT %s, u.\"dvmig id\", 'I', 'write', " INT64_FORMAT ", 'rebuilt: the record is there'"
 						" FROM %s ON CONFLICT DO NOTHING",
-						p->success_sql, list_keys(p, ""), list_keys(p, "u."), v->rc->run, unnest_keys(p)),
+						p->success_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), v->rc->run, dv_keys_unnest(p, "\"dvmig id\"")),
 			   a.count, a.types, a.values, NULL, SPI_OK_INSERT);
 	add_versions(&a, rows);
 	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'P', dataverse_id = u.i FROM unnest($%d, $%d, $%d, $%d, $%d) u(i, c, x, t, r)"

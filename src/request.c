@@ -82,7 +82,7 @@ image_table(const DvStep *step, DvWireTable *image)
 {
 	*image = step->projection->wire;
 	image->also = step->projection->before_select;
-	image->with_state = false;
+	image->with_state = image->with_creator = false;
 }
 
 void

@@ -19,6 +19,7 @@
 #include "answer.h"
 #include "call.h"
 #include "encode.h"
+#include "keys.h"
 #include "spi.h"
 #include "verify.h"
 
@@ -188,79 +189,48 @@ dv_resend_missing(DvVerify *v, DvVerifyRow *row)
 
 /* ---------------------------------------------------------------- recording */
 
-static void
-add_array(Oid *types, Datum *values, int *count, Datum *elements, bool *nulls, int n,
-		  Oid type, int16 len, bool byval, char align)
-{
-	int			lower = 1;
-
-	types[*count] = get_array_type(type);
-	values[(*count)++] = PointerGetDatum(construct_md_array(elements, nulls, 1, &n, &lower, type, len, byval, align));
-}
-
 static char *
 record_sql(DvVerify *v)
 {
 	const DvProjection *p = v->projection;
-	StringInfoData unnest;
-	StringInfoData names;
-	StringInfoData match;
-	int			i;
 
-	initStringInfo(&unnest);
-	initStringInfo(&names);
-	initStringInfo(&match);
-	for (i = 0; i < p->nkeys; i++)
-	{
-		appendStringInfo(&unnest, "$%d, ", i + 1);
-		appendStringInfo(&names, "%s, ", p->keys[i].column);
-		appendStringInfo(&match, "x.%s = u.%s AND ", p->keys[i].column, p->keys[i].column);
-	}
 	return psprintf("UPDATE %s x SET content_hash = CASE WHEN x.content_hash IS NOT NULL THEN u.\"dvmig hash\" END,"
 					" run = CASE WHEN u.\"dvmig sent\" THEN " INT64_FORMAT " ELSE x.run END,"
 					" recorded_at = CASE WHEN u.\"dvmig sent\" THEN pg_catalog.clock_timestamp() ELSE x.recorded_at END,"
 					" message = CASE WHEN u.\"dvmig sent\" THEN 'columns sent again' ELSE x.message END"
-					" FROM unnest(%s$%d, $%d) u(%s\"dvmig hash\", \"dvmig sent\")"
-					" WHERE %s(u.\"dvmig sent\" OR x.content_hash IS DISTINCT FROM u.\"dvmig hash\")",
-					p->success_sql, v->rc->run, unnest.data, p->nkeys + 1, p->nkeys + 2, names.data, match.data);
+					" FROM %s WHERE %s AND (u.\"dvmig sent\" OR x.content_hash IS DISTINCT FROM u.\"dvmig hash\")",
+					p->success_sql, v->rc->run, dv_keys_unnest(p, "\"dvmig hash\", \"dvmig sent\""), dv_keys_match(p, "x", "u"));
 }
 
 /* The hash of what the records hold now, so that a reload of the rows is unchanged. */
 static void
 record(DvVerify *v, DvVerifyRow *const *rows, int n, bool sent)
 {
-	const DvProjection *p = v->projection;
-	Oid			types[INDEX_MAX_KEYS + 2];
-	Datum		values[INDEX_MAX_KEYS + 2];
-	Datum	   *elements = palloc(sizeof(Datum) * n);
+	DvArrays	a;
+	Datum	   *hashes = palloc(sizeof(Datum) * n);
+	Datum	   *are_sent = palloc(sizeof(Datum) * n);
+	Datum	  **keys = palloc(sizeof(Datum *) * n);
 	bool	   *nulls = palloc0(sizeof(bool) * n);
-	int			count = 0;
 	int			i;
-	int			k;
 
-	dv_spi_begin("dvmig: recording outcomes");
-	dv_spi_follow_indexes();
-	dv_spi_wait_briefly();
-	for (k = 0; k < p->nkeys; k++)
-	{
-		for (i = 0; i < n; i++)
-			elements[i] = rows[i]->keys[k];
-		add_array(types, values, &count, elements, NULL, n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align);
-	}
 	for (i = 0; i < n; i++)
 	{
 		bytea	   *hash = palloc(VARHDRSZ + sizeof(rows[i]->hash));
 
 		SET_VARSIZE(hash, VARHDRSZ + sizeof(rows[i]->hash));
 		memcpy(VARDATA(hash), rows[i]->hash, sizeof(rows[i]->hash));
-		elements[i] = PointerGetDatum(hash);
+		hashes[i] = PointerGetDatum(hash);
 		nulls[i] = !rows[i]->others_equal;
+		are_sent[i] = BoolGetDatum(sent);
+		keys[i] = rows[i]->keys;
 	}
-	add_array(types, values, &count, elements, nulls, n, BYTEAOID, -1, false, TYPALIGN_INT);
-	for (i = 0; i < n; i++)
-		elements[i] = BoolGetDatum(sent);
-	add_array(types, values, &count, elements, NULL, n, BOOLOID, 1, true, TYPALIGN_CHAR);
-	dv_spi_run(record_sql(v), count, types, values, NULL, SPI_OK_UPDATE);
+	dv_spi_begin("dvmig: recording outcomes");
+	dv_spi_follow_indexes();
+	dv_spi_wait_briefly();
+	dv_keys_arrays(&a, v->projection, keys, n);
+	dv_keys_add(&a, hashes, nulls, BYTEAOID);
+	dv_keys_add(&a, are_sent, NULL, BOOLOID);
+	dv_spi_run(record_sql(v), a.count, a.types, a.values, NULL, SPI_OK_UPDATE);
 	dv_spi_commit(true);
 }
 

@@ -70,19 +70,6 @@ dv_undo_release(DvUndoChunk *chunk)
 		MemoryContextDelete(chunk->context);
 }
 
-/* b.k1 = x.k1 AND ... */
-static char *
-same_keys(const DvProjection *p, const char *alias)
-{
-	StringInfoData sql;
-	int			i;
-
-	initStringInfo(&sql);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%s%s.%s = x.%s", i ? " AND " : "", alias, p->keys[i].column, p->keys[i].column);
-	return sql.data;
-}
-
 /*
  * Images of the run, of rows that no later run has written. (Where the run died,
  * their outcome may still be an earlier one's.)
@@ -96,8 +83,8 @@ images_of(DvUndo *u)
 					" AND coalesce(s.run, 0) <= x.run AND coalesce(e.run, 0) <= x.run AND s.operation IS DISTINCT FROM 'D'"
 					" AND coalesce(s.created_run, e.created_run, 0) <> x.run"
 					" AND NOT EXISTS (SELECT FROM %s l WHERE %s AND l.run > x.run)",
-					u->table->before_sql, p->success_sql, same_keys(p, "s"), p->error_sql, same_keys(p, "e"), u->target,
-					u->table->before_sql, same_keys(p, "l"));
+					u->table->before_sql, p->success_sql, dv_keys_match(p, "s", "x"), p->error_sql, dv_keys_match(p, "e", "x"), u->target,
+					u->table->before_sql, dv_keys_match(p, "l", "x"));
 }
 
 /* Outcome rows of what the run created. */
@@ -116,24 +103,21 @@ chunk_query(DvUndo *u)
 {
 	const DvProjection *p = u->table->projection;
 	bool		images = u->part == DV_UNDO_IMAGES;
+	const char *keys = dv_keys_list(p, "x.");
 	StringInfoData sql;
-	StringInfoData keys;
 	int			i;
 
-	initStringInfo(&keys);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&keys, "%sx.%s", i ? ", " : "", p->keys[i].column);
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT x.dataverse_id, %s%s FROM %s", keys.data, images ? ", x.columns::text" : "",
+	appendStringInfo(&sql, "SELECT x.dataverse_id, %s%s FROM %s", keys, images ? ", x.columns::text" : "",
 					 images ? images_of(u) : created_of(u));
 	if (u->last_keys != NULL)
 	{
-		appendStringInfo(&sql, " AND (%s) > (", keys.data);
+		appendStringInfo(&sql, " AND (%s) > (", keys);
 		for (i = 0; i < p->nkeys; i++)
 			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
 		appendStringInfoChar(&sql, ')');
 	}
-	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys.data, images ? IMAGE_ROWS : CHUNK_ROWS);
+	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys, images ? IMAGE_ROWS : CHUNK_ROWS);
 	return sql.data;
 }
 
@@ -267,6 +251,40 @@ load_members(DvUndo *u, DvUndoTable *table)
 	table->members = members ? MemoryContextStrdup(u->context, members) : NULL;
 }
 
+/* How many of the table's outcome rows are such. */
+static int64
+count_rows(const char *from)
+{
+	dv_spi_run(psprintf("SELECT count(*) FROM %s", from), 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	return strtoll(dv_spi_text(0, 1), NULL, 10);
+}
+
+/* What of the run is not taken back: updates without an image or written over by a later run, and deletes. */
+static void
+note_rest(DvUndo *u)
+{
+	const DvUndoTable *table = u->table;
+	const DvProjection *p = table->projection;
+	Oid			types[5] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID};
+	Datum		values[5] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging)};
+	int64		later = 0;
+	DvSwitch	before;
+
+	dv_spi_begin("dvmig: counting");
+	if (table->before_sql != NULL)
+		later = count_rows(psprintf("%s b WHERE b.run = " INT64_FORMAT, table->before_sql, u->target)) - count_rows(images_of(u));
+	values[2] = Int64GetDatum(count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'U' AND x.created_run IS DISTINCT FROM x.run"
+												  " AND coalesce(x.message, '') NOT SIMILAR TO '(unchanged|kept|restored)%%'%s", p->success_sql, u->target,
+												  table->before_sql == NULL ? "" :
+												  psprintf(" AND NOT EXISTS (SELECT FROM %s b WHERE b.run = x.run AND b.dataverse_id = x.dataverse_id)", table->before_sql))));
+	values[3] = Int64GetDatum(later);
+	values[4] = Int64GetDatum(count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'D'", p->success_sql, u->target)));
+	before = dv_call_become_extension_owner();
+	dv_spi_run("SELECT dvmig._undo_note($1, $2::regclass, $3, $4, $5)", 5, types, values, NULL, SPI_OK_SELECT);
+	dv_call_restore(before);
+	dv_spi_commit(true);
+}
+
 static void
 load_table(DvUndo *u, DvUndoTable *table)
 {
@@ -302,6 +320,55 @@ load_table(DvUndo *u, DvUndoTable *table)
 	table->nrelations = -1;
 }
 
+static DvUndoTable *
+table_of(DvUndo *u, Oid staging)
+{
+	int			i;
+
+	for (i = 0; i < u->ntables; i++)
+		if (u->tables[i].plan.staging == staging)
+			return &u->tables[i];
+	elog(ERROR, "table %u is none of the undo's", staging);
+}
+
+/* Which rows share records with those of the table: asked with the owner's rights, once. */
+static void
+load_sharing(DvUndo *u, DvUndoTable *table)
+{
+	Oid			types[3] = {INT8OID, OIDOID, INT8OID};
+	Datum		values[3] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging), Int64GetDatum(u->target)};
+	DvSwitch	before;
+	SPITupleTable *found;
+	uint64		n;
+	uint64		i;
+
+	dv_spi_begin("dvmig: looking for rows that share records");
+	before = dv_call_become_extension_owner();
+	n = dv_spi_run("SELECT h.sharing::oid::text, h.kind, h.probe, h.statement FROM dvmig._undo_sharing($1, $2::regclass, $3) h", 3, types, values, NULL, SPI_OK_SELECT);
+	dv_call_restore(before);
+	found = SPI_tuptable;
+	for (i = 0; i < n; i++)
+	{
+		char	   *texts[4];
+		DvUndoSharing *sharing;
+		DvUndoSharing **list;
+		int			k;
+
+		for (k = 0; k < 4; k++)
+			texts[k] = SPI_getvalue(found->vals[i], found->tupdesc, k + 1);
+		dv_spi_run(texts[2], 0, NULL, NULL, NULL, SPI_OK_SELECT);
+		if (strcmp(dv_spi_text(0, 1), "t") != 0)
+			continue;
+		sharing = MemoryContextAlloc(u->context, sizeof(DvUndoSharing));
+		list = strcmp(texts[1], "deleted") == 0 ? &table->deleted_too : &table->restored_too;
+		sharing->sql = MemoryContextStrdup(u->context, texts[3]);
+		sharing->next = *list;
+		*list = sharing;
+		table_of(u, atooid(texts[0]))->shares = true;
+	}
+	dv_spi_commit(true);
+}
+
 static void
 load(DvUndo *u)
 {
@@ -334,6 +401,9 @@ load(DvUndo *u)
 	{
 		u->tables[i].plan.deferred = PointerGetDatum(construct_empty_array(TEXTOID));
 		load_table(u, &u->tables[i]);
+		u->table = &u->tables[i];
+		note_rest(u);
+		load_sharing(u, u->table);
 	}
 	MemoryContextSwitchTo(u->context);
 }
@@ -367,6 +437,21 @@ count(DvUndo *u)
 	return !u->rc->failed;
 }
 
+/* Restores come before the deletes: a lookup must not point at what goes. */
+static void
+take_back(DvUndo *u)
+{
+	dv_undo_hold(u);
+	if (dv_undo_restore(u) && !u->rc->stopping)
+	{
+		dv_undo_look(u);
+		if (!u->rc->stopping && !count(u))
+			return;
+	}
+	if (!u->rc->stopping)
+		dv_undo_delete(u);
+}
+
 void
 dv_undo_run(DvRunContext *rc)
 {
@@ -382,18 +467,13 @@ dv_undo_run(DvRunContext *rc)
 	dv_asker_init(&u->asker, rc, NULL, u);
 	for (i = 0; i < u->ntables && !rc->stopping; i++)
 		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, collect);
-	if (!rc->stopping)
-		dv_undo_look(u);
+	/* first what will point elsewhere when it is restored */
 	if (!rc->stopping)
 		dv_undo_look_images(u);
+	if (!rc->stopping)
+		dv_undo_look(u);
 	if (!rc->stopping && count(u) && !u->dry_run)
-	{
-		dv_undo_hold(u);
-		/* before the deletes: a lookup must not point at what goes */
-		dv_undo_restore(u);
-		if (!rc->stopping)
-			dv_undo_delete(u);
-	}
+		take_back(u);
 	dv_undo_call(u, "SELECT 0::bigint FROM dvmig._undo_end($1) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", NULL, 0, NULL);
 	MemoryContextSwitchTo(rc->context);
 	MemoryContextDelete(context);

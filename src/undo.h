@@ -3,12 +3,14 @@
  *
  * undo.c walks the outcome tables for what the run created, undo_look.c asks
  * for each record and for what belongs to it, undo_restore.c makes updated
- * records what they were, undo_delete.c deletes. Ids that are to be deleted are in dvmig._undo_row meanwhile.
+ * records what they were, undo_delete.c deletes. Ids that are to be deleted are
+ * in dvmig._undo_row meanwhile.
  */
 #ifndef DV_UNDO_H
 #define DV_UNDO_H
 
 #include "asker.h"
+#include "keys.h"
 #include "page.h"
 #include "projection.h"
 #include "runstate.h"
@@ -22,6 +24,13 @@ typedef struct DvUndoRelation
 	bool		unreadable;		/* a query of it was refused */
 } DvUndoRelation;
 
+/* Rows that share a record with one that is undone: a statement over ids of records. */
+typedef struct DvUndoSharing
+{
+	struct DvUndoSharing *next;
+	char	   *sql;
+} DvUndoSharing;
+
 typedef struct DvUndoTable
 {
 	DvStepPlan	plan;
@@ -29,6 +38,9 @@ typedef struct DvUndoTable
 	char	   *id_sql;			/* id a row gets without dataverse_id, over s; NULL where Dataverse makes it */
 	char	  **link_sql;		/* lets links be made again that go with its records */
 	int			nlink_sql;
+	DvUndoSharing *deleted_too; /* what takes outcomes of other rows of a record back */
+	DvUndoSharing *restored_too;
+	bool		shares;			/* some of its rows share a record with others that are undone */
 	DvTablePace pace;
 	int64		created;		/* records that the run created, as far as they are collected */
 	int			nrelations;		/* -1: not read yet */
@@ -41,6 +53,7 @@ typedef struct DvUndoTable
 	int64		restorable;
 	int64		restored;
 	int64		images_changed;	/* records with an image that a user has changed since */
+	int64		images_left;	/* the same when they were to be restored */
 	int64		images_gone;
 	char		problem[256];	/* of the first record that could not be taken back */
 } DvUndoTable;
@@ -79,7 +92,6 @@ typedef struct DvUndo
 	int			ntables;
 	DvUndoTable *tables;		/* children first */
 	DvAsker		asker;
-	int64		marks;			/* records found in this pass that will stay */
 
 	/* the walk over one table */
 	DvUndoTable *table;
@@ -106,9 +118,11 @@ extern void dv_undo_look(DvUndo *u);
 /* Written last by somebody who is not us; nor its maker, unless that counts too. */
 extern bool dv_undo_is_changed(DvUndo *u, DvSlice record, bool strict);
 
-/* undo_restore.c: count what can be restored; restore it. */
+/* undo_restore.c: count what can be restored. */
 extern void dv_undo_look_images(DvUndo *u);
-extern void dv_undo_restore(DvUndo *u);
+
+/* Restore it. True where something was not on which the deletion of other records rests: then all have to be looked at again. */
+extern bool dv_undo_restore(DvUndo *u);
 
 /* undo_delete.c */
 extern void dv_undo_delete(DvUndo *u);
@@ -119,10 +133,14 @@ extern void dv_undo_hold(DvUndo *u);
 /* The figures of a table. */
 extern void dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended);
 
-/* undo_delete.c: k1 = u.k1 AND ... of an alias; unnest($1, ...) u(k1, ...); the arrays of their keys. */
-extern char *dv_undo_key_match(const DvProjection *p, const char *alias);
-extern char *dv_undo_unnest_keys(const DvProjection *p);
-extern void dv_undo_key_arrays(const DvUndoChunk *chunk, const int *rows, int n, Oid *types, Datum *values);
+/* Records that were looked at as unchanged, and that a user has written since: they stay. */
+extern void dv_undo_changed_meanwhile(DvUndo *u, const DvUndoTable *table, int64 n);
+
+/* The keys of some of a chunk's rows. */
+extern void dv_undo_key_arrays(DvArrays *a, const DvUndoChunk *chunk, const int *rows, int n);
+
+/* In the transaction that takes outcomes of a chunk's rows back: those of other rows of the same records too. */
+extern void dv_undo_sharing(const DvUndoSharing *sharing, const DvUndoChunk *chunk, const int *rows, int n);
 
 /* Call "record", which runs in a transaction of its own, until no user's lock is in the way; it may be without a chunk. */
 extern void dv_undo_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n,

@@ -19,6 +19,7 @@
 #include "answer.h"
 #include "call.h"
 #include "encode.h"
+#include "keys.h"
 #include "spi.h"
 #include "undo.h"
 
@@ -100,51 +101,33 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 
 /* ---------------------------------------------------------------- recording */
 
-/* k1 = u.k1 AND ... of a table and unnested key arrays. */
-char *
-dv_undo_key_match(const DvProjection *p, const char *alias)
+void
+dv_undo_key_arrays(DvArrays *a, const DvUndoChunk *chunk, const int *rows, int n)
 {
-	StringInfoData sql;
+	Datum	  **keys = palloc(sizeof(Datum *) * (n + 1));
 	int			i;
 
-	initStringInfo(&sql);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%s%s.%s = u.%s", i ? " AND " : "", alias, p->keys[i].column, p->keys[i].column);
-	return sql.data;
-}
-
-char *
-dv_undo_unnest_keys(const DvProjection *p)
-{
-	StringInfoData sql;
-	int			i;
-
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "unnest(");
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
-	appendStringInfoString(&sql, ") u(");
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%s%s", i ? ", " : "", p->keys[i].column);
-	appendStringInfoChar(&sql, ')');
-	return sql.data;
+	for (i = 0; i < n; i++)
+		keys[i] = chunk->keys[rows[i]];
+	dv_keys_arrays(a, chunk->table->projection, keys, n);
 }
 
 void
-dv_undo_key_arrays(const DvUndoChunk *chunk, const int *rows, int n, Oid *types, Datum *values)
+dv_undo_sharing(const DvUndoSharing *sharing, const DvUndoChunk *chunk, const int *rows, int n)
 {
-	const DvProjection *p = chunk->table->projection;
-	Datum	   *column = palloc(sizeof(Datum) * n);
+	Oid			types[1];
+	Datum		values[1];
+	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * (n + 1));
 	int			i;
-	int			k;
 
-	for (k = 0; k < p->nkeys; k++)
-	{
-		for (i = 0; i < n; i++)
-			column[i] = chunk->keys[rows[i]][k];
-		types[k] = p->keys[k].array_type;
-		values[k] = PointerGetDatum(construct_array(column, n, p->keys[k].type, p->keys[k].len, p->keys[k].byval, p->keys[k].align));
-	}
+	if (sharing == NULL)
+		return;
+	for (i = 0; i < n; i++)
+		ids[i] = chunk->ids[rows[i]];
+	types[0] = get_array_type(UUIDOID);
+	values[0] = dv_undo_id_array(ids, n);
+	for (; sharing != NULL; sharing = sharing->next)
+		dv_spi_run(sharing->sql, 1, types, values, NULL, SPI_OK_UPDATE);
 }
 
 /*
@@ -156,24 +139,25 @@ static void
 take_back(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
 {
 	const DvProjection *p = table->projection;
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
+	const char *keys;
+	DvArrays	a;
 
 	(void) u;
-
 	dv_spi_begin("dvmig: taking outcomes back");
 	dv_spi_follow_indexes();
 	dv_spi_wait_briefly();
-	dv_undo_key_arrays(chunk, rows, n, types, values);
-	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->success_sql, dv_undo_unnest_keys(p), dv_undo_key_match(p, "x")),
-			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
-	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, dv_undo_unnest_keys(p), dv_undo_key_match(p, "x")),
-			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
+	dv_undo_key_arrays(&a, chunk, rows, n);
+	keys = dv_keys_unnest(p, NULL);
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->success_sql, keys, dv_keys_match(p, "x", "u")),
+			   a.count, a.types, a.values, NULL, SPI_OK_DELETE);
+	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, keys, dv_keys_match(p, "x", "u")),
+			   a.count, a.types, a.values, NULL, SPI_OK_DELETE);
 	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'U', action_flag = CASE s.action_flag WHEN 'U' THEN 'I' ELSE s.action_flag END,"
 						" dataverse_id = CASE WHEN %s THEN s.dataverse_id END FROM %s WHERE %s AND s.processing_flag <> 'U'",
 						p->staging_sql, table->id_sql ? psprintf("s.dataverse_id IS DISTINCT FROM (%s)", table->id_sql) : "false",
-						dv_undo_unnest_keys(p), dv_undo_key_match(p, "s")),
-			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
+						keys, dv_keys_match(p, "s", "u")),
+			   a.count, a.types, a.values, NULL, SPI_OK_UPDATE);
+	dv_undo_sharing(table->deleted_too, chunk, rows, n);
 	dv_spi_commit(false);
 }
 
@@ -258,6 +242,14 @@ dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended)
 	dv_spi_commit(true);
 }
 
+void
+dv_undo_changed_meanwhile(DvUndo *u, const DvUndoTable *table, int64 n)
+{
+	if (n > 0)
+		(void) dv_undo_call(u, psprintf("SELECT 0::bigint FROM dvmig._undo_changed($1, %u::regclass, " INT64_FORMAT ") WHERE $2 IS NOT NULL AND $3 IS NOT NULL",
+										table->plan.staging, n), NULL, 0, NULL);
+}
+
 static void
 handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 {
@@ -316,7 +308,8 @@ handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 static void
 hold(DvUndo *u, DvUndoTable *table)
 {
-	(void) dv_undo_call(u, psprintf("SELECT 0::bigint FROM dvmig._undo_hold($1, %u::regclass) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", table->plan.staging),
+	(void) dv_undo_call(u, psprintf("SELECT 0::bigint FROM dvmig._undo_hold($1, %u::regclass, %s) WHERE $2 IS NOT NULL AND $3 IS NOT NULL",
+									table->plan.staging, table->shares ? "true" : "false"),
 						NULL, 0, NULL);
 }
 

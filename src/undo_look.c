@@ -1,9 +1,8 @@
 /*
  * undo_look.c - is each record there, who wrote it last, what belongs to it?
  *
- * Children are looked at before their parents: a record that stays keeps those
- * it points at. Where records of one table point at each other, the tables are
- * looked at again until nothing new is found.
+ * A record that stays keeps those it points at: which of ours point at which
+ * others is noted, and spread upwards when all were looked at.
  */
 #include "postgres.h"
 
@@ -28,9 +27,6 @@
  * records that point at anything by that lookup are read, 5,000 a page.
  */
 #define BY_PARENT_MAX	2000
-
-/* Passes over the tables: chains of records that stay are seldom long. */
-#define PASSES_MAX		100
 
 /* Answers in a row that were not understood. */
 #define BAD_ANSWERS_MAX	5
@@ -208,7 +204,7 @@ take_records(DvUndo *u, DvUndoChunk *chunk, DvPage *page)
 			changed[n++] = id;
 	}
 	if (n > 0)
-		u->marks += dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", changed, n, "changed");
+		(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", changed, n, "changed");
 	return true;
 }
 
@@ -236,9 +232,8 @@ take_related(DvUndo *u, const DvUndoRelation *relation, DvPage *page)
 	int			n = 0;
 	pg_uuid_t  *children = palloc(sizeof(pg_uuid_t) * size);
 	pg_uuid_t  *parents = palloc(sizeof(pg_uuid_t) * size);
-	Oid			types[3] = {INT8OID, InvalidOid, InvalidOid};
-	Datum		values[3];
-	bool		isnull;
+	Oid			types[4] = {INT8OID, InvalidOid, InvalidOid, TEXTOID};
+	Datum		values[4];
 	DvSwitch	before;
 	DvSlice		record;
 
@@ -263,8 +258,8 @@ take_related(DvUndo *u, const DvUndoRelation *relation, DvPage *page)
 	values[0] = Int64GetDatum(u->rc->run);
 	values[1] = dv_undo_id_array(children, n);
 	values[2] = dv_undo_id_array(parents, n);
-	dv_spi_run("SELECT dvmig._undo_related($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
-	u->marks += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	values[3] = CStringGetTextDatum(lookup);
+	dv_spi_run("SELECT dvmig._undo_related($1, $2, $3, $4)", 4, types, values, NULL, SPI_OK_SELECT);
 	dv_call_restore(before);
 	dv_spi_commit(true);
 	return true;
@@ -313,9 +308,9 @@ handle_look(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	}
 	else if (reply->status == 200)
 		handle_page(u, ask, reply);
-	else if (look->kind == LOOK_RELATED)
+	else if (look->kind == LOOK_RELATED && reply->status >= 400 && reply->status < 500)
 	{
-		/* a table that cannot be queried, or whose records we may not read */
+		/* a table that cannot be queried, or whose records we may not read; trouble of the service proves nothing */
 		look->relation->unreadable = true;
 		if (look->chunk != NULL)
 			dv_undo_release(look->chunk);
@@ -385,19 +380,16 @@ read_relations(DvUndo *u)
 void
 dv_undo_look(DvUndo *u)
 {
-	int			pass = 0;
 	int			i;
 
 	u->asker.answer = handle_look;
 	read_relations(u);
-	do
+	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 	{
-		u->marks = 0;
-		for (i = 0; i < u->ntables && !u->rc->stopping; i++)
-		{
-			dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, ask_records);
-			if (u->tables[i].created > BY_PARENT_MAX && !u->rc->stopping)
-				read_pointing(u, &u->tables[i]);
-		}
-	} while (u->marks > 0 && ++pass < PASSES_MAX && !u->rc->stopping);
+		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, ask_records);
+		if (u->tables[i].created > BY_PARENT_MAX && !u->rc->stopping)
+			read_pointing(u, &u->tables[i]);
+	}
+	if (!u->rc->stopping)
+		(void) dv_undo_call(u, "SELECT dvmig._undo_spread($1) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", NULL, 0, NULL);
 }

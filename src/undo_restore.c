@@ -12,11 +12,13 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "answer.h"
 #include "call.h"
 #include "encode.h"
+#include "keys.h"
 #include "spi.h"
 #include "undo.h"
 
@@ -70,7 +72,7 @@ ask_records(DvUndo *u, RestoreKind kind, DvUndoChunk *chunk, const int *rows, in
 	const DvWireRow **list = palloc(sizeof(DvWireRow *) * n);
 	int			i;
 
-	table.with_state = false;
+	table.with_state = table.with_creator = false;
 	table.also = psprintf("_createdby_value,%s", chunk->table->members);
 	for (i = 0; i < n; i++)
 	{
@@ -145,31 +147,37 @@ fail(DvUndoTable *table, const char *problem)
 /*
  * The record is what it was before the run: the outcome is again that of the
  * run before, without a hash, so that the row is sent when it is loaded again.
+ * That the record exists, and who created it, stays known of a row that failed.
  */
 static void
 take_back(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n)
 {
 	const DvProjection *p = table->projection;
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
-	char	   *keys;
+	const char *keys;
+	DvArrays	a;
 
 	dv_spi_begin("dvmig: taking outcomes back");
 	dv_spi_follow_indexes();
 	dv_spi_wait_briefly();
-	keys = dv_undo_unnest_keys(p);
-	dv_undo_key_arrays(chunk, rows, n, types, values);
-	dv_spi_run(psprintf("DELETE FROM %s b USING %s WHERE %s AND b.run = " INT64_FORMAT, table->before_sql, keys, dv_undo_key_match(p, "b"), u->target),
-			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
-	dv_spi_run(psprintf("UPDATE %s x SET content_hash = NULL, message = 'restored by dvmig.undo()', owed_passes = NULL, recorded_at = clock_timestamp(),"
-						" run = coalesce((SELECT max(b.run) FROM %s b WHERE %s), x.created_run, x.run) FROM %s WHERE %s",
-						p->success_sql, table->before_sql, dv_undo_key_match(p, "b"), keys, dv_undo_key_match(p, "x")),
-			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
-	dv_spi_run(psprintf("DELETE FROM %s x USING %s WHERE %s", p->error_sql, keys, dv_undo_key_match(p, "x")),
-			   p->nkeys, types, values, NULL, SPI_OK_DELETE);
+	keys = dv_keys_unnest(p, NULL);
+	dv_undo_key_arrays(&a, chunk, rows, n);
+	dv_spi_run(psprintf("WITH failed AS (DELETE FROM %s x USING %s WHERE %s RETURNING x.*)"
+						" INSERT INTO %s (%s, dataverse_id, created_run, operation, pass, run) SELECT %s, b.dataverse_id, x.created_run, 'U', 'write', x.run"
+						" FROM failed x JOIN %s b ON %s AND b.run = " INT64_FORMAT " ON CONFLICT DO NOTHING",
+						p->error_sql, keys, dv_keys_match(p, "x", "u"), p->success_sql, dv_keys_list(p, ""), dv_keys_list(p, "x."),
+						table->before_sql, dv_keys_match(p, "b", "x"), u->target),
+			   a.count, a.types, a.values, NULL, SPI_OK_INSERT);
+	dv_spi_run(psprintf("WITH restored AS (DELETE FROM %s b USING %s WHERE %s AND b.run = " INT64_FORMAT " RETURNING b.*)"
+						" UPDATE %s x SET content_hash = NULL, message = 'restored by dvmig.undo()', owed_passes = NULL, recorded_at = clock_timestamp(),"
+						" record_state = CASE WHEN r.columns ? 'statecode' THEN concat_ws(',', r.columns ->> 'statecode', coalesce(r.columns ->> 'statuscode', '')) ELSE x.record_state END,"
+						" run = coalesce((SELECT max(b.run) FROM %s b WHERE %s AND b.run < r.run), x.created_run, x.run) FROM restored r WHERE %s",
+						table->before_sql, keys, dv_keys_match(p, "b", "u"), u->target,
+						p->success_sql, table->before_sql, dv_keys_match(p, "b", "x"), dv_keys_match(p, "x", "r")),
+			   a.count, a.types, a.values, NULL, SPI_OK_UPDATE);
 	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'U' FROM %s WHERE %s AND s.processing_flag <> 'U'",
-						p->staging_sql, keys, dv_undo_key_match(p, "s")),
-			   p->nkeys, types, values, NULL, SPI_OK_UPDATE);
+						p->staging_sql, keys, dv_keys_match(p, "s", "u")),
+			   a.count, a.types, a.values, NULL, SPI_OK_UPDATE);
+	dv_undo_sharing(table->restored_too, chunk, rows, n);
 	dv_spi_commit(false);
 }
 
@@ -289,19 +297,68 @@ compare(DvUndoChunk *chunk, const Answered *a)
 	return needed;
 }
 
+/* An SQL function of dvmig with the undo's run, ids of records and their images. */
 static void
-count_needed(DvUndoTable *table, const RestoreAsk *part, const Answered *a, const Needed *needed)
+note_restorable(DvUndo *u, const DvUndoChunk *chunk, const Answered *a, const int *chosen, int n)
 {
+	Oid			types[3] = {INT8OID, InvalidOid, TEXTARRAYOID};
+	Datum		values[3] = {Int64GetDatum(u->rc->run)};
+	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * (n + 1));
+	Datum	   *images = palloc(sizeof(Datum) * (n + 1));
+	DvSwitch	before;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		ids[i] = chunk->ids[a->rows[chosen[i]]];
+		images[i] = a->images[chosen[i]];
+	}
+	values[1] = dv_undo_id_array(ids, n);
+	values[2] = PointerGetDatum(construct_array(images, n, TEXTOID, -1, false, TYPALIGN_INT));
+	dv_spi_begin("dvmig: undo");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	types[1] = get_array_type(UUIDOID);
+	dv_spi_run("SELECT dvmig._undo_restorable($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
+	dv_call_restore(before);
+	dv_spi_commit(true);
+}
+
+static void
+count_needed(DvUndo *u, const RestoreAsk *part, const Answered *a, const Needed *needed)
+{
+	DvUndoTable *table = part->chunk->table;
+	int		   *chosen = palloc(sizeof(int) * (a->n + 1));
+	int			n = 0;
 	int			i;
 
 	for (i = 0; i < a->n; i++)
 		if (needed[i] != NEEDS_NOTHING && a->changed[i])
 			table->images_changed++;
 		else if (needed[i] != NEEDS_NOTHING)
-			table->restorable++;
+			chosen[n++] = i;
+	table->restorable += n;
+	if (n > 0)
+		note_restorable(u, part->chunk, a, chosen, n);
 	for (i = 0; i < part->n; i++)
 		if (!part->chunk->seen[part->rows[i]])
 			table->images_gone++;
+}
+
+/* These are what they were: their outcomes, and what was noted of them. */
+static void
+restored(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n)
+{
+	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * (n + 1));
+	int			i;
+
+	if (n == 0)
+		return;
+	for (i = 0; i < n; i++)
+		ids[i] = chunk->ids[rows[i]];
+	dv_undo_patiently(u, chunk->table, chunk, rows, n, take_back);
+	(void) dv_undo_call(u, "WITH f AS (DELETE FROM dvmig._undo_image i WHERE i.undo = $1 AND i.dataverse_id = ANY ($2) AND $3 IS NOT NULL RETURNING 1)"
+						" SELECT count(*) FROM f", ids, n, NULL);
 }
 
 static void
@@ -321,13 +378,12 @@ do_needed(DvUndo *u, DvUndoChunk *chunk, const Answered *a, const Needed *needed
 			chunk->table->restored += chunk->looks[a->rows[i]] > 0;
 		}
 		else if (a->changed[i])
-			continue;
+			chunk->table->images_left++;
 		else if (needed[i] == NEEDS_UPDATE)
 			send[nsend++] = a->rows[i];
 		else
 			fail(chunk->table, "records could not be restored: a lookup pointed at a table whose metadata was not read (dvmig.refresh_metadata())");
-	if (nsame > 0)
-		dv_undo_patiently(u, chunk->table, chunk, same, nsame, take_back);
+	restored(u, chunk, same, nsame);
 	ask_updates(u, chunk, send, nsend);
 }
 
@@ -354,7 +410,7 @@ handle_records(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 	}
 	needed = compare(part->chunk, &a);
 	if (part->kind == RESTORE_COUNT)
-		count_needed(part->chunk->table, part, &a, needed);
+		count_needed(u, part, &a, needed);
 	else
 		do_needed(u, part->chunk, &a, needed);
 	dv_undo_release(part->chunk);
@@ -400,8 +456,7 @@ handle_updates(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 								 v[i].error_class, v[i].code[0] ? " " : "", v[i].code, v[i].http_status));
 	if (reply->status == 200)
 		dv_pace_table_each(&table->pace, part->n, reply->seconds);
-	if (ndone > 0)
-		dv_undo_patiently(u, table, chunk, done, ndone, take_back);
+	restored(u, chunk, done, ndone);
 	table->restored += ndone;
 	u->rc->total.succeeded += ndone;
 	u->rc->total.rows_sent += part->n;
@@ -452,7 +507,7 @@ dv_undo_look_images(DvUndo *u)
 		}
 }
 
-void
+bool
 dv_undo_restore(DvUndo *u)
 {
 	int			i;
@@ -460,5 +515,9 @@ dv_undo_restore(DvUndo *u)
 	u->asker.answer = handle_restore;
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 		if (u->tables[i].members != NULL)
+		{
 			dv_undo_walk(u, &u->tables[i], DV_UNDO_IMAGES, DV_UNDO_IMAGES, begin_restore);
+			dv_undo_changed_meanwhile(u, &u->tables[i], u->tables[i].images_left - u->tables[i].images_changed);
+		}
+	return dv_undo_call(u, "SELECT dvmig._undo_not_restored($1) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", NULL, 0, NULL) > 0;
 }

@@ -15,6 +15,7 @@ my $t = DvMig->new(name => 'before_image', conf => "restart_after_crash = on\n")
 my $sim = $t->sim;
 
 $t->sql(q{
+	ALTER DATABASE postgres SET dvmig.settle_time = '300ms';
 	CREATE SCHEMA staging;
 	CREATE TABLE staging.firms (id int PRIMARY KEY, name text, parent int);
 	INSERT INTO staging.firms SELECT n, 'Firm ' || n, CASE WHEN n > 1 THEN 1 END FROM generate_series(1, 20) n;

@@ -14,7 +14,7 @@ use DvMig;
 my $t = DvMig->new(name => 'export_covers', no_sim => 1);
 my %written_otherwise = (
 	migration => [ qw(migration_id owner created_at) ],
-	migration_table => [ qw(migration_id relationship caller_id caller_sql filter_sql position clean_end unclean_from forgotten_since place held_by_undo created_at) ],
+	migration_table => [ qw(migration_id relationship caller_id caller_sql filter_sql position clean_end unclean_from forgotten_since place held_by_undo before_table created_at) ],
 	column_map => [ qw(variant kind pass expression_sql mask_sql result_type parent referenced_table navigation_property position automatic) ],
 );
 my %made_by = (
