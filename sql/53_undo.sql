@@ -195,9 +195,9 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	INSERT INTO dvmig._undo_table (undo, staging, note) SELECT $1, $2::text, nullif(concat_ws('; ',
-		CASE WHEN $3 > 0 THEN format('%s updates have no before-image and stay', $3) END,
-		CASE WHEN $4 > 0 THEN format('%s updated records were written by later runs: undo those first', $4) END,
-		CASE WHEN $5 > 0 THEN format('%s records that the run deleted are not made again', $5) END), '')
+		CASE WHEN $3 > 0 THEN format('%s no before-image', dvmig._count_of($3, 'update that stays has', 'updates that stay have')) END,
+		CASE WHEN $4 > 0 THEN format('%s written by later runs: undo those first', dvmig._count_of($4, 'updated record was', 'updated records were')) END,
+		CASE WHEN $5 > 0 THEN format('%s not made again', dvmig._count_of($5, 'record that the run deleted is', 'records that the run deleted are')) END), '')
 	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET note = excluded.note
 $$;
 COMMENT ON FUNCTION dvmig._undo_note(bigint, regclass, bigint, bigint, bigint) IS 'note what an undo does not take back';
@@ -208,7 +208,7 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	UPDATE dvmig._undo_table u SET changed = u.changed + $3,
-		note = concat_ws('; ', u.note, format('%s records were changed by another user while the undo was at work, and stay', $3))
+		note = concat_ws('; ', u.note, format('%s changed by another user while the undo was at work, and left', dvmig._count_of($3, 'record was', 'records were')))
 	WHERE u.undo = $1 AND u.staging = $2::text
 $$;
 COMMENT ON FUNCTION dvmig._undo_changed(bigint, regclass, bigint) IS 'count records that were changed while an undo was at work';

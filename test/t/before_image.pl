@@ -91,7 +91,7 @@ like($t->sql('SELECT columns FROM staging.people_before WHERE id = 1'), qr/"_par
 is(undo("$r2, dry_run => true"), 'staging.people: created=20 restored=250; staging.firms: created=1 restored=20', 'a dry run counts');
 is(held('contacts', @contact)->{ id_of('people', 1) }{lastname}, 'Changed 1', 'and restores nothing');
 $sim->change('contacts', id_of('people', 7), { lastname => 'By a user' }, as => $stranger);
-like($t->error("SELECT dvmig.undo($r2)"), qr/55000.*1 records of staging.people were changed/s, 'a record changed since refuses the undo');
+like($t->error("SELECT dvmig.undo($r2)"), qr/55000.*1 record of staging.people was changed/s, 'a record changed since refuses the undo');
 is(held('contacts', @contact)->{ id_of('people', 1) }{lastname}, 'Changed 1', 'and nothing is restored');
 my %new = map { $_ => 1 } split /\n/, $t->sql('SELECT dataverse_id FROM staging.people WHERE id > 250');
 $sim->fault({ match => { path_contains => '$batch', nth => 2 }, do => 'reset_after' });

@@ -161,6 +161,6 @@ $sim->change('accounts', $victim, { name => 'By a user' }, as => $stranger);
 $sim->sim('DELETE', 'fault');
 is($t->finish($job)->{state}, 'completed', 'it ends');
 is(held('accounts', 'accountid', 'name')->{$victim}{name}, 'By a user', 'what was changed meanwhile is not written over');
-like($t->sql("SELECT concat_ws(' ', changed, note) FROM dvmig._undo_table WHERE undo = $job"), qr/^1 1 records were changed by another user while/, 'and is counted');
+like($t->sql("SELECT concat_ws(' ', changed, note) FROM dvmig._undo_table WHERE undo = $job"), qr/^1 1 record was changed by another user while/, 'and is counted');
 
 done_testing();
