@@ -172,9 +172,36 @@ COMMENT ON FUNCTION dvmig._children_left(regclass) IS 'SQL of why a row may not 
 -- and, for a row that cannot be transformed, without its maps:
 --   known_sql FROM (...) s outcomes_sql, with row version, op, id where it is
 --   stored, created_run and keys
+-- "fresh_sql" stands for joins_sql where none of the rows has an outcome: with
+-- constants for outcomes, the executor looks for none and the planner does
+-- away with what depends on them. Null where a range of source keys does not
+-- bound the same rows in the outcome tables, or in a pass over what has outcomes.
+
+-- _no_outcome: a row of an outcome table without any value, for FROM.
+CREATE FUNCTION dvmig._no_outcome(outcomes regclass) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('(SELECT %s)', string_agg(format('NULL::%s AS %I', format_type(a.atttypid, a.atttypmod), a.attname), ', ' ORDER BY a.attnum))
+	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+COMMENT ON FUNCTION dvmig._no_outcome(regclass) IS 'SQL of a row of an outcome table that has no values';
+
+-- _same_order: do the keys of outcomes have the order that they have in staging?
+CREATE FUNCTION dvmig._same_order(staging regclass, source_key text[], outcomes regclass) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT bool_and(dvmig._base_type(s.atttypid) IS NOT DISTINCT FROM dvmig._base_type(o.atttypid) AND s.attcollation IS NOT DISTINCT FROM o.attcollation)
+	FROM unnest(source_key) k
+	LEFT JOIN pg_attribute s ON s.attrelid = $1 AND s.attname = k AND NOT s.attisdropped
+	LEFT JOIN pg_attribute o ON o.attrelid = $3 AND o.attname = k AND NOT o.attisdropped
+$$;
+COMMENT ON FUNCTION dvmig._same_order(regclass, text[], regclass) IS 'whether the keys of an outcome table have the types and collations of the staging table';
+
 CREATE FUNCTION dvmig._projection(staging regclass, pass text, deferred text[] DEFAULT '{}',
 	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[],
-	OUT known_sql text, OUT outcomes_sql text)
+	OUT known_sql text, OUT outcomes_sql text, OUT fresh_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -267,6 +294,9 @@ BEGIN
 
 	outcomes_sql := format('LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, success_on, t.error_table, error_on);
 	joins_sql := outcomes_sql || coalesce(' ' || map_joins, '');
+	IF pass = 'write' AND dvmig._same_order($1, t.source_key, t.success_table) AND dvmig._same_order($1, t.source_key, t.error_table) THEN
+		fresh_sql := format('CROSS JOIN %s x CROSS JOIN %s e', dvmig._no_outcome(t.success_table), dvmig._no_outcome(t.error_table)) || coalesce(' ' || map_joins, '');
+	END IF;
 	order_sql := keys;
 END
 $$;

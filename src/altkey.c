@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 
 #include "encode.h"
+#include "hash128.h"
 
 /* Bytes that may stand in a query without being percent-encoded (RFC 3986). */
 static bool
@@ -134,6 +135,6 @@ dv_altkey_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 		put_condition(&filter, column, scratch->data + skip, scratch->len - skip);
 	}
 	row->wire.key = filter.data;
-	dv_payload_hash(filter.data, filter.len, row->handle.data);
+	dv_hash128(filter.data, filter.len, row->handle.data);
 	return true;
 }

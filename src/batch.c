@@ -1,9 +1,9 @@
 /*
  * batch.c - one read of a step: rows of the projection to a batch
  *
- * The hot path's beginning. A plan is kept for each kind of bounds that a read
- * of the step has, so that nothing is planned for a batch. Their rows are encoded where the executor hands them over: a row's
- * columns are never copied before they are JSON.
+ * The hot path's beginning. A plan is kept for each kind of read that a step
+ * has, so that nothing is planned for a batch. Rows are encoded where the
+ * executor hands them over: their columns are never copied before they are JSON.
  */
 #include "postgres.h"
 
@@ -22,14 +22,18 @@
 #include "sets.h"
 #include "spi.h"
 
-/* Bounds of a read: behind a key, up to a key. */
+/* Kinds of reads: behind a key, up to a key, of rows that have no outcome. */
 #define BEHIND	1
 #define UP_TO	2
+#define FRESH	4
+
+/* Most reads between two looks for outcomes. */
+#define LOOK_PAUSE_MAX	64
 
 /* The plans of a step's reads, and the definition that they are of. */
 struct DvReadPlans
 {
-	SPIPlanPtr	plans[4];		/* by BEHIND and UP_TO */
+	SPIPlanPtr	plans[8];		/* by BEHIND, UP_TO and FRESH */
 	const char *inner_sql;
 	MemoryContextCallback cleanup;
 };
@@ -46,6 +50,7 @@ typedef struct Reader
 	DvRow	  **taken;			/* those to be sent */
 	int			ntaken;
 	int			got;
+	int			nrecorded;		/* of these, rows that have an outcome */
 	bool		whole;
 	Oid			table;			/* last one seen, and its file */
 	Oid			filenode;
@@ -157,6 +162,7 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
 	row->owes = DatumGetInt32(values[DV_PROJ_OWES - 1]);
 	row->recorded = DatumGetBool(values[DV_PROJ_RECORDED - 1]);
+	r->nrecorded += row->recorded;
 	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
 		(step->forgotten && row->wire.op != 'D');
 	if (!nulls[DV_PROJ_CALLER - 1])
@@ -248,10 +254,11 @@ make_plan(const DvStep *step)
 	Oid			types[2 * INDEX_MAX_KEYS + 1];
 	Datum		values[2 * INDEX_MAX_KEYS];
 	int			n = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
+	DvReadWhat	what = step->ahead.what == DV_AHEAD_NONE ? DV_READ_FRESH : DV_READ_MAPPED;
 	SPIPlanPtr	plan;
 
 	types[n++] = INT8OID;
-	plan = SPI_prepare_cursor(dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 0, DV_READ_MAPPED),
+	plan = SPI_prepare_cursor(dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 0, what),
 							  n, types, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -265,7 +272,8 @@ static SPIPlanPtr
 plan_of(DvStep *step)
 {
 	struct DvReadPlans *plans = step->read_plans;
-	int			bounds = (step->last_keys != NULL ? BEHIND : 0) | (step->until_keys != NULL ? UP_TO : 0);
+	int			kind = (step->last_keys != NULL ? BEHIND : 0) | (step->until_keys != NULL ? UP_TO : 0) |
+		(step->ahead.what == DV_AHEAD_NONE ? FRESH : 0);
 	SPIPlanPtr *plan;
 
 	if (plans == NULL)
@@ -278,7 +286,7 @@ plan_of(DvStep *step)
 	if (plans->inner_sql != step->projection->inner_sql)
 		free_plans(plans);
 	plans->inner_sql = step->projection->inner_sql;
-	plan = &plans->plans[bounds];
+	plan = &plans->plans[kind];
 	if (*plan == NULL)
 		*plan = make_plan(step);
 	return *plan;
@@ -308,6 +316,40 @@ parameters(const DvStep *step, int limit)
 	return list;
 }
 
+/*
+ * Have the rows ahead an outcome? In a first load none has: nothing is looked
+ * up for each of them then. Outcomes are given by the lane that has the range,
+ * to what it has read, so that "none" stays true to the end of the range. "Some"
+ * is asked again once rows come that have none, less and less often: where many
+ * outcomes were deleted the look may pass over what is left of them.
+ */
+static void
+look_ahead(DvStep *step)
+{
+	const DvProjection *p = step->projection;
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		values[2 * INDEX_MAX_KEYS];
+	bool		isnull;
+	int			n;
+
+	if (p->fresh_sql == NULL || step->ahead.what != DV_AHEAD_UNKNOWN)
+		return;
+	n = dv_projection_bounds(p, step->last_keys, step->until_keys, types, values);
+	if (SPI_execute_with_args(dv_projection_outcomes_query(p, step->last_keys != NULL, step->until_keys != NULL), n, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "looking for outcomes did not answer a result");
+	step->ahead.what = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) ? DV_AHEAD_SOME : DV_AHEAD_NONE;
+	step->ahead.pause = Min(Max(1, step->ahead.pause * 2), LOOK_PAUSE_MAX);
+	step->ahead.reads = 0;
+}
+
+/* After a read that gave no outcome along with its rows. */
+static void
+look_again(DvStep *step)
+{
+	if (step->ahead.what == DV_AHEAD_SOME && ++step->ahead.reads >= step->ahead.pause)
+		step->ahead.what = DV_AHEAD_UNKNOWN;
+}
+
 /* What was read is now behind us. */
 static void
 pass_keys(DvStep *step)
@@ -331,6 +373,7 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 	int			i;
 
 	initStringInfo(&r.scratch);
+	look_ahead(step);
 	if (SPI_execute_plan_extended(plan_of(step), &options) != SPI_OK_SELECT)
 		elog(ERROR, "reading staging rows did not answer a result");
 	MemoryContextDelete(r.row_context);
@@ -341,6 +384,8 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 	if (r.got == 0)
 		return NULL;
 	pass_keys(step);
+	if (r.nrecorded == 0)
+		look_again(step);
 	for (i = 0; i < r.ntaken; i++)
 		r.taken[i]->wire.content = r.taken[i]->link_body ? r.taken[i]->link_body : r.content.data + r.taken[i]->content_offset;
 	if (r.ntaken > 0)

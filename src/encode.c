@@ -18,6 +18,7 @@
 #include "answer.h"
 #include "encode.h"
 #include "files.h"
+#include "hash128.h"
 #include "links.h"
 #include "sets.h"
 #include "states.h"
@@ -212,7 +213,7 @@ hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scr
 	row->has_hash = !step->projection->update_only || row->wire.op == 'U';
 	if (!step->projection->has_deferred && step->nupdate_only == 0)
 	{
-		dv_payload_hash(both, len, row->hash);
+		dv_hash128(both, len, row->hash);
 		return true;
 	}
 	if (both != scratch->data)
@@ -226,7 +227,7 @@ hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scr
 	appendStringInfoChar(scratch, '|');
 	if (!dv_payload_append(scratch, step->update_only, step->nupdate_only, values, nulls, DV_SEND_UPDATE, false, &fault))
 		return refuse(step, row, &fault);
-	dv_payload_hash(scratch->data, scratch->len, row->hash);
+	dv_hash128(scratch->data, scratch->len, row->hash);
 	return true;
 }
 

@@ -19,6 +19,7 @@
 #include "lanes.h"
 #include "phase.h"
 #include "request.h"
+#include "runstate.h"
 #include "settings.h"
 
 /* Longest wait in one poll, so that stop requests and timers are seen. */
@@ -465,7 +466,7 @@ dv_engine_run_step(DvStep *step)
 {
 	MemoryContext scratch = AllocSetContextCreate(step->context, "dvmig loop", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
-	bool		another = true;
+	bool		another = !step->empty;
 
 	while (another)
 	{
@@ -476,7 +477,7 @@ dv_engine_run_step(DvStep *step)
 		dv_outcome_retry_flags(step);
 		if (step->error != NULL)
 			ReThrowError(step->error);
-		another &= !step->rc->stopping;
+		another = another && !step->rc->stopping && dv_runstate_has_rows(step);
 	}
 	dv_budget_check(step, true);
 	MemoryContextSwitchTo(old);

@@ -139,6 +139,17 @@ typedef struct DvCounters
 	int64		again;			/* outcomes of rows that are among the run's successes already */
 } DvCounters;
 
+/* Have the rows that a lane has yet to read an outcome? */
+typedef struct DvAhead
+{
+	enum
+	{
+		DV_AHEAD_UNKNOWN, DV_AHEAD_SOME, DV_AHEAD_NONE
+	}			what;
+	int			reads;			/* that gave none since the last look */
+	int			pause;			/* of so many before the next look */
+} DvAhead;
+
 typedef struct DvRunContext
 {
 	int64		run;
@@ -192,8 +203,10 @@ typedef struct DvStep
 	MemoryContext next_key_context; /* of next_keys */
 	Datum	   *next_keys;		/* of the last row of the read at work */
 	struct DvReadPlans *read_plans; /* private to batch.c */
+	DvAhead		ahead;
 	int			lap;
 	TimestampTz read_after;		/* a user locked the table: not before this */
+	bool		empty;			/* it had no row before it when it began */
 	int			read_limit;		/* cap on the next read while looking for a bad row; 0 = none */
 	Size		row_bytes;		/* average JSON of a row, to bound a read's memory */
 	TupleDesc	desc;			/* of the projection, as the appender was built for */

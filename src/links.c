@@ -11,6 +11,7 @@
 #include "fmgr.h"
 
 #include "compat.h"
+#include "hash128.h"
 #include "links.h"
 
 /* What the hash of a link is made of: the ids of its ends. */
@@ -42,7 +43,7 @@ dv_links_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 	}
 	memcpy(ends, left, UUID_LEN);
 	memcpy(ends + UUID_LEN, right, UUID_LEN);
-	dv_payload_hash(ends, ENDS_LEN, row->hash);
+	dv_hash128(ends, ENDS_LEN, row->hash);
 	memcpy(&row->handle, row->hash, UUID_LEN);
 }
 

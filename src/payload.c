@@ -8,19 +8,11 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 #include "payload_write.h"
-
-/*
- * Seeds of the two halves of the content hash: the first 128 fractional bits
- * of pi. Stored hashes depend on them: never change them.
- */
-#define HASH_SEED_HIGH	UINT64CONST(0x243f6a8885a308d3)
-#define HASH_SEED_LOW	UINT64CONST(0x13198a2e03707344)
 
 static const char two_targets[] = "more than one target of this lookup has a value";
 
@@ -239,23 +231,4 @@ dv_payload_take_trimmed(const DvPayloadColumn *columns, int n, StringInfo out)
 			appendStringInfo(out, "%s%s", out->len > 0 ? ", " : "", columns[i].column);
 		plan->trimmed = false;
 	}
-}
-
-/*
- * PostgreSQL's own hash function, which cannot change because hash partitions
- * and hash indexes on disk depend on it. Big- and little-endian machines
- * differ; a dump carried to the other kind makes unchanged rows look changed
- * once. The halves are stored high byte first.
- */
-void
-dv_payload_hash(const char *data, size_t len, unsigned char hash[16])
-{
-	const unsigned char *bytes = (const unsigned char *) data;
-	uint64		halves[2] = {
-		hash_bytes_extended(bytes, (int) len, HASH_SEED_HIGH),
-		hash_bytes_extended(bytes, (int) len, HASH_SEED_LOW)
-	};
-
-	for (int i = 0; i < 16; i++)
-		hash[i] = (unsigned char) (halves[i / 8] >> (56 - i % 8 * 8));
 }

@@ -89,7 +89,4 @@ extern bool dv_payload_append(StringInfo out, const DvPayloadColumn *columns, in
  */
 extern void dv_payload_take_trimmed(const DvPayloadColumn *columns, int n, StringInfo out);
 
-/* 128-bit content hash of bytes, stable for ever (stored beside outcomes). */
-extern void dv_payload_hash(const char *data, size_t len, unsigned char hash[16]);
-
 #endif							/* DV_PAYLOAD_H */

@@ -18,6 +18,7 @@
 #include "utils/typcache.h"
 
 #include "compat.h"
+#include "hash128.h"
 #include "payload.h"
 
 /* What each column of _payload_row()'s description says, in this order. */
@@ -227,6 +228,6 @@ dvmig_payload_hash(PG_FUNCTION_ARGS)
 	bytea	   *hash = palloc(VARHDRSZ + 16);
 
 	SET_VARSIZE(hash, VARHDRSZ + 16);
-	dv_payload_hash(VARDATA_ANY(content), VARSIZE_ANY_EXHDR(content), (unsigned char *) VARDATA(hash));
+	dv_hash128(VARDATA_ANY(content), VARSIZE_ANY_EXHDR(content), (unsigned char *) VARDATA(hash));
 	PG_RETURN_BYTEA_P(hash);
 }

@@ -116,7 +116,7 @@ static void
 load_select(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql"
+		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql, fresh_sql"
 		" FROM dvmig._projection($1::pg_catalog.regclass, $2, $3)";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
@@ -133,6 +133,7 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 	p->order_sql = keep_text(context, 0, 4);
 	p->known_sql = keep_text(context, 0, 6);
 	p->outcomes_sql = keep_text(context, 0, 7);
+	p->fresh_sql = keep_text(context, 0, 8);
 	key_types = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 												 5, &isnull));
 	deconstruct_array(key_types, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
@@ -290,26 +291,54 @@ append_bound(StringInfo sql, const DvProjection *p, const char *operator, int fi
 	appendStringInfoChar(sql, ')');
 }
 
+/* Both bounds, as dv_projection_bounds() numbers them. Returns how many parameters they take. */
+static int
+append_bounds(StringInfo sql, const DvProjection *p, bool after, bool until)
+{
+	int			n = 0;
+
+	if (after)
+		append_bound(sql, p, ">", 1);
+	n += after ? p->nkeys : 0;
+	if (until)
+		append_bound(sql, p, "<=", n + 1);
+	n += until ? p->nkeys : 0;
+	return n;
+}
+
 char *
 dv_projection_query(const DvProjection *p, bool after, bool until, int limit, DvReadWhat what)
 {
 	StringInfoData sql;
-	int			n = 0;
+	int			n;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "%s FROM (%s", what == DV_READ_KNOWN ? p->known_sql : p->select_sql, p->inner_sql);
-	if (after)
-		append_bound(&sql, p, ">", 1);
-	n += after ? p->nkeys : 0;
-	if (until)
-		append_bound(&sql, p, "<=", n + 1);
-	n += until ? p->nkeys : 0;
+	n = append_bounds(&sql, p, after, until);
 	if (limit > 0)
 		appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
 	else
 		appendStringInfo(&sql, " ORDER BY %s LIMIT $%d) s ", p->order_sql, n + 1);
-	appendStringInfoString(&sql, what == DV_READ_KNOWN ? p->outcomes_sql : p->joins_sql);
+	appendStringInfoString(&sql, what == DV_READ_KNOWN ? p->outcomes_sql : what == DV_READ_FRESH ? p->fresh_sql : p->joins_sql);
 	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
+	return sql.data;
+}
+
+char *
+dv_projection_outcomes_query(const DvProjection *p, bool after, bool until)
+{
+	const char *tables[] = {p->success_sql, p->error_sql};
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT false");
+	for (i = 0; i < (int) lengthof(tables); i++)
+	{
+		appendStringInfo(&sql, " OR EXISTS (SELECT FROM %s s WHERE true", tables[i]);
+		append_bounds(&sql, p, after, until);
+		appendStringInfoChar(&sql, ')');
+	}
 	return sql.data;
 }
 

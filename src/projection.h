@@ -99,6 +99,7 @@ typedef struct DvProjection
 	char	   *order_sql;
 	char	   *known_sql;		/* what is known of a row without its maps */
 	char	   *outcomes_sql;
+	char	   *fresh_sql;		/* for joins_sql where no row has an outcome; may be NULL */
 
 	int			nkeys;
 	DvKeyType  *keys;
@@ -128,7 +129,8 @@ extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum def
 typedef enum DvReadWhat
 {
 	DV_READ_KNOWN,				/* what is known without the maps: DV_KNOWN_... columns */
-	DV_READ_MAPPED
+	DV_READ_MAPPED,
+	DV_READ_FRESH				/* the same of rows that have no outcome */
 } DvReadWhat;
 
 /*
@@ -137,6 +139,9 @@ typedef enum DvReadWhat
  * behind the keys says.
  */
 extern char *dv_projection_query(const DvProjection *p, bool after, bool until, int limit, DvReadWhat what);
+
+/* Whether a row behind some keys, up to and with others, has an outcome: one bool. */
+extern char *dv_projection_outcomes_query(const DvProjection *p, bool after, bool until);
 
 /* The SELECT for the keys of the n-th row behind some keys, to be run with a limit of one row. */
 extern char *dv_projection_keys_query(const DvProjection *p, bool after, int n);

@@ -205,6 +205,7 @@ take_range(DvStep *step)
 	}
 	MemoryContextReset(step->key_context);
 	MemoryContextReset(step->range_context);
+	step->ahead.what = DV_AHEAD_UNKNOWN;
 	step->last_keys = begun ? restore_keys(step->projection, key, step->key_context) : NULL;
 	if (dv_lanes_count(lanes) <= 1)
 	{

@@ -200,21 +200,24 @@ dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 	return there;
 }
 
-/* Rows the step has before it, with the owner's rights; -1 while a user locks the table. */
+/*
+ * Rows the step has before it, up to a LIMIT, with the owner's rights; -1 while
+ * a user locks the table.
+ */
 static int64
-rows_before(DvStep *step)
+count_unprocessed(DvStep *step, const char *activity, const char *limit)
 {
 	MemoryContext context = CurrentMemoryContext;
-	volatile int64 rows = -1;
+	volatile int64 number = -1;
 
 	PG_TRY();
 	{
 		bool		isnull;
 
-		dv_spi_begin("dvmig: counting rows");
+		dv_spi_begin(activity);
 		dv_spi_wait_briefly();
-		dv_spi_run(psprintf("SELECT count(*) FROM (%s) s", step->projection->inner_sql), 0, NULL, NULL, NULL, SPI_OK_SELECT);
-		rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		dv_spi_run(psprintf("SELECT count(*) FROM (%s%s) s", step->projection->inner_sql, limit), 0, NULL, NULL, NULL, SPI_OK_SELECT);
+		number = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		dv_spi_commit(true);
 	}
 	PG_CATCH();
@@ -227,24 +230,31 @@ rows_before(DvStep *step)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
-	return rows;
+	return number;
 }
 
 static void
 count_rows(DvStep *step, const DvStepPlan *plan)
 {
-	int64		rows = rows_before(step);
+	int64		rows = count_unprocessed(step, "dvmig: counting rows", "");
 	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
 	Datum		values[4] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
 	CStringGetTextDatum(plan->pass), Int64GetDatum(rows)};
 	DvSwitch	before;
 
+	step->empty = rows == 0;
 	if (rows < 0)
 		return;
 	before = dv_runstate_begin("dvmig: counting rows");
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
 			   4, types, values, NULL, SPI_OK_UPDATE);
 	dv_runstate_commit(before, true);
+}
+
+bool
+dv_runstate_has_rows(DvStep *step)
+{
+	return count_unprocessed(step, "dvmig: looking for rows", " LIMIT 1") != 0;
 }
 
 /*

@@ -15,6 +15,7 @@
 
 #include "batch.h"
 #include "encode.h"
+#include "hash128.h"
 #include "phase.h"
 #include "runstate.h"
 #include "sets.h"
@@ -89,7 +90,7 @@ dv_source_key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *hand
 		else
 			appendBinaryStringInfo(&bytes, DatumGetPointer(values[i]), key->len);
 	}
-	dv_payload_hash(bytes.data, bytes.len, handle->data);
+	dv_hash128(bytes.data, bytes.len, handle->data);
 	pfree(bytes.data);
 }
 
