@@ -24,7 +24,8 @@
 --  13 note                       what policies put in, in words
 --  14 caller                     the user whom the row is written as
 --  15 last_run                   in later passes: the run whose outcome there is
---  16 ...                        the source key's columns, then one per column map
+--  16 outcome                    where its success row is, if that is the only outcome and the pass writes it anew
+--  17 ...                        the source key's columns, then one per column map
 
 ALTER TABLE dvmig.run_table ADD deferred text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN dvmig.run_table.deferred IS 'lookups left to the deferred pass, because following them at once would go in a circle';
@@ -182,7 +183,7 @@ CREATE FUNCTION dvmig._no_outcome(outcomes regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT format('(SELECT %s)', string_agg(format('NULL::%s AS %I', format_type(a.atttypid, a.atttypmod), a.attname), ', ' ORDER BY a.attnum))
+	SELECT format('(SELECT NULL::tid AS ctid, %s)', string_agg(format('NULL::%s AS %I', format_type(a.atttypid, a.atttypmod), a.attname), ', ' ORDER BY a.attnum))
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 COMMENT ON FUNCTION dvmig._no_outcome(regclass) IS 'SQL of a row of an outcome table that has no values';
@@ -221,6 +222,7 @@ DECLARE
 	update_only text[] := dvmig._update_only($1);
 	created text;
 	last_run CONSTANT text := CASE WHEN pass IN ('deferred', 'files', 'states') THEN 'x.run' ELSE 'NULL::bigint' END;
+	outcome text;
 	children text := coalesce(CASE pass WHEN 'delete' THEN ' ELSE coalesce(' || dvmig._children_left($1) || ', NULL::text)' END, '');
 	-- how settle.c says that a record was found and left as it was
 	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user'', ''rebuilt: the record is there''), false)';
@@ -260,20 +262,21 @@ BEGIN
 	INTO faults, owes_deferred, vals, map_joins
 	FROM dvmig._pass_maps($1, pass, deferred) m;
 
+	outcome := CASE WHEN pass = 'write' THEN format('CASE WHEN e.%I IS NULL THEN x.ctid END', t.source_key[1]) ELSE 'NULL::tid' END;
 	-- a record that was deleted is nobody's any more: the row may create it anew
 	created := 'CASE WHEN x.operation = ''D'' THEN NULL ELSE coalesce(x.created_run, e.created_run) END';
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		-- of files, what was uploaded last
 		'CASE WHEN x.operation <> ''D'' THEN ' || CASE pass WHEN 'files' THEN 'decode(x.file_hash, ''hex'')' ELSE 'x.content_hash' END || ' END, %s, %s, %s, '
-		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', %s, CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text)%s END, %s, (%s)::uuid, ' || last_run || ', %s',
+		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', %s, CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text)%s END, %s, (%s)::uuid, ' || last_run || ', %s, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, id_sql, created,
 		-- to verify: was it an update, and is there a record of a row that failed
 		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, dvmig._files_owed_sql($1), states.owed_sql) END,
 		CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL'
 			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', dvmig._files_owed_sql($1), states.owed_unchanged_sql) END,
 		format('x.%1$I IS NOT NULL OR e.%1$I IS NOT NULL', t.source_key[1]),
-		coalesce(nullif(faults, ''), 'NULL'), children, coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'),
+		coalesce(nullif(faults, ''), 'NULL'), children, coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'), outcome,
 		concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));
 
 	known_sql := format('SELECT s.%I, s.%I, s.%I, (%s)::"char", coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id), %s, ' || last_run || ', %s',

@@ -163,6 +163,10 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 	row->owes = DatumGetInt32(values[DV_PROJ_OWES - 1]);
 	row->recorded = DatumGetBool(values[DV_PROJ_RECORDED - 1]);
 	r->nrecorded += row->recorded;
+	if (nulls[DV_PROJ_OUTCOME - 1])
+		ItemPointerSetInvalid(&row->outcome);
+	else
+		row->outcome = *(ItemPointer) DatumGetPointer(values[DV_PROJ_OUTCOME - 1]);
 	row->verify = (DatumGetBool(values[DV_PROJ_VERIFY - 1]) && row->wire.op == 'I') ||
 		(step->forgotten && row->wire.op != 'D');
 	if (!nulls[DV_PROJ_CALLER - 1])

@@ -1,5 +1,5 @@
 /*
- * direct.c - flags and first outcomes past the executor
+ * direct.c - flags and success rows past the executor
  *
  * The rules of flags.c hold here as they do for its SQL: the version is the one
  * that was read, in the file that was read; a row that was edited in the
@@ -23,6 +23,7 @@
 #include "nodes/execnodes.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -36,7 +37,7 @@
 /* Columns of a success table that dvmig made, behind its keys. */
 enum
 {
-	S_ID, S_OPERATION, S_PASS, S_HASH, S_CREATED, S_RUN, S_RECORDED, S_MESSAGE, S_OWED, S_COLUMNS
+	S_ID, S_OPERATION, S_PASS, S_HASH, S_CREATED, S_RUN, S_RECORDED, S_MESSAGE, S_OWED, S_STATE, S_FILES, S_COLUMNS
 };
 
 static const struct
@@ -45,7 +46,8 @@ static const struct
 	Oid			type;
 }			success_columns[S_COLUMNS] = {
 	{"dataverse_id", UUIDOID}, {"operation", TEXTOID}, {"pass", TEXTOID}, {"content_hash", BYTEAOID},
-	{"created_run", INT8OID}, {"run", INT8OID}, {"recorded_at", TIMESTAMPTZOID}, {"message", TEXTOID}, {"owed_passes", TEXTOID}
+	{"created_run", INT8OID}, {"run", INT8OID}, {"recorded_at", TIMESTAMPTZOID}, {"message", TEXTOID}, {"owed_passes", TEXTOID},
+	{"record_state", TEXTOID}, {"file_hash", TEXTOID}
 };
 
 struct DvDirect
@@ -55,9 +57,11 @@ struct DvDirect
 	ResultRelInfo *info;
 	CommandId	cid;
 
-	/* flags */
+	/* updates: the row as it is, and as it is to be; NULL where there are none */
 	TupleTableSlot *old;
 	TupleTableSlot *slot;
+
+	/* flags */
 	AttrNumber	flag;
 	AttrNumber	id;
 
@@ -240,7 +244,36 @@ dv_direct_open_success(const DvProjection *p)
 	d = open_direct(rel);
 	memcpy(d->keys, found.keys, sizeof(d->keys));
 	memcpy(d->columns, found.columns, sizeof(d->columns));
+	if (has_rights(p->success, ACL_SELECT) && has_rights(p->success, ACL_UPDATE))
+	{
+		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+		d->old = table_slot_create(rel, NULL);
+		d->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	}
 	return d;
+}
+
+/* Put d->slot in the place of the row at "ctid"; false where that is not the last version. */
+static bool
+replace(DvDirect *d, ItemPointer ctid)
+{
+	TM_FailureData failure;
+	LockTupleMode lock;
+	dv_update_indexes indexes;
+	TM_Result	result;
+
+	if (d->rel->rd_att->constr != NULL)
+		ExecConstraints(d->info, d->slot, d->estate);
+	result = table_tuple_update(d->rel, ctid, d->slot, d->cid, GetActiveSnapshot(), InvalidSnapshot,
+								true, &failure, &lock, &indexes);
+	if (result != TM_Ok && result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "updating a row was answered %d", (int) result);
+	if (result == TM_Ok && d->info->ri_NumIndices > 0 && dv_updates_indexes(indexes))
+		dv_insert_index_tuples(d->info, d->slot, d->estate, true, indexes);
+	ExecClearTuple(d->slot);
+	ExecClearTuple(d->old);
+	ResetPerTupleExprContext(d->estate);
+	return result == TM_Ok;
 }
 
 /* ---------------------------------------------------------------- flags */
@@ -278,26 +311,11 @@ bool
 dv_direct_flag(DvDirect *d, const DvVersion *version, char flag, const pg_uuid_t *id)
 {
 	ItemPointerData ctid = version->ctid;
-	TM_FailureData failure;
-	LockTupleMode lock;
-	dv_update_indexes indexes;
-	TM_Result	result;
 
 	if (!is_version(d, version))
 		return false;
 	make_flagged(d, flag, id);
-	if (d->rel->rd_att->constr != NULL)
-		ExecConstraints(d->info, d->slot, d->estate);
-	result = table_tuple_update(d->rel, &ctid, d->slot, d->cid, GetActiveSnapshot(), InvalidSnapshot,
-								true, &failure, &lock, &indexes);
-	if (result != TM_Ok && result != TM_Updated && result != TM_Deleted)
-		elog(ERROR, "setting a flag was answered %d", (int) result);
-	if (result == TM_Ok && d->info->ri_NumIndices > 0 && dv_updates_indexes(indexes))
-		dv_insert_index_tuples(d->info, d->slot, d->estate, true, indexes);
-	ExecClearTuple(d->slot);
-	ExecClearTuple(d->old);
-	ResetPerTupleExprContext(d->estate);
-	return result == TM_Ok;
+	return replace(d, &ctid);
 }
 
 /* ---------------------------------------------------------------- success rows */
@@ -310,26 +328,18 @@ set_text(TupleTableSlot *slot, int at, const char *text)
 		slot->tts_values[at] = CStringGetTextDatum(text);
 }
 
+/* What the verdict says; the other columns stay what they are in the slot. */
 static void
-fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, TupleTableSlot *slot)
+set_outcome(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, TupleTableSlot *slot)
 {
-	const DvProjection *p = step->projection;
-	DvRow	   *row = o->row;
+	const DvRow *row = o->row;
 	char		op[2] = {row->wire.op, '\0'};
 	const int  *at = d->columns;
-	int			i;
 
-	ExecClearTuple(slot);
-	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
-	for (i = 0; i < p->nkeys; i++)
-	{
-		slot->tts_values[d->keys[i]] = row->keys[i];
-		slot->tts_isnull[d->keys[i]] = false;
-	}
 	slot->tts_values[at[S_ID]] = UUIDPGetDatum(&row->uuid);
 	slot->tts_isnull[at[S_ID]] = row->wire.id[0] == '\0';
 	set_text(slot, at[S_OPERATION], op);
-	set_text(slot, at[S_PASS], p->pass);
+	slot->tts_isnull[at[S_HASH]] = !row->has_hash;
 	if (row->has_hash)
 	{
 		bytea	   *hash = palloc(VARHDRSZ + sizeof(row->hash));
@@ -337,17 +347,75 @@ fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, 
 		SET_VARSIZE(hash, VARHDRSZ + sizeof(row->hash));
 		memcpy(VARDATA(hash), row->hash, sizeof(row->hash));
 		slot->tts_values[at[S_HASH]] = PointerGetDatum(hash);
-		slot->tts_isnull[at[S_HASH]] = false;
 	}
-	slot->tts_values[at[S_CREATED]] = Int64GetDatum(row->created_run);
-	slot->tts_isnull[at[S_CREATED]] = row->created_run == 0;
+	if (row->created_run != 0)
+	{
+		slot->tts_values[at[S_CREATED]] = Int64GetDatum(row->created_run);
+		slot->tts_isnull[at[S_CREATED]] = false;
+	}
 	slot->tts_values[at[S_RUN]] = Int64GetDatum(step->rc->run);
 	slot->tts_isnull[at[S_RUN]] = false;
 	slot->tts_values[at[S_RECORDED]] = TimestampTzGetDatum(now);
 	slot->tts_isnull[at[S_RECORDED]] = false;
 	set_text(slot, at[S_MESSAGE], dv_outcome_message(o));
 	set_text(slot, at[S_OWED], dv_outcome_owed_passes(row->owes));
+}
+
+static void
+fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, TupleTableSlot *slot)
+{
+	const DvProjection *p = step->projection;
+	int			i;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
+	for (i = 0; i < p->nkeys; i++)
+	{
+		slot->tts_values[d->keys[i]] = o->row->keys[i];
+		slot->tts_isnull[d->keys[i]] = false;
+	}
+	set_outcome(d, step, o, now, slot);
+	set_text(slot, d->columns[S_PASS], p->pass);
 	ExecStoreVirtualTuple(slot);
+}
+
+/* Is the row in d->old that of these keys? Equal ones that are written otherwise are for SQL to find. */
+static bool
+has_keys(DvDirect *d, const DvProjection *p, const DvRow *row)
+{
+	int			i;
+
+	slot_getallattrs(d->old);
+	for (i = 0; i < p->nkeys; i++)
+		if (d->old->tts_isnull[d->keys[i]] ||
+			!datum_image_eq(d->old->tts_values[d->keys[i]], row->keys[i], p->keys[i].byval, p->keys[i].len))
+			return false;
+	return true;
+}
+
+/* The same rules as the INSERT ... ON CONFLICT of outcome.c has in the pass that writes. */
+bool
+dv_direct_update(DvDirect *d, const DvStep *step, const DvOutcome *o)
+{
+	ItemPointerData ctid = o->row->outcome;
+	const int  *at = d->columns;
+	int			natts = RelationGetDescr(d->rel)->natts;
+
+	if (d->slot == NULL || !ItemPointerIsValid(&ctid) ||
+		!table_tuple_fetch_row_version(d->rel, &ctid, GetActiveSnapshot(), d->old) || !has_keys(d, step->projection, o->row))
+		return false;
+	ExecClearTuple(d->slot);
+	memcpy(d->slot->tts_values, d->old->tts_values, sizeof(Datum) * natts);
+	memcpy(d->slot->tts_isnull, d->old->tts_isnull, sizeof(bool) * natts);
+	set_outcome(d, step, o, GetCurrentTimestamp(), d->slot);
+	/* what was not written stays of the pass that it was of */
+	if (o->message == NULL || strcmp(o->message, "unchanged") != 0)
+		set_text(d->slot, at[S_PASS], step->projection->pass);
+	/* a new record, or none, has neither state nor files of ours */
+	if (o->row->wire.op != 'U')
+		d->slot->tts_isnull[at[S_STATE]] = d->slot->tts_isnull[at[S_FILES]] = true;
+	ExecStoreVirtualTuple(d->slot);
+	return replace(d, &ctid);
 }
 
 void

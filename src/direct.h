@@ -1,5 +1,5 @@
 /*
- * direct.h - flags and first outcomes past the executor
+ * direct.h - flags and success rows past the executor
  *
  * A verdict's UPDATE and INSERT are the same for every row: most of what the
  * executor does for them is known beforehand. Where nothing of a user's would
@@ -31,6 +31,12 @@ extern DvDirect *dv_direct_open_success(const DvProjection *p);
 
 /* Insert success rows, of keys that have none: an existing one is an error of class 23. */
 extern void dv_direct_insert(DvDirect *d, const DvStep *step, DvOutcome **rows, int n);
+
+/*
+ * Write a success row anew where it was when its staging row was read. False
+ * where it is not there, or that is for SQL.
+ */
+extern bool dv_direct_update(DvDirect *d, const DvStep *step, const DvOutcome *o);
 
 extern void dv_direct_close(DvDirect *d);
 

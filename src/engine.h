@@ -76,6 +76,7 @@ typedef struct DvRow
 	int			close_len;
 	const char *link_body;		/* of a link's request */
 	bool		recorded;		/* an outcome table has a row of its key, or may have */
+	ItemPointerData outcome;	/* where its success row was read, if it is to be found there; else invalid */
 	bool		written;		/* created, its id is still to be read by key */
 	bool		verify;			/* look whether it exists before creating it */
 	int64		created_run;	/* 0 where not known */

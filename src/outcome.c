@@ -339,9 +339,9 @@ upsert_successes(DvStep *step, DvOutcome **rows, int n)
 }
 
 /*
- * Success rows. Most are of keys that had no outcome when they were read, and
- * nobody but the run gives them one: these need neither a look for a conflict
- * nor one for an error row to be deleted.
+ * Success rows. Most are of keys that had no outcome when they were read, or a
+ * success row only, and nobody but the run gives them one: these need neither a
+ * look for a conflict nor one for an error row to be deleted.
  */
 static void
 record_successes(DvStep *step, DvOutcome **rows, int n)
@@ -354,10 +354,10 @@ record_successes(DvStep *step, DvOutcome **rows, int n)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (direct == NULL || rows[i]->row->recorded)
-			others[nothers++] = rows[i];
-		else
+		if (direct != NULL && !rows[i]->row->recorded)
 			first[nfirst++] = rows[i];
+		else if (direct == NULL || !dv_direct_update(direct, step, rows[i]))
+			others[nothers++] = rows[i];
 	if (direct != NULL)
 	{
 		dv_direct_insert(direct, step, first, nfirst);

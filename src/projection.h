@@ -30,6 +30,7 @@ enum
 	DV_PROJ_NOTE,
 	DV_PROJ_CALLER,
 	DV_PROJ_LAST_RUN,
+	DV_PROJ_OUTCOME,
 	DV_PROJ_KEYS				/* first key column */
 };
 

@@ -208,6 +208,7 @@ read_next_known(DvStep *step)
 	row->batch->context = context;
 	dv_batch_version(row, all);
 	row->recorded = true;		/* as far as is known here */
+	ItemPointerSetInvalid(&row->outcome);
 	read_known(row, all, nulls, step->rc->run);
 	row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
 	dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);

@@ -34,10 +34,11 @@ sub table
 sub register
 {
 	my ($name) = @_;
+	my $index = $name eq 'narrow' ? 'false' : 'true';
 
 	$t->sql(qq{
 		INSERT INTO staging.$name (customer_id, company_name) SELECT n, '$name ' || n FROM generate_series(1, $rows) n;
-		SELECT dvmig.add_table('m', 'staging.$name', 'account', source_key => 'customer_id', auto_map => false);
+		SELECT dvmig.add_table('m', 'staging.$name', 'account', source_key => 'customer_id', auto_map => false, flag_index => $index);
 		SELECT dvmig.map_column('staging.$name', 'name', 'company_name')});
 	return;
 }
@@ -100,5 +101,17 @@ is($run->{state}, 'completed', 'a second run completes');
 is($run->{unchanged} + 0, 5 * $rows / 2 + 1, 'half the rows are unchanged, and the one whose flag was refused');
 is($t->counts("staging.$_"), "$rows/0/$rows/0/0", "$_: all succeeded again") for qw(plain watched narrow by_hash parent);
 $t->account('m', map { ("staging.$_" => { name => 's.company_name' }) } qw(plain watched watched_by_statement ruled computed published narrow by_hash parent));
+
+# Outcomes of "parent" are written by SQL, those of "narrow" past it: rows that are unchanged, changed, and created anew.
+$t->sql("UPDATE staging.$_ SET processing_flag = 'U', action_flag = 'D' WHERE customer_id <= 4") for qw(narrow parent);
+is($t->run('m')->{state}, 'completed', 'a run that deletes completes');
+$t->sql("UPDATE staging.${_}_success SET record_state = '1,2', file_hash = 'ab' WHERE customer_id <= 20;
+	UPDATE staging.${_}_success SET pass = 'deferred' WHERE customer_id BETWEEN 15 AND 30;
+	UPDATE staging.$_ SET processing_flag = 'U', action_flag = 'I', company_name = CASE WHEN customer_id % 3 = 0 THEN company_name || ' newer' ELSE company_name END")
+  for qw(narrow parent);
+is($t->run('m', 'resend => true')->{state}, 'completed', 'a third run completes');
+my $outcomes = 'customer_id, dataverse_id IS NULL, operation, pass, content_hash IS NULL, created_run, run, message, owed_passes, record_state, file_hash';
+is($t->sql("SELECT count(*), count(DISTINCT (pass, operation, message, record_state)) > 4 FROM (SELECT $outcomes FROM staging.narrow_success INTERSECT SELECT $outcomes FROM staging.parent_success) o"),
+	"$rows|t", 'a statement and what goes past it give the same outcomes');
 
 done_testing();
