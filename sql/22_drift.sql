@@ -160,3 +160,25 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION dvmig._refuse_unfit_maps(int) IS 'error where a column map does not fit what is known of Dataverse';
+
+-- _refuse_unfit_filters: a filter that throws for a row costs that row; one that
+-- means nothing any more (a column is gone) is said before anything is begun.
+CREATE FUNCTION dvmig._refuse_unfit_filters(m dvmig.migration) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t record;
+BEGIN
+	FOR t IN SELECT mt.staging, mt.filter_sql FROM dvmig.migration_table mt JOIN pg_class c ON c.oid = mt.staging
+		WHERE mt.migration_id = m.migration_id AND mt.filter_sql IS NOT NULL LOOP
+		BEGIN
+			PERFORM dvmig._compile_expression(m.owner, t.staging, t.filter_sql);
+		EXCEPTION WHEN syntax_error_or_access_rule_violation OR invalid_schema_name THEN
+			RAISE EXCEPTION 'the filter of % means nothing any more: %', t.staging, SQLERRM
+				USING ERRCODE = SQLSTATE, HINT = format('Set another one: SELECT dvmig.set_table(%L, ''filter'', ...).', t.staging);
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._refuse_unfit_filters(dvmig.migration) IS 'error where the filter of a staging table means nothing any more';

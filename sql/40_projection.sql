@@ -173,6 +173,7 @@ COMMENT ON FUNCTION dvmig._children_left(regclass) IS 'SQL of why a row may not 
 -- and, for a row that cannot be transformed, without its maps:
 --   known_sql FROM (...) s outcomes_sql, with row version, op, id where it is
 --   stored, created_run and keys
+-- "all_sql" is inner_sql without the table's filter: what is read where that throws.
 -- "fresh_sql" stands for joins_sql where none of the rows has an outcome: with
 -- constants for outcomes, the executor looks for none and the planner does
 -- away with what depends on them. Null where a range of source keys does not
@@ -202,7 +203,7 @@ COMMENT ON FUNCTION dvmig._same_order(regclass, text[], regclass) IS 'whether th
 
 CREATE FUNCTION dvmig._projection(staging regclass, pass text, deferred text[] DEFAULT '{}',
 	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[],
-	OUT known_sql text, OUT outcomes_sql text, OUT fresh_sql text)
+	OUT known_sql text, OUT outcomes_sql text, OUT fresh_sql text, OUT all_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -224,6 +225,8 @@ DECLARE
 	last_run CONSTANT text := CASE WHEN pass IN ('deferred', 'files', 'states') THEN 'x.run' ELSE 'NULL::bigint' END;
 	outcome text;
 	children text := coalesce(CASE pass WHEN 'delete' THEN ' ELSE coalesce(' || dvmig._children_left($1) || ', NULL::text)' END, '');
+	filter CONSTANT text := coalesce((SELECT ' AND (' || mt.filter_sql || ') IS TRUE' FROM dvmig.migration_table mt
+		WHERE mt.staging = $1 AND pass IN ('write', 'links', 'delete')), '');
 	-- how settle.c says that a record was found and left as it was
 	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user'', ''rebuilt: the record is there''), false)';
 BEGIN
@@ -286,14 +289,15 @@ BEGIN
 	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid" FROM %s s WHERE %s',
 		string_agg(format('s.%I', a.attname), ', ' ORDER BY a.attnum), $1,
 		CASE CASE WHEN pass = 'links' THEN 'write' ELSE pass END
-			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
-			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D''' || coalesce(' AND (' || t.filter_sql || ') IS TRUE', '')
+			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D'''
+			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D'''
 			WHEN 'verify' THEN 's.processing_flag IN (''S'', ''P'', ''E'')'
 			-- the first of the passes that its outcome says are owed
 			ELSE format('s.processing_flag = ''S'' AND s.action_flag <> ''D'' AND EXISTS (SELECT FROM %s x WHERE %s AND split_part(x.owed_passes, '','', 1) = %L)',
 				t.success_table, success_on, pass) END)
-	INTO inner_sql
+	INTO all_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;
+	inner_sql := all_sql || filter;
 
 	outcomes_sql := format('LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, success_on, t.error_table, error_on);
 	joins_sql := outcomes_sql || coalesce(' ' || map_joins, '');

@@ -188,6 +188,7 @@ BEGIN
 			HINT = 'Add one with dvmig.add_table().';
 	END IF;
 	PERFORM dvmig._refuse_unfit_maps(m.migration_id);
+	PERFORM dvmig._refuse_unfit_filters(m);
 	PERFORM dvmig._check_owner_can_run(m.owner);
 	PERFORM dvmig._refuse_unmasked(m);
 	-- a filter may quote rows: it is not kept where others look

@@ -118,6 +118,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_counts(oid, regclass) IS 'rows of a staging table by what a run would do with them';
 
+-- _check_filter_fault: a finding about rows for which the filter throws; null where it does not.
+CREATE FUNCTION dvmig._check_filter_fault(owner oid, t dvmig.migration_table, samples int, shown bool) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	problem text := CASE WHEN t.filter_sql IS NOT NULL THEN
+		dvmig._check_fault(owner, format('SELECT count(*) FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS TRUE', t.staging, t.filter_sql)) END;
+	found record;
+	counted jsonb;
+BEGIN
+	IF problem IS NULL THEN
+		RETURN NULL;
+	END IF;
+	SELECT * INTO found FROM dvmig._check_thrown(owner, t.staging, 's.processing_flag = ''U''', format('(%s)', t.filter_sql));
+	counted := dvmig._query_as(owner, (SELECT format('SELECT jsonb_build_object(''n'', count(*), ''keys'', to_jsonb(dvmig._first_keys(%s, %s, %s))) FROM %s s WHERE %s',
+		k.sort_sql, k.label_sql, samples, t.staging, coalesce(dvmig._check_these(found.relations, found.tids), 'false')) FROM dvmig._key_sql(t.source_key, 's') k))::jsonb;
+	RETURN dvmig._check_finding('error', t.staging::text, NULL, 'filter', (counted ->> 'n')::bigint, counted -> 'keys',
+		'the filter fails' || CASE WHEN shown THEN ': ' || substr(problem, 7) ELSE ' with SQLSTATE ' || left(problem, 5) END,
+		'These rows would fail, and the others be migrated. Correct the values or the filter, and check again: the other rules have not been applied to this table.');
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_filter_fault(oid, dvmig.migration_table, int, bool) IS 'finding about rows for which the filter of a staging table throws';
+
 -- _check_unloadable: keys of rows that will not be loaded; null where all will.
 CREATE FUNCTION dvmig._check_unloadable(t dvmig.migration_table, rows_sql text, thrown text, left_out bool) RETURNS text
 LANGUAGE sql STABLE

@@ -133,9 +133,9 @@ BEGIN
 				END IF;
 			EXCEPTION WHEN syntax_error_or_access_rule_violation OR cardinality_violation OR data_exception OR integrity_constraint_violation
 				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error THEN
-				RETURN NEXT dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
+				RETURN NEXT coalesce(dvmig._check_filter_fault(m.owner, t, shown, may_see), dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
 					CASE WHEN may_see THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
-					'A run would fail here as well: correct the filter, the column maps or the privileges.');
+					'A run would fail here as well: correct the filter, the column maps or the privileges.'));
 				-- none of its rows would be loaded
 				state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'thrown', NULL, 'missing',
 					dvmig._check_unloadable(t, NULL, 'true', false)));

@@ -46,6 +46,7 @@ dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 	step->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
 	step->next_key_context = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
 	step->range_context = AllocSetContextCreate(context, "dvmig range", ALLOCSET_SMALL_SIZES);
+	step->window_context = AllocSetContextCreate(context, "dvmig window", ALLOCSET_SMALL_SIZES);
 	step->outcome_context = AllocSetContextCreate(context, "dvmig outcomes", ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&step->queue);
 	/* without a run: rows are encoded, not sent */

@@ -200,7 +200,12 @@ typedef struct DvStep
 	MemoryContext key_context;	/* of last_keys */
 	Datum	   *last_keys;		/* the last that was read; NULL = from the first */
 	MemoryContext range_context;	/* of until_keys */
-	Datum	   *until_keys;		/* the last of the range; NULL = to the end */
+	Datum	   *until_keys;		/* the last of the range, or window; NULL = to the end */
+	int			examine;		/* the filter throws: rows that a window has; 0 = there are none */
+	bool		in_window;		/* a read looks at no more than those up to until_keys */
+	MemoryContext window_context;	/* of until_keys, in a window */
+	Datum	   *range_until;	/* the last of the range that the window is in */
+	int			conflicts;		/* serialization failures of reads, one after the other */
 	MemoryContext next_key_context; /* of next_keys */
 	Datum	   *next_keys;		/* of the last row of the read at work */
 	struct DvReadPlans *read_plans; /* private to batch.c */
@@ -249,6 +254,13 @@ typedef struct DvStep
  */
 extern DvRow **dv_source_read(DvStep *step, int limit, int *n);
 extern void dv_source_rewind(DvStep *step);
+
+/*
+ * Is an error of a read another session's lock or conflict, which is waited for?
+ * An expression can throw the same whenever it is asked: after so many times in a
+ * row it is no more.
+ */
+extern bool dv_source_is_passing(DvStep *step, const ErrorData *error);
 
 /* outcome.c */
 extern void dv_outcome_success(DvStep *step, DvRow *row, const char *message);
@@ -299,8 +311,15 @@ extern void dv_engine_fail_run(DvStep *step, const char *message);
  */
 extern bool dv_range_ready(DvStep *step);
 
-/* All of the range is read. */
+/* All of the range, or of the window in it, is read. */
 extern void dv_range_done(DvStep *step);
+
+/*
+ * A read threw, and it is not known for which row, because the table's filter
+ * threw for one that may not be meant at all: reads then keep to windows, found by
+ * keys alone, that get ever smaller. False where the window has one row already.
+ */
+extern bool dv_range_narrow(DvStep *step);
 
 /* answer.c: what a reply means for the rows of its task. */
 extern void dv_answer_handle(DvStep *step, DvTask *task, const DvHttpReply *reply);

@@ -116,7 +116,7 @@ static void
 load_select(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql, fresh_sql"
+		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql, fresh_sql, all_sql"
 		" FROM dvmig._projection($1::pg_catalog.regclass, $2, $3)";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
@@ -134,6 +134,7 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 	p->known_sql = keep_text(context, 0, 6);
 	p->outcomes_sql = keep_text(context, 0, 7);
 	p->fresh_sql = keep_text(context, 0, 8);
+	p->all_sql = keep_text(context, 0, 9);
 	key_types = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 												 5, &isnull));
 	deconstruct_array(key_types, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
@@ -310,16 +311,17 @@ char *
 dv_projection_query(const DvProjection *p, bool after, bool until, int limit, DvReadWhat what)
 {
 	StringInfoData sql;
+	bool		known = what == DV_READ_KNOWN || what == DV_READ_EXAMINED;
 	int			n;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "%s FROM (%s", what == DV_READ_KNOWN ? p->known_sql : p->select_sql, p->inner_sql);
+	appendStringInfo(&sql, "%s FROM (%s", known ? p->known_sql : p->select_sql, what == DV_READ_EXAMINED ? p->all_sql : p->inner_sql);
 	n = append_bounds(&sql, p, after, until);
 	if (limit > 0)
 		appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s ", p->order_sql, limit);
 	else
 		appendStringInfo(&sql, " ORDER BY %s LIMIT $%d) s ", p->order_sql, n + 1);
-	appendStringInfoString(&sql, what == DV_READ_KNOWN ? p->outcomes_sql : what == DV_READ_FRESH ? p->fresh_sql : p->joins_sql);
+	appendStringInfoString(&sql, known ? p->outcomes_sql : what == DV_READ_FRESH ? p->fresh_sql : p->joins_sql);
 	appendStringInfo(&sql, " ORDER BY %s", p->order_sql);
 	return sql.data;
 }
@@ -343,14 +345,13 @@ dv_projection_outcomes_query(const DvProjection *p, bool after, bool until)
 }
 
 char *
-dv_projection_keys_query(const DvProjection *p, bool after, int n)
+dv_projection_keys_query(const DvProjection *p, bool after, bool until, int n, bool all)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s FROM (%s", p->order_sql, p->inner_sql);
-	if (after)
-		append_bound(&sql, p, ">", 1);
+	appendStringInfo(&sql, "SELECT %s FROM (%s", p->order_sql, all ? p->all_sql : p->inner_sql);
+	append_bounds(&sql, p, after, until);
 	appendStringInfo(&sql, " ORDER BY %s LIMIT %d) s OFFSET %d", p->order_sql, n, n - 1);
 	return sql.data;
 }

@@ -96,6 +96,7 @@ typedef struct DvProjection
 
 	char	   *select_sql;
 	char	   *inner_sql;
+	char	   *all_sql;		/* inner_sql without the table's filter */
 	char	   *joins_sql;
 	char	   *order_sql;
 	char	   *known_sql;		/* what is known of a row without its maps */
@@ -130,6 +131,7 @@ extern DvProjection *dv_projection_load(Oid staging, const char *pass, Datum def
 typedef enum DvReadWhat
 {
 	DV_READ_KNOWN,				/* what is known without the maps: DV_KNOWN_... columns */
+	DV_READ_EXAMINED,			/* the same, whatever the table's filter says */
 	DV_READ_MAPPED,
 	DV_READ_FRESH				/* the same of rows that have no outcome */
 } DvReadWhat;
@@ -144,8 +146,11 @@ extern char *dv_projection_query(const DvProjection *p, bool after, bool until, 
 /* Whether a row behind some keys, up to and with others, has an outcome: one bool. */
 extern char *dv_projection_outcomes_query(const DvProjection *p, bool after, bool until);
 
-/* The SELECT for the keys of the n-th row behind some keys, to be run with a limit of one row. */
-extern char *dv_projection_keys_query(const DvProjection *p, bool after, int n);
+/*
+ * The SELECT for the keys of the n-th row behind some keys and up to others, to be
+ * run with a limit of one row; "all" counts rows whatever the table's filter says.
+ */
+extern char *dv_projection_keys_query(const DvProjection *p, bool after, bool until, int n, bool all);
 
 /* Parameters of these: keys or NULL. Returns their count; there is room for 2 * INDEX_MAX_KEYS. */
 extern int	dv_projection_bounds(const DvProjection *p, const Datum *after, const Datum *until,

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "batch.h"
 #include "compat.h"
 #include "gate.h"
 #include "lanes.h"
@@ -21,6 +22,10 @@
 
 /* Batches of one range: few, so that all lanes end a lap at about the same time. */
 #define RANGE_BATCHES	4
+
+/* Where the filter throws, a read looks at so many rows: at first, and at most. */
+#define EXAMINE_ROWS	256
+#define EXAMINE_MAX		4096
 
 /* Pause after a look at the keys met a lock of a user's, in milliseconds. */
 #define LOCK_PAUSE_MS	100
@@ -112,12 +117,12 @@ put_cursor(DvLanes *lanes, const char *key, int len, bool exhausted)
 }
 
 /*
- * Look for the last key of the next range: the n-th from where the cursor
- * stands. *last is NULL where there are fewer. False where a user locks the
+ * Look for the last key of the next range, or window: the n-th from where we
+ * stand. *last is NULL where there are fewer. False where a user locks the
  * table; *odd where the keys cannot be looked at alone (a filter throws).
  */
 static bool
-find_end(DvStep *step, int n, Datum **last, bool *odd)
+find_end(DvStep *step, int n, MemoryContext of_keys, Datum **last, bool *odd)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const DvProjection *p = step->projection;
@@ -129,16 +134,17 @@ find_end(DvStep *step, int n, Datum **last, bool *odd)
 	{
 		Oid			types[2 * INDEX_MAX_KEYS];
 		Datum		values[2 * INDEX_MAX_KEYS];
-		int			nargs = dv_projection_bounds(p, step->last_keys, NULL, types, values);
+		int			nargs = dv_projection_bounds(p, step->last_keys, step->until_keys, types, values);
 
 		dv_spi_begin("dvmig: finding the next rows");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		SPI_execute_with_args(dv_projection_keys_query(p, step->last_keys != NULL, n), nargs, types, values, NULL, true, 1);
+		SPI_execute_with_args(dv_projection_keys_query(p, step->last_keys != NULL, step->until_keys != NULL, n, step->examine > 0),
+							  nargs, types, values, NULL, true, 1);
 		if (SPI_processed > 0)
 		{
-			Datum	   *keys = MemoryContextAlloc(step->range_context, sizeof(Datum) * p->nkeys);
-			MemoryContext old = MemoryContextSwitchTo(step->range_context);
+			Datum	   *keys = MemoryContextAlloc(of_keys, sizeof(Datum) * p->nkeys);
+			MemoryContext old = MemoryContextSwitchTo(of_keys);
 			bool		isnull;
 			int			i;
 
@@ -157,7 +163,7 @@ find_end(DvStep *step, int n, Datum **last, bool *odd)
 	{
 		ErrorData  *error = dv_spi_abort(step->context);
 
-		ok = !dv_spi_is_contention(error);
+		ok = !dv_source_is_passing(step, error);
 		*odd = ok;
 		FreeErrorData(error);
 	}
@@ -173,6 +179,7 @@ take_rest(DvStep *step, bool lent)
 	DvShared   *shared = step->rc->lanes->shared;
 
 	step->has_range = true;
+	step->in_window = false;
 	step->until_keys = NULL;
 	step->lent = lent;
 	SpinLockAcquire(&shared->mutex);
@@ -181,6 +188,54 @@ take_rest(DvStep *step, bool lent)
 	if (!lent)
 		shared->holder = -1;
 	SpinLockRelease(&shared->mutex);
+}
+
+/* The end of a range of rows that the filter lets through; where it throws, of all rows. */
+static bool
+find_range_end(DvStep *step, Datum **last, bool *odd)
+{
+	int			n = dv_gate_bulk_rows(step) * RANGE_BATCHES;
+
+	if (!find_end(step, n, step->range_context, last, odd))
+		return false;
+	if (!*odd || step->examine > 0)
+		return true;
+	step->examine = EXAMINE_ROWS;
+	return find_end(step, n, step->range_context, last, odd);
+}
+
+/* The next window in the range; false where a user locks the table. */
+static bool
+open_window(DvStep *step)
+{
+	Datum	   *last;
+	bool		odd;
+
+	MemoryContextReset(step->window_context);
+	if (!find_end(step, step->examine, step->window_context, &last, &odd))
+	{
+		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+		return false;
+	}
+	step->ahead.what = DV_AHEAD_UNKNOWN;
+	step->range_until = step->until_keys;
+	if (last != NULL)
+		step->until_keys = last;
+	step->in_window = true;
+	return true;
+}
+
+bool
+dv_range_narrow(DvStep *step)
+{
+	step->ahead.what = DV_AHEAD_UNKNOWN;
+	if (step->in_window)
+		step->until_keys = step->range_until;
+	step->in_window = false;
+	if (step->examine == 1)
+		return false;
+	step->examine = step->examine == 0 ? EXAMINE_ROWS : step->examine / 2;
+	return true;
 }
 
 static bool
@@ -207,12 +262,14 @@ take_range(DvStep *step)
 	MemoryContextReset(step->range_context);
 	step->ahead.what = DV_AHEAD_UNKNOWN;
 	step->last_keys = begun ? restore_keys(step->projection, key, step->key_context) : NULL;
+	step->until_keys = NULL;
+	step->in_window = false;
 	if (dv_lanes_count(lanes) <= 1)
 	{
 		take_rest(step, true);
 		return true;
 	}
-	if (!find_end(step, dv_gate_bulk_rows(step) * RANGE_BATCHES, &last, &odd))
+	if (!find_range_end(step, &last, &odd))
 	{
 		put_cursor(lanes, NULL, 0, false);
 		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
@@ -247,7 +304,7 @@ give_rest(DvStep *step)
 		take_rest(step, false);
 		return;
 	}
-	step->has_range = step->lent = false;
+	step->has_range = step->lent = step->in_window = false;
 }
 
 bool
@@ -259,14 +316,37 @@ dv_range_ready(DvStep *step)
 		return false;
 	if (step->has_range && step->lent && (shared->wanted || dv_lane_of(step->rc->lanes)->leave))
 		give_rest(step);
-	return step->has_range || take_range(step);
+	if (!step->has_range && !take_range(step))
+		return false;
+	return step->examine == 0 || step->in_window || open_window(step);
+}
+
+/* Behind the window; false where it was the last one of the range. */
+static bool
+leave_window(DvStep *step)
+{
+	bool		more = step->until_keys != step->range_until;
+
+	if (more)
+	{
+		MemoryContextReset(step->key_context);
+		step->last_keys = dv_batch_copy_keys(step->projection, step->until_keys, step->key_context);
+	}
+	step->ahead.what = DV_AHEAD_UNKNOWN;
+	step->until_keys = step->range_until;
+	step->in_window = false;
+	step->examine = Min(step->examine * 2, EXAMINE_MAX);
+	return more;
 }
 
 void
 dv_range_done(DvStep *step)
 {
-	bool		all = step->until_keys == NULL;
+	bool		all;
 
+	if (step->in_window && leave_window(step))
+		return;
+	all = step->until_keys == NULL;
 	step->has_range = false;
 	if (all)
 	{

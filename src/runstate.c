@@ -17,6 +17,7 @@
 
 #include "call.h"
 #include "doubt.h"
+#include "encode.h"
 #include "flags.h"
 #include "lanes.h"
 #include "live.h"
@@ -202,7 +203,7 @@ dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 
 /*
  * Rows the step has before it, up to a LIMIT, with the owner's rights; -1 while
- * a user locks the table.
+ * a user locks the table, or where its filter throws.
  */
 static int64
 count_unprocessed(DvStep *step, const char *activity, const char *limit)
@@ -224,7 +225,8 @@ count_unprocessed(DvStep *step, const char *activity, const char *limit)
 	{
 		ErrorData  *error = dv_spi_abort(step->context);
 
-		if (!dv_spi_is_contention(error))
+		/* the filter may throw for a row, which then fails when it is read */
+		if (!dv_spi_is_contention(error) && !dv_source_is_row_fault(error->sqlerrcode))
 			ReThrowError(error);
 		FreeErrorData(error);
 	}
@@ -261,19 +263,19 @@ dv_runstate_has_rows(DvStep *step)
  * The rows of a run with a filter were decided when it was started. What is owed
  * to a record that exists is given to it whatever the filter says.
  */
-static char *
-inner_sql_of_run(const DvRunContext *rc, const DvProjection *p, const char *inner_sql)
+static void
+keep_to_run(const DvRunContext *rc, DvProjection *p, const char *inner_sql, const char *all_sql, MemoryContext context)
 {
 	Oid			types[2] = {INT8OID, OIDOID};
 	Datum		values[2] = {Int64GetDatum(rc->run), ObjectIdGetDatum(p->staging)};
-	char	   *filter;
+	char	   *filter = "true";
 
-	if (!rc->filtered || (strcmp(p->pass, "write") != 0 && strcmp(p->pass, "delete") != 0))
-		return unconstify(char *, inner_sql);
-	if (dv_spi_run("SELECT dvmig._run_filter($1, $2::regclass)", 2, types, values, NULL, SPI_OK_SELECT) != 1 ||
-		(filter = dv_spi_text(0, 1)) == NULL)
+	if (rc->filtered && (strcmp(p->pass, "write") == 0 || strcmp(p->pass, "delete") == 0) &&
+		(dv_spi_run("SELECT dvmig._run_filter($1, $2::regclass)", 2, types, values, NULL, SPI_OK_SELECT) != 1 ||
+		 (filter = dv_spi_text(0, 1)) == NULL))
 		elog(ERROR, "run " INT64_FORMAT " has no filter", rc->run);
-	return psprintf("%s AND %s", inner_sql, filter);
+	p->inner_sql = MemoryContextStrdup(context, psprintf("%s AND %s", inner_sql, filter));
+	p->all_sql = MemoryContextStrdup(context, psprintf("%s AND %s", all_sql, filter));
 }
 
 /* The columns that the table has now; false where they are those known, or it is gone. */
@@ -284,27 +286,23 @@ dv_runstate_follow_columns(DvStep *step)
 	DvProjection *p = step->projection;
 	Oid			types[2] = {OIDOID, TEXTOID};
 	Datum		values[2] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass)};
-	char	   *volatile inner = NULL;
+	const char *known = p->inner_sql;
 
 	PG_TRY();
 	{
 		DvSwitch	before = dv_runstate_begin("dvmig: looking at the table's columns");
 
-		if (dv_spi_run("SELECT inner_sql FROM dvmig._projection($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT) == 1)
-			inner = MemoryContextStrdup(step->context, inner_sql_of_run(step->rc, p, dv_spi_text(0, 1)));
+		if (dv_spi_run("SELECT inner_sql, all_sql FROM dvmig._projection($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT) == 1)
+			keep_to_run(step->rc, p, dv_spi_text(0, 1), dv_spi_text(0, 2), step->context);
 		dv_runstate_commit(before, true);
 	}
 	PG_CATCH();
 	{
 		FreeErrorData(dv_spi_abort(step->context));
-		inner = NULL;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
-	if (inner == NULL || strcmp(inner, p->inner_sql) == 0)
-		return false;
-	p->inner_sql = inner;
-	return true;
+	return strcmp(known, p->inner_sql) != 0;
 }
 
 static void
@@ -315,8 +313,7 @@ load_projection(DvStep *step, const DvStepPlan *plan)
 	step->number = plan->number;
 	step->projection = dv_projection_load(plan->staging, plan->pass, plan->deferred,
 										  dv_session_api_path(session), dv_session_api_url(session), step->context);
-	step->projection->inner_sql = MemoryContextStrdup(step->context,
-													  inner_sql_of_run(step->rc, step->projection, step->projection->inner_sql));
+	keep_to_run(step->rc, step->projection, step->projection->inner_sql, step->projection->all_sql, step->context);
 }
 
 bool

@@ -24,6 +24,9 @@
 /* Pause before the table is read again that a user locks, in milliseconds. */
 #define LOCK_PAUSE_MS		100
 
+/* So many serialization failures in a row, and nobody but the row itself is to blame. */
+#define CONFLICTS_MAX		10
+
 /* A row answered this often in one run does not keep its flag: leave it. */
 #define ANSWERS_MAX			3
 
@@ -37,6 +40,8 @@ dv_source_rewind(DvStep *step)
 	step->lap_taken = 0;
 	step->last_keys = step->until_keys = NULL;
 	step->read_limit = 0;
+	step->in_window = false;
+	step->examine = step->conflicts = 0;
 }
 
 void
@@ -123,12 +128,52 @@ dv_source_is_row_fault(int sqlerrcode)
 	return false;
 }
 
+bool
+dv_source_is_passing(DvStep *step, const ErrorData *error)
+{
+	if (!dv_spi_is_contention(error))
+		return false;
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !dv_spi_is_raised(error))
+		return true;
+	return step->conflicts < CONFLICTS_MAX && ++step->conflicts < CONFLICTS_MAX;
+}
+
 /* The SELECT for the next row of the range, and its parameters. */
 static char *
-next_row(DvStep *step, bool maps, int *nargs, Oid *types, Datum *values)
+next_row(DvStep *step, DvReadWhat what, int *nargs, Oid *types, Datum *values)
 {
 	*nargs = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
-	return dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 1, maps ? DV_READ_MAPPED : DV_READ_KNOWN);
+	return dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 1, what);
+}
+
+/* Does this expression alone throw for the next row? A constant: does the filter? */
+static bool
+throws(DvStep *step, const char *expression)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool failed = false;
+
+	PG_TRY();
+	{
+		Oid			types[2 * INDEX_MAX_KEYS];
+		Datum		values[2 * INDEX_MAX_KEYS];
+		int			nargs;
+		char	   *sql;
+
+		dv_spi_begin("dvmig: finding the column of an error");
+		sql = next_row(step, DV_READ_MAPPED, &nargs, types, values);
+		sql = psprintf("SELECT %s%s", expression, sql + strlen(step->projection->select_sql));
+		SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
+		dv_spi_commit(true);
+	}
+	PG_CATCH();
+	{
+		FreeErrorData(dv_spi_abort(context));
+		failed = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return failed;
 }
 
 /* Which column's expression throws for the next row; "" if none does alone. */
@@ -136,35 +181,11 @@ static const char *
 failing_column(DvStep *step)
 {
 	const DvProjection *p = step->projection;
-	MemoryContext context = CurrentMemoryContext;
-	Oid			types[2 * INDEX_MAX_KEYS];
-	Datum		values[2 * INDEX_MAX_KEYS];
-	volatile int i;
+	int			i;
 
 	for (i = 0; i < p->ncolumns; i++)
-	{
-		volatile bool failed = false;
-
-		PG_TRY();
-		{
-			char	   *sql;
-			int			nargs;
-
-			dv_spi_begin("dvmig: finding the column of an error");
-			sql = next_row(step, true, &nargs, types, values);
-			sql = psprintf("SELECT %s%s", p->expressions[i], sql + strlen(p->select_sql));
-			SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
-			dv_spi_commit(true);
-		}
-		PG_CATCH();
-		{
-			FreeErrorData(dv_spi_abort(context));
-			failed = true;
-		}
-		PG_END_TRY();
-		if (failed)
+		if (throws(step, p->expressions[i]))
 			return p->columns[i].column;
-	}
 	return "";
 }
 
@@ -188,7 +209,7 @@ read_next_known(DvStep *step)
 	Oid			types[2 * INDEX_MAX_KEYS];
 	Datum		values[2 * INDEX_MAX_KEYS];
 	int			nargs;
-	char	   *sql = next_row(step, false, &nargs, types, values);
+	char	   *sql = next_row(step, step->in_window ? DV_READ_EXAMINED : DV_READ_KNOWN, &nargs, types, values);
 	MemoryContext context;
 	TupleDesc	desc;
 	Datum	   *all;
@@ -226,7 +247,8 @@ forget_known(DvRow *row)
 static void
 take_bad_row(DvStep *step, DvRow *row, const ErrorData *error)
 {
-	const char *column = failing_column(step);
+	bool		filter = step->in_window && throws(step, "1");
+	const char *column = filter ? "" : failing_column(step);
 
 	remember_keys(step, row->keys);
 	if (dv_sets_is_answered(step->sets, &row->version) || dv_source_answered_too_often(step, row))
@@ -237,7 +259,7 @@ take_bad_row(DvStep *step, DvRow *row, const ErrorData *error)
 	row->batch->open_rows = 1;
 	step->lap_taken++;
 	step->counters.rows_read++;
-	dv_outcome_failure(step, row, dv_encode_verdict("transform", unpack_sql_state(error->sqlerrcode), column, error->message));
+	dv_outcome_failure(step, row, dv_encode_verdict(filter ? "filter" : "transform", unpack_sql_state(error->sqlerrcode), column, error->message));
 }
 
 /*
@@ -284,21 +306,40 @@ try_read(DvStep *step, int limit, int *n, int *got, bool *whole, ErrorData **err
 	return rows;
 }
 
+/*
+ * Some row is to blame for the error of a read: come nearer to it, or take it.
+ * False where it is none of those that the read looks at.
+ */
+static bool
+blame(DvStep *step, const ErrorData *error, int ask, DvRow *bad)
+{
+	if (step->in_window && step->examine > 1)
+	{
+		forget_known(bad);
+		return dv_range_narrow(step);
+	}
+	if (ask > 1)
+		step->read_limit = ask / 2;
+	else if (bad != NULL)
+		take_bad_row(step, bad, error);
+	else
+		return dv_range_narrow(step);
+	return true;
+}
+
 /* What does the error of a read mean? False where nothing is to be read for now. */
 static bool
 take_error(DvStep *step, ErrorData *error, int ask, DvRow *bad)
 {
-	if (dv_source_is_row_fault(error->sqlerrcode) && (ask > 1 || bad != NULL))
+	bool		passing = dv_source_is_passing(step, error);
+
+	if ((dv_source_is_row_fault(error->sqlerrcode) || (dv_spi_is_contention(error) && !passing)) && blame(step, error, ask, bad))
 	{
-		if (ask == 1)
-			take_bad_row(step, bad, error);
-		else
-			step->read_limit = ask / 2;
 		FreeErrorData(error);
 		return true;
 	}
 	forget_known(bad);
-	if (dv_spi_is_contention(error))
+	if (passing)
 	{
 		/* replies come in meanwhile */
 		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
@@ -324,7 +365,7 @@ dv_source_read(DvStep *step, int limit, int *n)
 		limit = Max(1, (int) (DV_READ_BYTES_MAX / step->row_bytes));
 	while (dv_range_ready(step))
 	{
-		int			ask = step->read_limit > 0 && step->read_limit < limit ? step->read_limit : limit;
+		int			ask = step->in_window && step->examine == 1 ? 1 : step->read_limit > 0 && step->read_limit < limit ? step->read_limit : limit;
 		int			got = 0;
 		bool		whole;
 		ErrorData  *error;
@@ -337,6 +378,8 @@ dv_source_read(DvStep *step, int limit, int *n)
 		dv_phase(DV_PHASE_OTHER);
 		if (error == NULL)
 		{
+			if (step->conflicts < CONFLICTS_MAX)
+				step->conflicts = 0;
 			if (got == 0 || (got < ask && whole))
 				dv_range_done(step);
 			step->read_limit = step->read_limit > 0 && step->read_limit * 2 < limit ? step->read_limit * 2 : 0;

@@ -93,14 +93,19 @@ dv_spi_abort(MemoryContext context)
 	return error;
 }
 
+bool
+dv_spi_is_raised(const ErrorData *error)
+{
+	return error->funcname != NULL && strcmp(error->funcname, "exec_stmt_raise") == 0;
+}
+
 const char *
 dv_spi_told(const ErrorData *error)
 {
 	/* SQLSTATE classes of errors that are about values; see also source.c */
 	static const char *const classes[] = {"21", "22", "23", "2F", "38", "39", "44", "54", "P0"};
 	const char *state = unpack_sql_state(error->sqlerrcode);
-	/* RAISE of PL/pgSQL can give any class to any text. */
-	bool		by_user = error->funcname != NULL && strcmp(error->funcname, "exec_stmt_raise") == 0;
+	bool		by_user = dv_spi_is_raised(error);
 	size_t		i;
 
 	for (i = 0; i < lengthof(classes) && !by_user; i++)

@@ -43,6 +43,9 @@ extern const char *dv_spi_told(const ErrorData *error);
 /* Worth another try: deadlock, serialization failure, lock not available. */
 extern bool dv_spi_is_contention(const ErrorData *error);
 
+/* Raised by RAISE of PL/pgSQL, which can give any SQLSTATE to any text? */
+extern bool dv_spi_is_raised(const ErrorData *error);
+
 /* Run a statement with parameters; throws unless SPI answers "expected". */
 extern uint64 dv_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 						 const char *nulls, int expected);

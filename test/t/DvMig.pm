@@ -193,7 +193,7 @@ sub account
 
 	my $tables = $self->rows(qq{
 		SELECT t.staging::text AS staging, t.success_table::text AS ok, t.error_table::text AS er, t.source_key AS key,
-			coalesce('(' || t.filter_sql || ') IS TRUE', 'true') AS filter, m.entity_set, m.primary_id
+			coalesce('CASE WHEN s.processing_flag = ''U'' THEN (' || t.filter_sql || ') IS TRUE END', 'true') AS filter, m.entity_set, m.primary_id
 		FROM dvmig.migration_table t JOIN dvmig.migration g USING (migration_id)
 		JOIN dvmig.metadata_table m ON m.server = g.server AND m.table_name = t.target
 		WHERE g.name = '$migration' AND t.relationship IS NULL ORDER BY t.staging::text});

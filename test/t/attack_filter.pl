@@ -1,0 +1,105 @@
+# A filter or an expression that throws for one row costs that row alone, in
+# every pass and with several lanes; one that throws for all is said at once
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use JSON::PP;
+
+use DvMig::Attack;
+
+my $n = 500;
+my $a = DvMig::Attack->new(name => 'filter', rows => $n);
+my $t = $a->t;
+my %fields = (-fields => { customers => { name => 's.name', new_legacyid => 's.id::text' } });
+
+$t->{quiet} = 1;
+$t->sql(q{CREATE FUNCTION staging.raises(v text, state text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+	$$BEGIN IF v LIKE 'bad%' THEN RAISE EXCEPTION 'about %', v USING ERRCODE = state; END IF; RETURN v; END$$});
+
+# filtered(SQL): the filter of the table, unfit before or after the row is flagged.
+sub filtered { $t->sql(sprintf q{SELECT dvmig.set_table('staging.customers', 'filter', $f$%s$f$)}, $_[0]); return; }
+
+# --- the table's filter: first row, last row, neighbours, many, all
+for my $case ([ 'first', 'id = 1' ], [ 'last', "id = $n" ], [ 'neighbours', 'id BETWEEN 200 AND 205' ], [ 'many', 'id % 7 = 0' ], [ 'all', 'true' ])
+{
+	my ($which, $bad) = @$case;
+
+	for my $lanes (1, 3)
+	{
+		my $label = "filter throws: $which, lanes $lanes";
+
+		$a->fresh;
+		$t->sql("UPDATE staging.customers SET phone = CASE WHEN $bad THEN 'bad ' || id WHEN id % 2 = 0 THEN '1' ELSE '0' END");
+		filtered('phone::int = 1');
+		my ($staged, $failed, $out) = split /\|/,
+		  $t->sql("SELECT count(*), count(*) FILTER (WHERE phone LIKE 'bad%'), count(*) FILTER (WHERE phone = '0') FROM staging.customers");
+		is($a->run("lanes => $lanes")->{state}, 'completed', "$label: the run completes");
+		is($t->sql(q{SELECT count(*) FILTER (WHERE error_class = 'filter' AND code = '22P02' AND error_column IS NULL AND message LIKE '%"bad %') || ' of ' || count(*)
+			FROM staging.customers_error}), "$failed of $failed", "$label: the rows fail, with the filter's error");
+		is($t->sql(q{SELECT count(*) FROM staging.customers_error e JOIN staging.customers s USING (id) WHERE s.phone NOT LIKE 'bad%'}), 0, "$label: and no others");
+		$a->exact($label, customers => "$staged/0/" . ($staged - $failed - $out) . "/$failed/$out", %fields);
+		is($a->sim->counters('accounts')->{creates}, $staged - $failed - $out, "$label: each of the others was created once");
+	}
+}
+
+# --- corrected rows go with the next run; before it, status says what it can
+$a->fresh;
+$t->sql(q{UPDATE staging.customers SET phone = CASE WHEN id = 77 THEN 'bad' ELSE '1' END});
+my $status = $t->status('staging.customers');
+is(join('/', map { $_ // 'unknown' } @$status{qw(staged succeeded failed left_out)}), "$n/0/0/unknown", 'before the run, what the filter leaves out is not known');
+is($t->sql(q{SELECT count(*) > 0 FROM dvmig.check('m') WHERE severity = 'error' AND (rule = 'filter' OR message LIKE '%filter%')}), 't', 'and check names it');
+like($t->error(q{SELECT * FROM dvmig.plan('m')}), qr/22P02|staging\.customers/, 'plan says why it cannot count');
+is($a->run->{state}, 'completed', 'a run');
+$t->sql(q{UPDATE staging.customers SET phone = '1' WHERE id = 77; SELECT dvmig.retry('staging.customers')});
+is($a->run->{state}, 'completed', 'and another with the row corrected');
+$a->exact('corrected', customers => "$n/0/$n/0/0", %fields);
+
+# --- a row that is to be deleted
+$t->sql(q{UPDATE staging.customers SET action_flag = 'D', processing_flag = 'U', phone = CASE WHEN id = 77 THEN 'bad' ELSE '1' END WHERE id > 70});
+is($a->run->{state}, 'completed', 'deletes: the run completes');
+is($t->counts('staging.customers'), "$n/0/" . ($n - 1) . '/1/0', 'deletes: one row fails');
+is(scalar @{ $a->sim->export('accounts') }, 71, 'deletes: its record is still there, and none of the others');
+
+# --- what a user's function raises as a conflict is not tried for ever
+for my $state (qw(40001 40P01 55P03))
+{
+	for my $place ('filter', 'column', 'filter, lanes')
+	{
+		my $label = "$state raised by a $place";
+
+		$a->fresh;
+		$t->sql(q{UPDATE staging.customers SET phone = CASE WHEN id IN (5, 300) THEN 'bad' ELSE '1' END});
+		filtered($place =~ /filter/ ? "staging.raises(phone, '$state') IS NOT NULL" : 'true');
+		$t->sql(sprintf q{SELECT dvmig.unmap('staging.customers', 'telephone1'), dvmig.map_column('staging.customers', 'telephone1', $f$%s$f$)}, $place eq 'column' ? "staging.raises(phone, '$state')" : 'phone');
+		is($a->run($place =~ /lanes/ ? 'lanes => 3' : 'lanes => 1')->{state}, 'completed', "$label: the run completes");
+		is($t->sql(q{SELECT string_agg(concat_ws(' ', id, error_class, code, error_column), ', ' ORDER BY id) FROM staging.customers_error}),
+			join(', ', map { $place eq 'column' ? "$_ transform $state telephone1" : "$_ filter $state" } 5, 300), "$label: the rows fail");
+		$a->exact($label, customers => "$n/0/" . ($n - 2) . '/2/0', %fields);
+	}
+}
+$t->sql(q{SELECT dvmig.unmap('staging.customers', 'telephone1'), dvmig.map_column('staging.customers', 'telephone1', 'phone')});
+
+# --- a filter that means nothing any more is an error at start, and nothing is begun
+$a->fresh;
+$t->sql('ALTER TABLE staging.customers ADD wanted bool');
+filtered('wanted');
+$t->sql('ALTER TABLE staging.customers DROP wanted');
+like($t->error(q{SELECT dvmig.start('m')}), qr/42703.*the filter of staging\.customers.*HINT.*set_table/s, 'a filter of a column that is gone');
+is($t->sql('SELECT count(*) FROM dvmig.run_history WHERE ended_at IS NULL'), 0, 'no run is begun');
+
+# --- the filter of a run: with the rights of who calls, decided at once
+filtered('true');
+$t->sql(q{UPDATE staging.customers SET phone = CASE WHEN id = 99 THEN 'bad' ELSE '1' END});
+like($t->error(q{SELECT dvmig.start('m', filter => 's.phone::int = 1')}), qr/22P02/, 'the filter of a run that throws: an error for who calls');
+like($t->error(q{SELECT dvmig.start('m', filter => 's.nonsense = 1')}), qr/42703.*does not fit table/s, 'one that means nothing');
+is($t->sql('SELECT count(*) FROM dvmig.run_history WHERE ended_at IS NULL'), 0, 'no run is begun by it');
+is($a->run->{state}, 'completed', 'the next run is none the worse');
+$a->exact('none the worse', customers => "$n/0/$n/0/0", %fields);
+$a->done;
+
+done_testing();
