@@ -63,11 +63,27 @@ CREATE POLICY own ON dvmig.event FOR SELECT USING (
 COMMENT ON POLICY own ON dvmig.event IS 'events of migrations that one may see, and one''s own';
 
 -- Keys of references come from staging rows, and what Dataverse answered is for
--- those who may ask it. No subquery by row: a run joins this table.
+-- those who may ask it: who owns a migration that looks up in that table, by a
+-- server that he may use. No subquery by row: a run joins this table.
 ALTER TABLE dvmig.reference ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.reference FOR SELECT USING (
-	server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE')));
-COMMENT ON POLICY own ON dvmig.reference IS 'references of servers that one may use';
+	(server, table_name) IN (SELECT m.server, c.referenced_table
+		FROM dvmig.migration m JOIN dvmig.migration_table t USING (migration_id) JOIN dvmig.column_map c USING (staging)
+		JOIN pg_catalog.pg_foreign_server s ON s.srvname OPERATOR(pg_catalog.=) m.server
+		WHERE pg_catalog.pg_has_role(m.owner::pg_catalog.oid, 'MEMBER') AND pg_catalog.has_server_privilege(s.oid, 'USAGE')));
+COMMENT ON POLICY own ON dvmig.reference IS 'references of tables that migrations which one owns look up in, on servers that one may use';
+
+-- A hash of a key tells who has the key that it is there.
+ALTER TABLE dvmig._run_row ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig._run_row FOR SELECT USING (
+	run IN (SELECT h.run FROM dvmig.run_history h));
+COMMENT ON POLICY own ON dvmig._run_row IS 'rows of runs that one may see';
+
+-- (Who sees a migration is asked here: this policy cannot ask that one back.)
+ALTER TABLE dvmig.migration_role ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.migration_role FOR SELECT USING (
+	pg_catalog.pg_has_role(role::pg_catalog.oid, 'MEMBER'));
+COMMENT ON POLICY own ON dvmig.migration_role IS 'what one may do oneself';
 
 ALTER TABLE dvmig.choice_map ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.choice_map USING (

@@ -213,7 +213,7 @@ SELECT dvmig.resume(:old_run);
 SELECT run FROM dvmig.run_history;
 SELECT role, kind FROM dvmig.event WHERE migration = 'name';
 RESET SESSION AUTHORIZATION;
--- References are for those who may use their server.
+-- References are for those whose migrations look up there (see security.pl).
 INSERT INTO dvmig.reference (server, table_name, match_on, match_key) VALUES
 	('regress_attack', 'systemuser', 'mail', 'a@example'), ('regress_apart', 'systemuser', 'mail', 'b@example'), ('dropped', 'systemuser', 'mail', 'c@example');
 SET SESSION AUTHORIZATION regress_alice;

@@ -117,6 +117,13 @@ refused('stranger', qr/42501.*schema dvmig/s, $_) for
 $t->sql(q{CREATE ROLE other LOGIN; SELECT dvmig.grant_owner('other'); GRANT USAGE ON SCHEMA staging TO other;
 	GRANT USAGE ON FOREIGN SERVER sim TO other});
 is(as('other', q{SELECT count(*) FROM dvmig.status}), 0, 'another owner sees nothing');
+$t->sql(q{INSERT INTO dvmig.reference (server, table_name, match_on, match_key, matches) VALUES ('sim', 'systemuser', 'internalemailaddress', 'somebody@example', 0);
+	INSERT INTO dvmig._run_row SELECT max(run), 'staging.companies'::regclass, 1, 2 FROM dvmig.run_history WHERE migration = 'go_live'});
+is(as('other', "SELECT count(*) FROM $_"), 0, "nor in $_") for qw(dvmig.reference dvmig._run_row dvmig.migration_role dvmig.migration_table dvmig.column_map);
+as('dba', q{SELECT dvmig.map_lookup('staging.companies', 'ownerid', $$'x'::text$$, 'systemuser', match_on => 'internalemailaddress')});
+is(as('dba', q{SELECT (SELECT count(*) FROM dvmig.reference) || ' ' || (SELECT count(*) FROM dvmig._run_row)}), '1 1', 'whose they are sees them');
+as('dba', q{SELECT dvmig.unmap('staging.companies', 'ownerid')});
+$t->sql('DELETE FROM dvmig.reference; DELETE FROM dvmig._run_row');
 refused('other', qr/42501.*migration "go_live"/s, $_) for q{SELECT dvmig.start('go_live')}, "SELECT * FROM dvmig.wait_look($run)",
   q{SELECT dvmig.retry('staging.companies')}, q{SELECT * FROM dvmig.preview('staging.companies')}, q{SELECT * FROM dvmig.plan('go_live')};
 refused('other', qr/42704.*no user mapping/s, q{SELECT dvmig.whoami('sim')}, 'nor uses another role\'s mapping');
