@@ -29,6 +29,21 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._state_value(regclass, text) IS 'SQL of a mapped state or status';
 
+-- _states_in_doubt: may a run that did not end cleanly have set states that are
+-- not recorded? Until one has walked over all rows, each is set again.
+CREATE FUNCTION dvmig._states_in_doubt(staging regclass) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = $1 AND NOT t.clean_end AND (t.forgotten_since IS NOT NULL
+		OR EXISTS (SELECT FROM dvmig.run_table r JOIN dvmig.run_history h USING (run)
+			WHERE h.migration_id = t.migration_id AND r.run >= t.unclean_from AND r.pass = 'states' AND r.started_at IS NOT NULL
+			  -- by the name that it had then
+			  AND (r.staging = $1::text OR NOT EXISTS (SELECT FROM dvmig.migration_table o WHERE o.staging::text = r.staging))
+			  AND h.state NOT IN ('starting', 'running', 'stopping'))))
+$$;
+COMMENT ON FUNCTION dvmig._states_in_doubt(regclass) IS 'whether states of records may have been set that are not recorded';
+
 -- _state_sql: what state a row is to have; all null where none is mapped.
 --   wanted_sql  'state,status' as the success table keeps it; null: leave it
 --   fault_sql   a choice that is unknown, or a pair that does not fit
@@ -67,13 +82,17 @@ BEGIN
 	FROM dvmig.column_map c WHERE c.staging = $1 AND c.pass = 'states' AND c.kind = 'choice';
 	fault_sql := concat_ws(', ', unknown, format('CASE WHEN (%1$s) IS NOT NULL AND %3$L::jsonb ->> (%1$s)::text IS DISTINCT FROM (%2$s)::text '
 		'OR (%2$s) IS NOT NULL AND NOT %4$L::jsonb ? (%2$s)::text THEN ''state|statuscode'' END', status_sql, state_sql, states, coalesce(names, '{}')));
-	-- made by us, or to be made: in the default state
+	-- made by us, or to be made: in the default state. (Of a record whose row failed nothing is kept.)
 	owed_sql := format('(%1$s) IS NOT NULL AND CASE WHEN x.record_state IS NOT NULL AND x.operation <> ''D'' THEN %1$s <> x.record_state '
-		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND (coalesce(x.created_run, e.created_run) IS NOT NULL OR s.dataverse_id IS NULL)) END',
+		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND (x.created_run IS NOT NULL OR e.created_run IS NULL AND s.dataverse_id IS NULL)) END',
 		'(' || wanted_sql || ')', defaults);
 	owed_unchanged_sql := format('(%1$s) IS NOT NULL AND CASE WHEN x.record_state IS NOT NULL AND x.operation <> ''D'' THEN %1$s <> x.record_state '
-		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND coalesce(x.created_run, e.created_run) IS NOT NULL) END',
+		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND x.created_run IS NOT NULL) END',
 		'(' || wanted_sql || ')', defaults);
+	IF dvmig._states_in_doubt(staging) THEN
+		owed_sql := format('(%s) IS NOT NULL', wanted_sql);
+		owed_unchanged_sql := owed_sql;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION dvmig._state_sql(regclass) IS 'SQL of the state a row is to have, of what is wrong with it, and of whether it is owed';

@@ -217,7 +217,9 @@ CREATE FUNCTION dvmig._undo_hold(undo bigint, staging regclass, shares bool) RET
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	UPDATE dvmig.migration_table t SET held_by_undo = $1 WHERE t.staging = $2
+	-- until it has ended, nobody knows of which rows the record is gone
+	UPDATE dvmig.migration_table t SET held_by_undo = $1, clean_end = false, unclean_from = CASE WHEN t.clean_end THEN $1 ELSE coalesce(t.unclean_from, $1) END
+	WHERE t.staging = $2
 		AND ($3 OR EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text
 			AND (u.restorable > 0 OR EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND coalesce(r.verdict, 'gone') = 'gone'))));
 	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp(),
@@ -234,7 +236,8 @@ AS $$
 	UPDATE dvmig.run_table t SET rows_read = $3 + $4 + $7, succeeded = $3 + $7, failed = $4,
 		message = coalesce($6, (SELECT u.note FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)),
 		state = CASE WHEN $5 THEN 'done' ELSE t.state END, ended_at = CASE WHEN $5 THEN clock_timestamp() END
-	WHERE t.run = $1 AND t.staging = $2::text
+	WHERE t.run = $1 AND t.staging = $2::text;
+	UPDATE dvmig.migration_table t SET clean_end = true WHERE $5 AND t.staging = $2 AND t.unclean_from = $1 AND t.forgotten_since IS NULL
 $$;
 COMMENT ON FUNCTION dvmig._undo_store(bigint, regclass, bigint, bigint, bool, text, bigint) IS 'figures of an undo''s table';
 

@@ -39,10 +39,11 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 			   " place = dvmig._place() WHERE t.staging::oid = $2",
 			   2, types, values, NULL, SPI_OK_UPDATE);
 	/*
-	 * Rows of this pass are in doubt if it was begun; what any pass sent may still
-	 * come. A table that no longer has its name may be this one, renamed since.
+	 * Rows of this pass are in doubt if it was begun, or deletes or an undo were,
+	 * after which nothing is as it was; what any pass sent may still come. A table that
+	 * no longer has its name may be this one, renamed since.
 	 */
-	dv_spi_run("SELECT least(min(r.started_at) FILTER (WHERE r.pass = $4), t.forgotten_since),"
+	dv_spi_run("SELECT least(min(r.started_at) FILTER (WHERE r.pass IN ($4, 'delete', 'undo')), t.forgotten_since),"
 			   " greatest(max(coalesce(h.ended_at, h.updated_at)), CASE WHEN t.forgotten_since IS NOT NULL THEN n.started_at END)"
 			   " FROM dvmig.migration_table t JOIN dvmig.run_history n ON n.run = $1"
 			   " LEFT JOIN dvmig.run_table r ON (r.staging = $3 OR r.run IN (SELECT o.run FROM dvmig.run_history o WHERE o.migration_id = t.migration_id)"
@@ -72,6 +73,10 @@ dv_doubt_end(DvStep *step, const DvStepPlan *plan)
 	dv_spi_run("UPDATE dvmig.migration_table t SET clean_end = true, forgotten_since = NULL WHERE t.staging::oid = $2"
 			   " AND NOT EXISTS (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state = 'failed')"
 			   " AND (t.unclean_from = $1 AND t.forgotten_since IS NULL OR $4 AND NOT EXISTS"
-			   "  (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state IN ('pending', 'held')))",
+			   "  (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state IN ('pending', 'held'))"
+			   /* of what is closed by actions the state is always read first */
+			   "  AND NOT EXISTS (SELECT FROM dvmig.run_table r WHERE r.run >= t.unclean_from AND r.run < $1 AND r.staging = $3 AND r.started_at IS NOT NULL"
+			   "  AND r.pass <> 'undo' AND NOT (r.pass = 'states' AND dvmig._closing_table(t.target))"
+			   "  AND NOT EXISTS (SELECT FROM dvmig.run_table n WHERE n.run = $1 AND n.staging = $3 AND n.pass = r.pass)))",
 			   4, types, values, NULL, SPI_OK_UPDATE);
 }

@@ -143,6 +143,8 @@ settle_dead_lanes(DvStep *step)
 	}
 	if (any)
 	{
+		/* Rows that leave this step by an edit (a delete is wanted no more) are for the next run to look up. */
+		step->unsettled |= strcmp(step->projection->pass, "write") != 0;
 		shared->forgotten = true;
 		if (shared->forgotten_since == 0 || shared->forgotten_since > shared->started)
 			shared->forgotten_since = shared->started;
