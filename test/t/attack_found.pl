@@ -66,6 +66,43 @@ for my $case (
 	is(scalar @{ $a->sim->export('accounts') }, $o{stays}, "$name: and all others go");
 	$t->sql(q{UPDATE dvmig.migration_table SET held_by_undo = NULL});
 }
+
+# --- an update whose request is carried out seconds after its connection was cut,
+# while the row is edited again: the older content must not come last
+$t->sql(q{ALTER DATABASE postgres SET dvmig.settle_time = '10s'});
+$a->fresh;
+is($t->run('m')->{state}, 'completed', 'late update: loaded');
+$t->sql(q{UPDATE staging.customers SET name = 'older', processing_flag = 'U' WHERE id = 7});
+$a->faults({ match => { method => 'POST', path_contains => 'UpdateMultiple' }, do => 'commit_later', seconds => 3, count => 1 });
+my $late = $t->start('m', 'resend => true');
+$a->fired(1);
+$t->sql(q{UPDATE staging.customers SET name = 'newer', processing_flag = 'U' WHERE id = 7});
+is($t->finish($late)->{state}, 'completed', 'late update: the run completes');
+$a->until('the late request was carried out', sub { $a->sim->stats->{in_flight} <= 1 && $a->sim->sim('GET', "record/accounts/$id")->{updates} >= 3 });
+is(record()->{name}, 'newer', 'late update: what was written last is what the row says');
+is($t->sql('SELECT processing_flag FROM staging.customers WHERE id = 7'), 'P', 'late update: and it says so');
+$a->clear;
+$t->sql(q{ALTER DATABASE postgres SET dvmig.settle_time = '1s'});
+
+# --- two rows of one record: the first creates it, the second updates it, and when
+# it goes, it goes for both
+$t->sql(q{CREATE TABLE staging.twins (id int PRIMARY KEY, name text, rid uuid);
+	INSERT INTO staging.twins SELECT n, 'Twin ' || n, ('11111111-0000-4000-8000-' || lpad((n / 2)::text, 12, '0'))::uuid FROM generate_series(2, 41) n;
+	SELECT dvmig.add_table('m', 'staging.twins', 'contact', source_key => 'id', ids => 'column', id_column => 'rid');
+	SELECT dvmig.map_column('staging.twins', 'lastname', 'name')});
+for my $time ('first', 'second')
+{
+	my $run = $t->run('m', q{tables => '{staging.twins}'});
+
+	is($run->{state}, 'completed', "rows that share a record, a $time time: the run completes");
+	is($t->sql(q{SELECT string_agg(DISTINCT processing_flag::text, '') || ' ' || count(*) FILTER (WHERE x.created_run IS NOT NULL) || ' ' || count(*) FROM staging.twins s JOIN staging.twins_success x USING (id)}),
+		'P 20 40', 'one of two has created it');
+	is(scalar @{ $a->sim->export('contacts') }, 20, 'they are there once');
+	$t->sql("SELECT * FROM dvmig.undo($run->{run}, 'staging.twins')");
+	is(scalar @{ $a->sim->export('contacts') }, 0, 'undone, they are gone');
+	is($t->sql(q{SELECT string_agg(DISTINCT processing_flag::text, '') || (SELECT count(*) FROM staging.twins_success) FROM staging.twins}), 'U0', 'and no row says that it has one');
+	$t->sql(q{SELECT dvmig.release('staging.twins')});
+}
 $a->done;
 
 done_testing();
