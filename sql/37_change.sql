@@ -218,7 +218,7 @@ BEGIN
 		PERFORM dvmig._recheck_maps(caller, t, srv);
 		n := dvmig._reset_flags(m.owner, t);
 		-- the names are free again before the fresh tables are made
-		SELECT array_agg(format('%I.%I', c.relnamespace::regnamespace::text, c.relname) ORDER BY c.oid = t.error_table)
+		SELECT array_agg(format('%s.%I', c.relnamespace::regnamespace, c.relname) ORDER BY c.oid = t.error_table)
 		INTO names FROM pg_class c WHERE c.oid IN (t.success_table, t.error_table);
 		names := names || ARRAY[dvmig._rename_outcome(caller, t.success_table, m.server), dvmig._rename_outcome(caller, t.error_table, m.server)];
 		t.success_table := dvmig._create_outcome(caller, m.owner, t.staging, t.source_key, 'success', names[1]);
