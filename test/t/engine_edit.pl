@@ -94,6 +94,12 @@ for my $after (0, 1)
 	is($a->sql('SELECT dataverse_id IS NOT NULL FROM staging.customers_error WHERE id = 21'), 't', "$l: that knows the record");
 	is($a->sql('SELECT count(*) FROM staging.customers_success WHERE id BETWEEN 11 AND 18'), 8, "$l: outcomes of rows that are gone are kept");
 	is($a->sim->counters('accounts')->{creates}, 65, "$l: nothing was created twice");
+	# a row whose key was changed is another record, and the one of its old key is listed
+	$a->sql(q{SELECT count(*) FROM dvmig.verify('m')});
+	is($a->sql(q{SELECT string_agg(source_key, ' ' ORDER BY source_key::int) FROM dvmig.difference WHERE kind = 'extra' AND source_key::int BETWEEN 11 AND 18}),
+		'11 12 13 14 15 16 17 18', "$l: records of rows that are gone, or have another key, are listed");
+	is($a->sql(q{SELECT count(*) FROM staging.customers s JOIN staging.customers_success x USING (id) WHERE s.id IN (5016, 5017, 5018) AND s.processing_flag = 'P'
+		AND s.dataverse_id NOT IN (SELECT o.dataverse_id FROM staging.customers_success o WHERE o.id BETWEEN 16 AND 18)}), 3, "$l: one with another key is another record");
 	$a->sql(q{UPDATE staging.customers SET name = 'short', revenue = 1 WHERE id IN (21, 22); SELECT dvmig.retry('staging.customers')});
 	is($a->run->{state}, 'completed', "$l: corrected");
 	$a->exact("$l: corrected", customers => '57/0/57/0/0', -extra => { accounts => 8 });

@@ -303,8 +303,10 @@ $a->exact('after max_outage', customers => '300/0/300/0/0', tasks => '300/0/300/
 
 # An update and a create whose answers a stopped run did not wait for may still
 # come: what the next run has for these rows waits for dvmig.settle_time. The
-# simulator holds the first request until the next run waits, or has ended.
-$a->sql(q{ALTER DATABASE postgres SET dvmig.settle_time = '12s'; ALTER DATABASE postgres SET dvmig.stop_timeout = 0});
+# simulator holds the first request until the next run waits. On a machine that
+# is so slow that it waits no more by then, all of it is done again, with more time.
+$a->sql(q{ALTER DATABASE postgres SET dvmig.stop_timeout = 0});
+my $slow = 0;
 for my $late ([ 'update', q{UPDATE staging.customers SET name = 'before', processing_flag = 'U' WHERE id <= 50}, 'UpdateMultiple',
 		q{UPDATE staging.customers SET name = 'after', processing_flag = 'U' WHERE id <= 50}, 300 ],
 	[ 'create', q{INSERT INTO staging.customers SELECT n, 'before' FROM generate_series(1001, 1050) n}, 'CreateMultiple',
@@ -312,6 +314,7 @@ for my $late ([ 'update', q{UPDATE staging.customers SET name = 'before', proces
 {
 	my ($what, $prepare, $path, $change, $all) = @$late;
 
+	$a->sql(sprintf q{ALTER DATABASE postgres SET dvmig.settle_time = '%ds'}, $slow ? 90 : 12);
 	$a->fresh;
 	is($a->run->{state}, 'completed', "late $what: loaded");
 	$a->sql($prepare);
@@ -324,6 +327,11 @@ for my $late ([ 'update', q{UPDATE staging.customers SET name = 'before', proces
 	$run = $t->start('m');
 	$a->until('the next run waits', sub { $t->sql("SELECT message LIKE '%earlier run%' OR ended_at IS NOT NULL FROM dvmig.run_history WHERE run = $run") eq 't' });
 	$a->clear;
+	if ($t->sql("SELECT ended_at IS NULL AND message LIKE '%earlier run%' FROM dvmig.run_history WHERE run = $run") ne 't' && !$slow++)
+	{
+		$t->finish($run);
+		redo;
+	}
 	is($t->finish($run)->{state}, 'completed', "late $what: the next run completes");
 	$a->until('nothing is on its way', sub { $a->sim->stats->{in_flight} <= 1 });
 	$a->exact("late $what", customers => "$all/0/$all/0/0", tasks => '300/0/300/0/0');

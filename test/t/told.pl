@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use DvMig;
 
 my $t = DvMig->new(name => 'told',
-	conf => "log_min_messages = debug5\nlog_statement = none\nlog_min_error_statement = panic\nlog_error_verbosity = verbose\nlog_min_duration_statement = -1\nlog_parameter_max_length_on_error = -1\n");
+	conf => "log_min_messages = debug5\nlog_statement = all\nlog_line_prefix = '@@%b: '\nlog_min_error_statement = panic\nlog_error_verbosity = verbose\nlog_min_duration_statement = -1\nlog_parameter_max_length_on_error = -1\n");
 my $content = 'R0WC0NTENT';
 
 sub as { my ($role, $sql) = @_; return $t->sql("SET SESSION AUTHORIZATION $role; $sql"); }
@@ -37,6 +37,12 @@ as('dba', q{CREATE SCHEMA staging; GRANT USAGE ON SCHEMA staging TO operator, vi
 my ($heard, $in) = ('', "LISTEN dvmig;\n");
 my $ear = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$in, '>', \$heard, '2>&1', IPC::Run::timeout(600));
 $ear->pump_nb;
+
+# Whoever looks sees what every process of ours does, all the time.
+my $seen_file = $t->node->basedir . '/seen';
+my $watch = "SELECT backend_type, application_name, query FROM pg_stat_activity WHERE backend_type <> 'client backend' \\watch 0.02\n";
+my $eye = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$watch, '>', $seen_file, '2>&1', IPC::Run::timeout(600));
+$eye->pump_nb;
 
 # all_told(): what a role that may watch is shown
 sub all_told
@@ -115,7 +121,21 @@ $ear->finish;
 cmp_ok(scalar(() = $heard =~ /notification "dvmig"/g), '>', 0, 'there were notifications');
 unlike($heard, qr/$content|s3cret/, 'which tell nothing of a row');
 
-my $log = slurp_file($t->node->logfile);
+# Several lanes at work: what each is doing is seen, and nothing of a row.
+as('dba', q{CREATE TABLE staging.many (id int PRIMARY KEY, v text); INSERT INTO staging.many SELECT i, 'R0WC0NTENT' || i FROM generate_series(1, 3000) i;
+	SELECT dvmig.create_migration('many', 'sim'); SELECT dvmig.add_table('many', 'staging.many', 'account', auto_map => false); SELECT dvmig.map_column('staging.many', 'name', 'v')});
+my $run = as('dba', q{SELECT dvmig.start('many', lanes => 3, filter => $$s.v LIKE 'R0WC0NTENT%'$$)});
+as('dba', "SELECT dvmig.wait($run)");
+is($t->counts('staging.many'), '3000/0/3000/0/0', 'three lanes have worked');
+$eye->kill_kill;
+my $seen = slurp_file($seen_file);
+my %lanes = map { $_ => 1 } $seen =~ /^dvmig (?:worker|lane)[^|]*\|([^|]*)\|dvmig:/mg;
+cmp_ok(scalar(keys %lanes), '>', 1, 'what several processes of ours did was seen') or diag join ', ', keys %lanes;
+is((grep { /$content|s3cret/ } split /\n/, $seen)[0] // '', '', 'and it told nothing of a row');
+
+# What clients said themselves is theirs; all else is ours.
+my $log = join "\n", grep { !/^client backend: LOG:  (?:00000: )?statement: / } split /^@@/m, slurp_file($t->node->logfile);
+like($log, qr/^dvmig worker: DEBUG: /m, 'the server log has what our workers did');
 my @told = grep { /$content/ } split /\n/, $log;
 is(join("\n", @told[0 .. ($#told > 4 ? 4 : $#told)]), '', 'no row content in the server log');
 is(join("\n", grep { /\Q@{[DvMig::Sim::SECRET]}\E|s3cret|Bearer|access_token/ } split /\n/, $log), '', 'and no secret');
