@@ -123,7 +123,10 @@ sub begin
 	$self->sim->sim('POST', 'reset?keep=records');
 	$self->sim->fault({ match => { method => 'POST', path_contains => '/api/' }, do => 'hold', nth => 1 + $many, count => 0,
 			after => rand() < 0.5 ? JSON::PP::true : JSON::PP::false }) if $hang;
-	$self->{run} = $self->t->start('m', 'resend => true');
+	# Some rounds are held by the service before they break, or while they do.
+	$self->sim->fault({ match => { method => 'POST', path_contains => '/api/' }, do => 'throttle', retry_after => 1, nth => 1 + int rand 8, count => 2 })
+	  if !$hang && rand() < 0.4;
+	$self->{run} = $self->t->start('m', 'resend => true, lanes => ' . pick(1, 1, 2, 3));
 	$self->{a}->until("$many requests have come", sub {
 		$self->requests >= $many + 3 || $hang && $self->sim->stats->{faults} > 0
 			|| $self->sql("SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $self->{run}") eq 't';
@@ -146,6 +149,20 @@ sub user_edits
 		$self->sim->change('accounts', $record->{accountid}, { telephone1 => "user $n" });
 		push @{ $self->{kept} }, $n;
 	}
+	return;
+}
+
+# row_edits: staging rows are edited again, some back to what they were before,
+# while it is not known what was carried out.
+sub row_edits
+{
+	my ($self) = @_;
+	return if !$self->{changing} || rand() < 0.4;
+
+	$self->sql(q{UPDATE staging.customers SET revenue = revenue - 1, processing_flag = 'U' WHERE id % 4 = 0 AND id <= 1000;
+		UPDATE staging.customers SET name = name || '+', processing_flag = 'U' WHERE id % 3 = 0 AND id > 1000;
+		UPDATE staging.people SET name = rtrim(name, '*'), processing_flag = 'U' WHERE id % 6 = 0;
+		UPDATE staging.tasks SET text = rtrim(text, '*'), processing_flag = 'U' WHERE id % 4 = 0 AND action_flag <> 'D'});
 	return;
 }
 
@@ -456,6 +473,7 @@ sub round
 	$self->$before if $before;
 	$self->begin;
 	$self->$happens;
+	$self->row_edits;
 	my $recorded = $self->sql('SELECT ' . join ' + ', map { "(SELECT count(*) FROM staging.${_}_success)" } sort keys %ROWS);
 	$self->go_on;
 	$self->exact;
