@@ -323,9 +323,9 @@ BEGIN
 		IF n > max_resend OR total + n > max_resend THEN
 			BEGIN
 				n := dvmig._count_changed(t.staging::regclass, t.deferred, t.owner);
-			EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
-				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
-				-- a row that cannot be transformed: all count as changed; the error may quote the row
+			EXCEPTION WHEN OTHERS THEN
+				-- A row that cannot be transformed: all count as changed. The error may quote the row,
+				-- whatever its SQLSTATE; the run will tell what there is to tell.
 				NULL;
 			END;
 		END IF;
