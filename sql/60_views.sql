@@ -138,9 +138,14 @@ BEGIN
 		-- ... and a record goes only after those that point at it.
 		waiting := dvmig._children_left($1);
 		IF waiting IS NOT NULL THEN
-			counts := counts || jsonb_build_object('parked', coalesce((counts ->> 'parked')::bigint, 0) + dvmig._count_parked(owner, format(
-				'SELECT count(*) FROM (%s) s WHERE coalesce(%s, NULL::text) IS NOT NULL',
-				(SELECT p.inner_sql FROM dvmig._projection($1, 'delete') p), waiting)));
+			BEGIN
+				counts := counts || jsonb_build_object('parked', coalesce((counts ->> 'parked')::bigint, 0) + dvmig._count_parked(owner, format(
+					'SELECT count(*) FROM (%s) s WHERE coalesce(%s, NULL::text) IS NOT NULL',
+					(SELECT p.inner_sql FROM dvmig._projection($1, 'delete') p), waiting)));
+			EXCEPTION WHEN OTHERS THEN
+				-- the lookup of a row below throws, and its error may quote that row
+				counts := counts || jsonb_build_object('parked', NULL);
+			END;
 		END IF;
 	END IF;
 	RETURN jsonb_build_object('parked', 0) || counts;
