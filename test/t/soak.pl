@@ -57,6 +57,8 @@ for my $what (qw(run verify))
 		my $kb = rss($pid) // last;
 		push @rss, $kb;
 		push @files, files($pid) // ();
+		# Some hundred samples are enough: the loads are not slowed by being looked at.
+		$t->sql('SELECT pg_sleep(' . $rows / 2e6 . ')');
 	}
 	is($t->finish($run)->{state}, 'completed', "$what over $rows rows");
 	# The first third fills caches and finds the pace.
