@@ -238,9 +238,9 @@ dv_lanes_dismiss(DvLanes *lanes, int n)
 }
 
 void
-dv_lanes_finish(DvLanes *lanes)
+dv_lanes_finish(DvLanes *lanes, bool at_once)
 {
-	TimestampTz by = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dv_stop_timeout_ms + DV_LANES_GRACE_MS);
+	TimestampTz by = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), at_once ? 0 : dv_stop_timeout_ms + DV_LANES_GRACE_MS);
 	bool		waiting = true;
 	pid_t		pid;
 	int			i;

@@ -41,8 +41,8 @@ extern bool dv_lanes_end_lap(DvStep *step);
 /* No more laps: wait until every lane has left the step. */
 extern void dv_lanes_close_step(DvStep *step);
 
-/* Tell the helpers to end, and wait for that. */
-extern void dv_lanes_finish(DvLanes *lanes);
+/* Tell the helpers to end, and wait for that; "at_once": not for answers that they wait for. */
+extern void dv_lanes_finish(DvLanes *lanes, bool at_once);
 
 /* ------------------------------------------------------------ by a helper */
 

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -420,8 +421,20 @@ run(DvRunContext *rc, const DvWorkerArgs *args)
 			dv_job_run(rc, &plan);
 	}
 	waiting_run = NULL;
-	dv_lanes_finish(rc->lanes);
+	dv_lanes_finish(rc->lanes, false);
 	dv_runstate_finish(rc);
+}
+
+/* Dropped during the run: no outcome that lanes still wait for can be recorded. */
+static bool
+extension_is_gone(void)
+{
+	bool		gone;
+
+	StartTransactionCommand();
+	gone = !OidIsValid(get_extension_oid("dvmig", true));
+	CommitTransactionCommand();
+	return gone;
 }
 
 /* An error that ends the run: told in run_history, and in the server log. */
@@ -446,7 +459,7 @@ end_by_error(DvRunContext *rc, ErrorData *error)
 	PG_TRY();
 	{
 		if (rc->lanes != NULL)
-			dv_lanes_finish(rc->lanes);
+			dv_lanes_finish(rc->lanes, extension_is_gone());
 		dv_runstate_finish(rc);
 	}
 	PG_CATCH();

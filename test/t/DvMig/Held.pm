@@ -40,8 +40,8 @@ sub sql { my ($self, @rest) = @_; return $self->{t}->sql(@rest); }
 sub migration { return $_[0]{migration}; }
 sub table { return $_[0]{table}; }
 
-# scene(rows =>, db =>, parts => number of partitions, prepare => SQL over %s): an empty Dataverse, a fresh
-# staging table of contacts and its migration; the table's name.
+# scene(rows =>, db =>, parts => number of partitions, users => 2, prepare => SQL over %s): an empty Dataverse, a fresh
+# staging table of contacts and its migration, with two application users where asked; the table's name.
 sub scene
 {
 	my ($self, %o) = @_;
@@ -64,6 +64,9 @@ sub scene
 	$t->sql("CREATE TABLE $self->{table}_$_ PARTITION OF $self->{table} FOR VALUES WITH (MODULUS $o{parts}, REMAINDER $_)") for 0 .. ($o{parts} // 0) - 1;
 	$t->sql(sprintf $o{prepare}, $self->{table}) if $o{prepare};
 	$t->migration($self->{migration}, tables => 'contact');
+	$t->sql(sprintf q{ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (ADD client_id2 '%s', client_secret2 '%s')},
+		DvMig::Sim::CLIENT2, DvMig::Sim::SECRET2)
+	  if ($o{users} // 1) > 1 && $t->{has_server} == 1;
 	# What earlier scenes learnt would put all rows into one request.
 	$t->sql('DELETE FROM dvmig.table_pace');
 	$t->sql(qq{
