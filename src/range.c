@@ -244,7 +244,7 @@ take_range(DvStep *step)
 	DvLanes    *lanes = step->rc->lanes;
 	char	   *key = palloc(DV_CURSOR_BYTES);
 	Datum	   *last;
-	bool		begun;
+	bool		begun = false;	/* with our turn it is set */
 	bool		odd;
 	int			len;
 
