@@ -58,6 +58,7 @@ static volatile sig_atomic_t stop_signalled = false;
 static TimestampTz next_database_check;
 static TimestampTz next_mirror;
 static DvRunContext *waiting_run;	/* while no step is at work: see while_waiting() */
+static List *locked_tables;			/* oids of staging tables, by the first lane */
 
 static void
 on_stop_signal(SIGNAL_ARGS)
@@ -290,15 +291,38 @@ pause_until(TimestampTz until)
 }
 
 static bool
-lock_table(Oid staging)
+lock_table(DvRunContext *rc, Oid staging)
 {
 	LOCKTAG		tag;
+	MemoryContext before;
 
 	dv_worker_table_tag(&tag, staging);
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	let_lanes_share(&tag);
+	before = MemoryContextSwitchTo(rc->context);
+	locked_tables = lappend_oid(locked_tables, staging);
+	MemoryContextSwitchTo(before);
 	return true;
+}
+
+/*
+ * All that we do has been recorded and the other lanes are gone. Whoever sees
+ * the run at its end may start the next one before this process has ended.
+ */
+static void
+unlock_tables(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, locked_tables)
+	{
+		LOCKTAG		tag;
+
+		dv_worker_table_tag(&tag, lfirst_oid(cell));
+		LockRelease(&tag, ShareLock, true);
+	}
+	locked_tables = NIL;
 }
 
 /* Run one step; an error of the table alone fails the table, not the run. */
@@ -391,7 +415,7 @@ lock_tables(DvRunContext *rc, const DvRunPlan *plan)
 	int			i;
 
 	for (i = 0; i < plan->ntables && !rc->failed; i++)
-		if (!lock_table(plan->tables[i]))
+		if (!lock_table(rc, plan->tables[i]))
 		{
 			rc->failed = true;
 			rc->message = psprintf("staging table %s is being migrated by another run", plan->names[i]);
@@ -422,6 +446,7 @@ run(DvRunContext *rc, const DvWorkerArgs *args)
 	}
 	waiting_run = NULL;
 	dv_lanes_finish(rc->lanes, false);
+	unlock_tables();
 	dv_runstate_finish(rc);
 }
 
@@ -460,6 +485,7 @@ end_by_error(DvRunContext *rc, ErrorData *error)
 	{
 		if (rc->lanes != NULL)
 			dv_lanes_finish(rc->lanes, extension_is_gone());
+		unlock_tables();
 		dv_runstate_finish(rc);
 	}
 	PG_CATCH();

@@ -40,6 +40,18 @@ is($run->{rows_sent}, 6000, 'none was sent twice');
 is($run->{rows_read}, 6000, 'or read twice');
 $t->account('m', %fields);
 
+# --- whoever sees a run at its end can start the next one: it has let go of its tables
+$t->sql(q{CREATE TABLE held_at_end (run bigint, locks bigint);
+	CREATE FUNCTION note_locks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO public.held_at_end SELECT new.run, count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = x'4454'::int;
+		RETURN new; END $$;
+	CREATE TRIGGER note_locks AFTER UPDATE ON dvmig.run_history FOR EACH ROW
+		WHEN (old.state = 'running' AND new.state <> 'running') EXECUTE FUNCTION note_locks();
+	UPDATE people SET family = family || ' I', processing_flag = 'U' WHERE id < 100});
+$t->run('m', 'lanes => 2');
+is($t->sql('SELECT locks FROM held_at_end'), 0, 'a run at its end holds no table any more');
+$t->sql('DROP TRIGGER note_locks ON dvmig.run_history');
+
 # --- a lane that is terminated takes nothing with it
 $t->sql(q{TRUNCATE people, people_success, people_error});
 $t->sim->sim(POST => 'reset');
