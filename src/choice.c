@@ -42,7 +42,8 @@ choice_find(Jsonb *texts, char prefix, const char *key, size_t len, int32 *value
 
 	name[0] = prefix;
 	memcpy(name + 1, key, len);
-	known = getKeyJsonValueFromContainer(&texts->root, name, (int) len + 1, &found) != NULL &&
+	known = JB_ROOT_IS_OBJECT(texts) &&
+		getKeyJsonValueFromContainer(&texts->root, name, (int) len + 1, &found) != NULL &&
 		found.type == jbvNumeric;
 	if (known)
 		*value = DatumGetInt32(DirectFunctionCall1(numeric_int4,
