@@ -7,7 +7,8 @@
 # simulator with the address and undefined behaviour sanitizers, "valgrind"
 # runs every process of the server under memcheck. Either way "postgres" in the
 # private installation becomes a script, so that whoever starts a server, the
-# TAP tests included, starts it so.
+# TAP tests included, starts it so. "assert" says that the server checks its
+# assertions by itself.
 
 # dv_sanitize_options: sets MAKE_OPTIONS, for make.
 dv_sanitize_options()
@@ -24,7 +25,7 @@ dv_sanitize_server()
 {
 	local command
 
-	[ -n "${DV_SANITIZE:-}" ] || return 0
+	[ -n "${DV_SANITIZE:-}" ] && [ "$DV_SANITIZE" != assert ] || return 0
 	mkdir -p "$WORK/findings"
 	chmod 1777 "$WORK/findings"
 	mv "$BINDIR/postgres" "$BINDIR/postgres.real"
@@ -70,11 +71,18 @@ findings_of()
 		}' "$names" "$1"
 }
 
-# suite_findings: every report in frames of ours is a failure.
+# suite_findings: every report in frames of ours is a failure, and every assertion.
 suite_findings()
 {
 	local file files found n=0
 
+	if [ "$DV_SANITIZE" = assert ]; then
+		n=$(grep -rhsE '^TRAP: ' "$WORK"/*.log "$WORK/tap" --include='*.log' | tee "$WORK/traps.txt" | wc -l)
+		head -n 60 "$WORK/traps.txt"
+		echo "$((n == 0)) passed, $n failed" >"$WORK/findings.log"
+		finish findings "$WORK/findings.log" 0
+		return
+	fi
 	# memcheck writes files of its own; the sanitizers write where the server does
 	mapfile -t files < <(find "$WORK/findings" -type f -size +0
 		grep -rlsE 'Sanitizer:|runtime error:' "$WORK"/*.log "$WORK/tap" "$TREE/results" --include='*.log')

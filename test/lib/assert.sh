@@ -1,0 +1,74 @@
+# shellcheck shell=bash
+#
+# assert.sh - a PostgreSQL that checks its own assertions
+#
+# Sourced by test/sanitize. Debian's servers have none: this one is built from
+# Debian's source of the same major version, once, below ${DVMIG_ASSERT:-/var/tmp/dvmig-assert},
+# and kept there. Nothing of the system changes: lists and archives have
+# directories of their own.
+
+ASSERT_ROOT=${DVMIG_ASSERT:-/var/tmp/dvmig-assert}
+
+# apt_source command ...: apt-get, of the sources of where this system has its packages from.
+apt_source()
+{
+	local own=$ASSERT_ROOT/apt
+
+	"$1" -o Dir::Etc::sourcelist="$own/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+		-o Dir::State::lists="$own/lists" -o Dir::Cache="$own/cache" -o APT::Sandbox::User=root "${@:2}"
+}
+
+# fetch_source major: the newest source that is to be had, unpacked below $ASSERT_ROOT/source.
+fetch_source()
+{
+	local own=$ASSERT_ROOT/apt keys version
+
+	mkdir -p "$own/lists/partial" "$own/cache/archives/partial" "$ASSERT_ROOT/source"
+	keys=$(find /usr/share/keyrings -name 'debian-archive-keyring.*' -print -quit)
+	apt-get indextargets --format "deb-src [signed-by=$keys] \$(REPO_URI) \$(RELEASE) \$(COMPONENT)" 'Created-By: Packages' |
+		sort -u >"$own/sources.list"
+	apt_source apt-get update -qq || return 1
+	cd "$ASSERT_ROOT/source" || return 1
+	# a mirror may list a version whose files it does not have
+	for version in $(apt_source apt-cache showsrc "postgresql-$1" | sed -n 's/^Version: //p' | sort -rV); do
+		rm -rf ./*
+		apt_source apt-get source -qq --download-only "postgresql-$1=$version" && break
+	done
+	tar -xf postgresql-*.orig.tar.* --strip-components=1
+}
+
+# build_server major: into $ASSERT_ROOT/major. No translations and no readline: tests need neither.
+build_server()
+{
+	cd "$ASSERT_ROOT/source" || return 1
+	./configure -q --prefix="$ASSERT_ROOT/$1" --enable-cassert --enable-debug --enable-tap-tests --without-readline \
+		--with-openssl "$(pkg-config --exists icu-uc && echo --with-icu || echo --without-icu)" CFLAGS='-O1 -g -fno-omit-frame-pointer' &&
+		make -s -j"$(nproc 2>/dev/null || echo 2)" && make -s install && make -s -C contrib install || return 1
+	touch "$ASSERT_ROOT/$1/.complete"
+}
+
+# assert_server: sets PG_CONFIG to a server with assertions; fails, with a message, where there is none.
+assert_server()
+{
+	local major=${PG_MAJOR:-15}
+
+	if [ -n "${PG_CONFIG:-}" ] && "$PG_CONFIG" --configure | grep -q -- --enable-cassert; then
+		return 0
+	fi
+	[ -z "${PG_CONFIG:-}" ] || major=$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+	PG_CONFIG=$ASSERT_ROOT/$major/bin/pg_config
+	export PG_CONFIG
+	[ ! -e "$ASSERT_ROOT/$major/.complete" ] || return 0
+	rm -rf "${ASSERT_ROOT:?}/$major"
+	mkdir -p "$ASSERT_ROOT"
+	echo "building PostgreSQL $major with assertions in $ASSERT_ROOT"
+	if ! (fetch_source "$major") >"$ASSERT_ROOT/fetch.log" 2>&1; then
+		tail -n 20 "$ASSERT_ROOT/fetch.log" >&2
+		echo "the source of PostgreSQL $major cannot be had here: set PG_CONFIG to a server configured with --enable-cassert" >&2
+		return 1
+	fi
+	if ! (build_server "$major") >"$ASSERT_ROOT/build.log" 2>&1; then
+		tail -n 20 "$ASSERT_ROOT/build.log" >&2
+		return 1
+	fi
+}
