@@ -232,6 +232,23 @@ $end = $h->ends($run, 'failed', 'an expression that takes longer than statement_
 like($end->{message}, qr/canceling statement due to statement timeout/, 'which says so');
 is($t->counts($table), '10/10/0/0/0', 'and no row has a verdict');
 
+# Nor is it idleness, neither of the workers nor of who called.
+$table = $h->scene(rows => 300);
+my %idle = map { $_ => '200ms' } qw(idle_session_timeout idle_in_transaction_session_timeout);
+$t->sql("ALTER DATABASE postgres SET $_ = '$idle{$_}'") for keys %idle;
+$h->hold;
+$caller = $h->session;
+$caller->send(sprintf "CALL dvmig.run('%s', lanes => 2);\n\\echo done\n", $h->migration);
+$h->until('requests hang', sub { $h->held >= 1 });
+$run = running();
+$t->wait_for("SELECT clock_timestamp() - started_at > '3 s' FROM dvmig.run_history WHERE run = $run");
+$t->sql("ALTER DATABASE postgres RESET $_") for keys %idle;
+ok($h->held > 0 && $h->worker($run), 'a request takes longer than the time-outs of idle sessions');
+$h->release;
+like($caller->expect(qr/completed|terminat/), qr/completed/, 'CALL dvmig.run completes with them');
+$caller->{psql}->finish;
+$h->exact('idle time-outs while waiting', '300/0/300/0/0');
+
 # A cancel of the worker itself stops its run.
 my $cancel = q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'};
 
