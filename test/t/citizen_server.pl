@@ -222,16 +222,6 @@ $h->release;
 $h->ends($run, 'completed');
 $h->exact('statement_timeout while waiting', '300/0/300/0/0');
 
-$table = $h->scene(rows => 10, prepare => q{CREATE FUNCTION dawdle(text) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1 FROM pg_sleep(600)'});
-$t->sql("SELECT dvmig.map_column('$table', 'firstname', 'dawdle(family)')");
-$t->sql(q{ALTER DATABASE postgres SET statement_timeout = '1s'});
-$run = $t->start($h->migration);
-$t->wait_for("SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $run");
-$t->sql(q{ALTER DATABASE postgres RESET statement_timeout});
-$end = $h->ends($run, 'failed', 'an expression that takes longer than statement_timeout ends the run');
-like($end->{message}, qr/canceling statement due to statement timeout/, 'which says so');
-is($t->counts($table), '10/10/0/0/0', 'and no row has a verdict');
-
 # Nor is it idleness, neither of the workers nor of who called.
 $table = $h->scene(rows => 300);
 my %idle = map { $_ => '200ms' } qw(idle_session_timeout idle_in_transaction_session_timeout);
@@ -248,6 +238,16 @@ $h->release;
 like($caller->expect(qr/completed|terminat/), qr/completed/, 'CALL dvmig.run completes with them');
 $caller->{psql}->finish;
 $h->exact('idle time-outs while waiting', '300/0/300/0/0');
+
+$table = $h->scene(rows => 10, prepare => q{CREATE FUNCTION dawdle(text) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1 FROM pg_sleep(600)'});
+$t->sql("SELECT dvmig.map_column('$table', 'firstname', 'dawdle(family)')");
+$t->sql(q{ALTER DATABASE postgres SET statement_timeout = '1s'});
+$run = $t->start($h->migration);
+$t->wait_for("SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $run");
+$t->sql(q{ALTER DATABASE postgres RESET statement_timeout});
+$end = $h->ends($run, 'failed', 'an expression that takes longer than statement_timeout ends the run');
+like($end->{message}, qr/canceling statement due to statement timeout/, 'which says so');
+is($t->counts($table), '10/10/0/0/0', 'and no row has a verdict');
 
 # A cancel of the worker itself stops its run.
 my $cancel = q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'};
