@@ -2,10 +2,10 @@
 #
 # assert.sh - a PostgreSQL that checks its own assertions
 #
-# Sourced by test/sanitize. Debian's servers have none: this one is built from
-# Debian's source of the same major version, once, below ${DVMIG_ASSERT:-/var/tmp/dvmig-assert},
-# and kept there. Nothing of the system changes: lists and archives have
-# directories of their own.
+# Sourced by test/sanitize and test/upgrade. Debian's servers have none: this one
+# is built from Debian's source of the major version, once, below
+# ${DVMIG_ASSERT:-/var/tmp/dvmig-assert}, and kept there. Lists and archives have
+# directories of their own; of the system nothing changes, but for flex and bison.
 
 ASSERT_ROOT=${DVMIG_ASSERT:-/var/tmp/dvmig-assert}
 
@@ -21,13 +21,20 @@ apt_source()
 # fetch_source major: the newest source that is to be had, unpacked below $ASSERT_ROOT/source.
 fetch_source()
 {
-	local own=$ASSERT_ROOT/apt keys version
+	local own=$ASSERT_ROOT/apt keys version first
 
+	rm -rf "$ASSERT_ROOT/source"
 	mkdir -p "$own/lists/partial" "$own/cache/archives/partial" "$ASSERT_ROOT/source"
 	keys=$(find /usr/share/keyrings -name 'debian-archive-keyring.*' -print -quit)
 	apt-get indextargets --format "deb-src [signed-by=$keys] \$(REPO_URI) \$(RELEASE) \$(COMPONENT)" 'Created-By: Packages' |
 		sort -u >"$own/sources.list"
 	apt_source apt-get update -qq || return 1
+	if [ -z "$(apt_source apt-cache showsrc "postgresql-$1" 2>/dev/null)" ]; then
+		# a version that this release does not have
+		read -r first <"$own/sources.list"
+		echo "${first% * main} sid main" >>"$own/sources.list"
+		apt_source apt-get update -qq || return 1
+	fi
 	cd "$ASSERT_ROOT/source" || return 1
 	# a mirror may list a version whose files it does not have
 	for version in $(apt_source apt-cache showsrc "postgresql-$1" | sed -n 's/^Version: //p' | sort -rV); do
@@ -41,6 +48,8 @@ fetch_source()
 build_server()
 {
 	cd "$ASSERT_ROOT/source" || return 1
+	# from 17 on sources come without what these make
+	[ -e src/backend/parser/gram.c ] || apt-get install -y -qq --no-install-recommends flex bison || return 1
 	./configure -q --prefix="$ASSERT_ROOT/$1" --enable-cassert --enable-debug --enable-tap-tests --without-readline \
 		--with-openssl "$(pkg-config --exists icu-uc && echo --with-icu || echo --without-icu)" CFLAGS='-O1 -g -fno-omit-frame-pointer' &&
 		make -s -j"$(nproc 2>/dev/null || echo 2)" && make -s install && make -s -C contrib install || return 1

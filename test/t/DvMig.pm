@@ -28,13 +28,13 @@ use DvMig::Sim;
 
 my $count = 0;
 
-# new(profile =>, set => {}, tls => 1, conf => "line\n", name =>, init => [...]):
-# a running cluster with the extension and a running simulator.
+# new(profile =>, set => {}, tls => 1, conf => "line\n", name =>, init => [...],
+# install_path => of another PostgreSQL): a running cluster with the extension and a running simulator.
 sub new
 {
 	my ($class, %o) = @_;
 	my $name = $o{name} // 'main' . $count++;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, map { $_ => $o{$_} } grep { $o{$_} } 'install_path');
 	my $self = bless { node => $node, db => 'postgres' }, $class;
 
 	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], @{ $o{init} // [] });
