@@ -93,15 +93,25 @@ DECLARE
 	chosen text[];
 	n bigint;
 	job bigint;
+	done bool := false;
 BEGIN
 	SELECT g.* INTO m FROM dvmig.migration g WHERE g.migration_id = t.migration_id;
 	PERFORM dvmig._refuse_links(ARRAY[t.staging]);
 	PERFORM dvmig._check_resend_columns(t, columns);
-	IF filter IS NOT NULL THEN
-		chosen := dvmig._resend_rows(caller, t, filter);
-	END IF;
-	n := CASE WHEN filter IS NOT NULL THEN cardinality(chosen) ELSE (SELECT q::bigint FROM dvmig._query_as(m.owner,
-		format('SELECT count(*) FROM %s s WHERE s.processing_flag IN (''S'', ''P'')', t.staging)) q) END;
+	-- Rolled back to here, what was read is still known, and its lock of the table is gone while Dataverse is waited for.
+	BEGIN
+		IF filter IS NOT NULL THEN
+			chosen := dvmig._resend_rows(caller, t, filter);
+		END IF;
+		n := CASE WHEN filter IS NOT NULL THEN cardinality(chosen) ELSE (SELECT q::bigint FROM dvmig._query_as(m.owner,
+			format('SELECT count(*) FROM %s s WHERE s.processing_flag IN (''S'', ''P'')', t.staging)) q) END;
+		done := true;
+		RAISE EXCEPTION 'read' USING ERRCODE = 'DV000';
+	EXCEPTION WHEN SQLSTATE 'DV000' THEN
+		IF NOT done THEN
+			RAISE;
+		END IF;
+	END;
 	IF confirm IS NOT NULL OR n > current_setting('dvmig.max_resend')::int THEN
 		PERFORM dvmig._require_confirmation(caller, m.name, format('sending columns of %s again', dvmig._count_of(n, 'row', 'rows')), confirm,
 			format('SELECT * FROM dvmig.resend(%L, %L, %%s)', t.staging, columns));
