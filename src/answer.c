@@ -92,7 +92,7 @@ dv_answer_throttled(DvStep *step, const DvVerdict *v, int attempt)
 {
 	step->rc->outage_since = 0;
 	step->counters.throttled++;
-	dv_gate_throttled(step->rc, v->retry_after_ms, attempt);
+	dv_gate_throttled(step, v->retry_after_ms, attempt);
 }
 
 void

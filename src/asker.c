@@ -1,5 +1,6 @@
 /*
- * asker.c - the requests of a job: several in flight, at the service's pace
+ * asker.c - the requests of a job: several in flight, at the service's pace,
+ * as all of its application users
  */
 #include "postgres.h"
 
@@ -26,6 +27,7 @@ dv_asker_init(DvAsker *asker, DvRunContext *rc, DvAskAnswer answer, void *arg)
 {
 	memset(asker, 0, sizeof(DvAsker));
 	asker->rc = rc;
+	asker->users = dv_users_of(rc);
 	asker->answer = answer;
 	asker->arg = arg;
 	asker->context = CurrentMemoryContext;
@@ -90,6 +92,7 @@ dv_asker_follow(DvAsker *asker, DvAsk *ask, DvSlice link)
 	}
 	dv_buf_reset(&ask->path);
 	dv_buf_puts(&ask->path, text + strlen(base));
+	ask->same_user = true;
 	dv_asker_again(asker, ask, true);
 }
 
@@ -112,7 +115,7 @@ dv_asker_has_room(DvAsker *asker)
 	DvRunContext *rc = asker->rc;
 
 	return !rc->stopping && dlist_is_empty(&asker->queue) &&
-		dv_pace_may_send(dv_gate_pace(rc), GetCurrentTimestamp());
+		dv_users_choose(asker->users, GetCurrentTimestamp()) >= 0;
 }
 
 void
@@ -137,11 +140,11 @@ dv_asker_fail_answer(DvAsker *asker, const DvHttpReply *reply)
 }
 
 static void
-outage(DvAsker *asker, const char *why)
+outage(DvAsker *asker, int user, const char *why)
 {
 	DvRunContext *rc = asker->rc;
 
-	dv_pace_trouble(dv_gate_pace(rc), GetCurrentTimestamp());
+	dv_pace_trouble(dv_users_pace(asker->users, user), GetCurrentTimestamp());
 	strlcpy(rc->waiting, why, sizeof(rc->waiting));
 	if (rc->outage_since == 0)
 		rc->outage_since = GetCurrentTimestamp();
@@ -168,12 +171,18 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		DvProblem	problem;
 
 		memset(&problem, 0, sizeof(problem));
-		dv_session_explain(rc->session, reply, &problem);
+		dv_session_explain(dv_users_session(asker->users, ask->user), reply, &problem);
 		if (!problem.transient && (reply->no_token || reply->status == 401))
-			dv_asker_fail_answer(asker, reply);
+		{
+			ask->same_user = false;
+			if (dv_users_dismiss(asker->users, ask->user, problem.message))
+				dv_asker_again(asker, ask, true);
+			else
+				dv_asker_fail_answer(asker, reply);
+		}
 		else
 		{
-			outage(asker, problem.message[0] ? problem.message : "no answer");
+			outage(asker, ask->user, problem.message[0] ? problem.message : "no answer");
 			dv_asker_again(asker, ask, false);
 		}
 	}
@@ -181,19 +190,19 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	{
 		rc->outage_since = 0;
 		rc->total.throttled++;
-		dv_gate_throttled(rc, reply->retry_after_ms, ask->attempts);
+		dv_gate_user_throttled(rc, ask->user, reply->retry_after_ms, ask->attempts);
 		dv_asker_again(asker, ask, false);
 	}
 	else if (reply->status >= 500 && !has_parts(reply) && (ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503))
 	{
-		outage(asker, "the service had trouble of its own");
+		outage(asker, ask->user, "the service had trouble of its own");
 		dv_asker_again(asker, ask, false);
 	}
 	else
 	{
 		rc->outage_since = 0;
 		rc->waiting[0] = '\0';
-		dv_pace_good(dv_gate_pace(rc), NULL, reply->dop_hint, GetCurrentTimestamp());
+		dv_pace_good(dv_users_pace(asker->users, ask->user), NULL, reply->dop_hint, GetCurrentTimestamp());
 		asker->answer(asker, ask, reply);
 	}
 	if (!asker->again)
@@ -212,10 +221,9 @@ send_ask(DvAsker *asker, DvAsk *ask)
 	if (ask->prefer != NULL)
 		headers[n++] = ask->prefer;
 	asker->in_flight++;
-	dv_pace_sent(dv_gate_pace(asker->rc), GetCurrentTimestamp());
 	asker->rc->total.requests++;
 	asker->rc->total.bytes_sent += ask->body.len;
-	dv_session_send(asker->rc->session, ask->method, ask->path.data,
+	dv_users_send(asker->users, ask->user, ask->method, ask->path.data,
 					ask->body.len > 0 ? ask->body.data : NULL, ask->body.len, headers, ask);
 }
 
@@ -228,11 +236,15 @@ dv_asker_send(DvAsker *asker)
 	dlist_foreach_modify(iter, &asker->queue)
 	{
 		DvAsk	   *ask = dlist_container(DvAsk, node, iter.cur);
+		int			user = dv_users_choose(asker->users, now);
 
-		if (!dv_pace_may_send(dv_gate_pace(asker->rc), now))
+		if (user < 0)
 			break;
-		if (ask->not_before <= now)
-			send_ask(asker, ask);
+		if (ask->not_before > now || (ask->same_user && !dv_users_has_room(asker->users, ask->user, now)))
+			continue;
+		if (!ask->same_user)
+			ask->user = user;
+		send_ask(asker, ask);
 	}
 }
 
@@ -244,8 +256,7 @@ wind_up(DvAsker *asker)
 		free_ask(dlist_container(DvAsk, node, dlist_pop_head_node(&asker->queue)));
 	if (asker->in_flight > 0 && dv_engine_stop_overdue(asker->rc))
 	{
-		dv_session_abandon(asker->rc->session);
-		dv_pace_ended(dv_gate_pace(asker->rc), asker->in_flight, GetCurrentTimestamp());
+		dv_users_abandon(asker->users);
 		asker->in_flight = 0;
 	}
 }
@@ -280,11 +291,10 @@ dv_asker_turn(DvAsker *asker)
 		dv_asker_send(asker);
 	if (asker->in_flight == 0 && dlist_is_empty(&asker->queue))
 		return false;
-	reply = dv_session_poll(asker->rc->session, TURN_MS, &ask);
+	reply = dv_users_poll(asker->users, TURN_MS, &ask);
 	if (reply != NULL)
 	{
 		asker->in_flight--;
-		dv_pace_ended(dv_gate_pace(asker->rc), 1, GetCurrentTimestamp());
 		judge(asker, ask, reply);
 		dv_http_reply_free(reply);
 	}

@@ -1,5 +1,6 @@
 /*
- * asker.h - the requests of a job: several in flight, at the service's pace
+ * asker.h - the requests of a job: several in flight, at the service's pace,
+ * as all of its application users
  *
  * For requests that may be repeated whatever became of them: reads, deletes by
  * id, updates that set what they set. What passes (throttling, outages, a
@@ -11,6 +12,7 @@
 
 #include "engine.h"
 #include "page.h"
+#include "users.h"
 
 typedef struct DvAsk
 {
@@ -21,6 +23,8 @@ typedef struct DvAsk
 	char		content_type[128];
 	const char *prefer;			/* "Prefer: ..." or NULL */
 	void	   *arg;			/* the job's */
+	int			user;			/* application user it went as */
+	bool		same_user;		/* it goes as that one again: a next page */
 	int			attempts;		/* answers that were to be asked for again */
 	TimestampTz not_before;
 } DvAsk;
@@ -33,6 +37,7 @@ typedef void (*DvAskAnswer) (DvAsker *asker, DvAsk *ask, const DvHttpReply *repl
 struct DvAsker
 {
 	DvRunContext *rc;
+	DvUsers    *users;
 	void	   *arg;			/* the job's */
 	DvAskAnswer answer;
 	MemoryContext context;

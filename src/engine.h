@@ -158,6 +158,7 @@ typedef struct DvRunContext
 	Oid			owner;			/* owner of the migration: our session user */
 	DvSession  *session;
 	DvLanes    *lanes;			/* what the lanes of the run share */
+	struct DvUsers *users;		/* of a job: see users.h */
 	DvBudget	budget;			/* the run's; a table has its own */
 	MemoryContext context;
 	DvCounters	total;

@@ -114,12 +114,6 @@ dv_gate_leave_all(DvStep *step)
 	give_back(step, dv_lane_of(step->rc->lanes)->in_flight);
 }
 
-DvPace *
-dv_gate_pace(DvRunContext *rc)
-{
-	return &dv_user_of(rc->lanes)->pace;
-}
-
 /* ---------------------------------------------------------------- learning */
 
 void
@@ -145,10 +139,10 @@ settle_hold(DvUser *user, TimestampTz now)
 }
 
 void
-dv_gate_throttled(DvRunContext *rc, long retry_after_ms, int attempt)
+dv_gate_user_throttled(DvRunContext *rc, int number, long retry_after_ms, int attempt)
 {
 	DvShared   *shared = rc->lanes->shared;
-	DvUser	   *user = dv_user_of(rc->lanes);
+	DvUser	   *user = &shared->users[number];
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&shared->mutex);
@@ -157,6 +151,12 @@ dv_gate_throttled(DvRunContext *rc, long retry_after_ms, int attempt)
 	user->held_since = now;
 	user->held_until = Max(user->held_until, user->pace.hold_until);
 	SpinLockRelease(&shared->mutex);
+}
+
+void
+dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt)
+{
+	dv_gate_user_throttled(step->rc, dv_lane_of(step->rc->lanes)->user, retry_after_ms, attempt);
 }
 
 int64

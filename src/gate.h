@@ -22,15 +22,15 @@ extern void dv_gate_leave_all(DvStep *step);
 /* Nothing to send: others of our user may have all places. */
 extern void dv_gate_not_hungry(DvStep *step);
 
-/* The pace of a job's application user: a job is one lane, and shares it with nobody. */
-extern DvPace *dv_gate_pace(DvRunContext *rc);
-
 /* How long the run was throttled so far: the mean of its application users. By the leader. */
 extern int64 dv_gate_held_ms(DvLanes *lanes);
 
 /* What answers teach; see pace.h. */
 extern void dv_gate_good(DvStep *step, const DvHttpReply *reply);
-extern void dv_gate_throttled(DvRunContext *rc, long retry_after_ms, int attempt);
+extern void dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt);
+
+/* The same for one of the application users, by number: a job sends as all of them. */
+extern void dv_gate_user_throttled(DvRunContext *rc, int user, long retry_after_ms, int attempt);
 extern void dv_gate_trouble(DvStep *step);
 extern void dv_gate_hold(DvStep *step, TimestampTz until);
 extern void dv_gate_deadlock(DvStep *step);

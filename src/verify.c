@@ -203,7 +203,7 @@ verify_table(DvVerify *v)
 		if (!waits && v->read_after > GetCurrentTimestamp())
 			dv_asker_pause();
 	}
-	dv_session_abandon(v->rc->session);	/* where it was stopped */
+	dv_users_abandon(v->asker.users);	/* where it was stopped */
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 }
