@@ -49,6 +49,7 @@ CREATE TABLE dvmig._undo_table (
 	images_gone bigint NOT NULL DEFAULT 0,
 	images_changed bigint NOT NULL DEFAULT 0,
 	restored bigint NOT NULL DEFAULT 0,
+	links    bigint NOT NULL DEFAULT 0,
 	note     text,
 	PRIMARY KEY (undo, staging)
 );
@@ -68,8 +69,8 @@ CREATE FUNCTION dvmig._undo_mark(undo bigint, ids uuid[], verdict text) RETURNS 
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	WITH marked AS (UPDATE dvmig._undo_row r SET verdict = $3 FROM unnest($2) i
-		WHERE r.undo = $1 AND r.dataverse_id = i AND r.verdict IS NULL RETURNING 1)
+	WITH marked AS (UPDATE dvmig._undo_row r SET verdict = $3
+		WHERE r.undo = $1 AND r.dataverse_id = ANY ($2) AND r.verdict IS NULL RETURNING 1)
 	SELECT count(*) FROM marked
 $$;
 COMMENT ON FUNCTION dvmig._undo_mark(bigint, uuid[], text) IS 'note why records will not be deleted; how many that were to be';
@@ -80,22 +81,20 @@ CREATE FUNCTION dvmig._undo_related(undo bigint, children uuid[], parents uuid[]
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	WITH pointing AS (
-		SELECT u.child, u.parent FROM unnest($2, $3) u(child, parent)
+	WITH pointing AS MATERIALIZED (
+		SELECT u.child, u.parent,
+			EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = u.child) AS is_ours,
+			(SELECT i.lookups ? $4 AND i.lookups ->> $4 IS DISTINCT FROM u.parent::text
+				FROM dvmig._undo_image i WHERE i.undo = $1 AND i.dataverse_id = u.child) IS TRUE
+			AND EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = u.parent) AS turns_away
+		FROM unnest($2, $3) u(child, parent)
 	), ours AS (
-		INSERT INTO dvmig._undo_pair SELECT $1, p.child, p.parent FROM pointing p
-		WHERE EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = p.child)
-		ON CONFLICT DO NOTHING
-	), elsewhere AS (
-		SELECT p.child, p.parent FROM pointing p JOIN dvmig._undo_image i ON i.undo = $1 AND i.dataverse_id = p.child
-		WHERE i.lookups ? $4 AND i.lookups ->> $4 IS DISTINCT FROM p.parent::text
-		  AND EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = p.parent)
+		INSERT INTO dvmig._undo_pair SELECT $1, p.child, p.parent FROM pointing p WHERE p.is_ours ON CONFLICT DO NOTHING
 	), counted_on AS (
-		UPDATE dvmig._undo_image i SET is_counted_on = true WHERE i.undo = $1 AND i.dataverse_id IN (SELECT e.child FROM elsewhere e)
+		UPDATE dvmig._undo_image i SET is_counted_on = true
+		WHERE i.undo = $1 AND i.dataverse_id = ANY (ARRAY(SELECT p.child FROM pointing p WHERE p.turns_away))
 	)
-	SELECT dvmig._undo_mark($1, ARRAY(SELECT p.parent FROM pointing p
-		WHERE NOT EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.dataverse_id = p.child)
-		  AND NOT EXISTS (SELECT FROM elsewhere e WHERE e.child = p.child AND e.parent = p.parent)), 'related')
+	SELECT dvmig._undo_mark($1, ARRAY(SELECT p.parent FROM pointing p WHERE NOT p.is_ours AND NOT p.turns_away), 'related')
 $$;
 COMMENT ON FUNCTION dvmig._undo_related(bigint, uuid[], uuid[], text) IS 'mark records to which others belong that are not undone';
 
@@ -140,8 +139,8 @@ CREATE FUNCTION dvmig._undo_doable(undo bigint, ids uuid[]) RETURNS uuid[]
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT ARRAY(SELECT r.dataverse_id FROM dvmig._undo_row r JOIN unnest($2) i ON r.dataverse_id = i
-		WHERE r.undo = $1 AND (r.verdict IS NULL OR r.verdict = 'gone'))
+	SELECT ARRAY(SELECT r.dataverse_id FROM dvmig._undo_row r
+		WHERE r.undo = $1 AND r.dataverse_id = ANY ($2) AND (r.verdict IS NULL OR r.verdict = 'gone'))
 $$;
 COMMENT ON FUNCTION dvmig._undo_doable(bigint, uuid[]) IS 'those of the records that are to be deleted';
 
@@ -189,29 +188,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._undo_images(bigint, regclass, bigint, bigint, bigint) IS 'count the records of a table that an undo is to restore';
 
--- _undo_note: what the run did to a table that its undo does not take back.
-CREATE FUNCTION dvmig._undo_note(undo bigint, staging regclass, without_image bigint, written_later bigint, removed bigint) RETURNS void
+-- _undo_note: links that the run made, and what the run did to a table that its
+-- undo does not take back.
+CREATE FUNCTION dvmig._undo_note(undo bigint, staging regclass, without_image bigint, written_later bigint, removed bigint, links bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	INSERT INTO dvmig._undo_table (undo, staging, note) SELECT $1, $2::text, nullif(concat_ws('; ',
+	INSERT INTO dvmig._undo_table (undo, staging, note, links) SELECT $1, $2::text, nullif(concat_ws('; ',
 		CASE WHEN $3 > 0 THEN format('%s no before-image', dvmig._count_of($3, 'update that stays has', 'updates that stay have')) END,
 		CASE WHEN $4 > 0 THEN format('%s written by later runs: undo those first', dvmig._count_of($4, 'updated record was', 'updated records were')) END,
-		CASE WHEN $5 > 0 THEN format('%s not made again', dvmig._count_of($5, 'record that the run deleted is', 'records that the run deleted are')) END), '')
-	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET note = excluded.note
+		CASE WHEN $5 > 0 THEN format('%s not made again', dvmig._count_of($5, 'record that the run deleted is', 'records that the run deleted are')) END), ''), $6
+	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET note = excluded.note, links = excluded.links
 $$;
-COMMENT ON FUNCTION dvmig._undo_note(bigint, regclass, bigint, bigint, bigint) IS 'note what an undo does not take back';
+COMMENT ON FUNCTION dvmig._undo_note(bigint, regclass, bigint, bigint, bigint, bigint) IS 'note what an undo does not take back';
 
--- _undo_changed: records that were looked at as unchanged, and that a user has written since.
-CREATE FUNCTION dvmig._undo_changed(undo bigint, staging regclass, meanwhile bigint) RETURNS void
+-- _undo_left: what an undo at work found that stays, in the singular and plural.
+CREATE FUNCTION dvmig._undo_left(undo bigint, staging regclass, one text, many text, n bigint, is_changed bool) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	UPDATE dvmig._undo_table u SET changed = u.changed + $3,
-		note = concat_ws('; ', u.note, format('%s changed by another user while the undo was at work, and left', dvmig._count_of($3, 'record was', 'records were')))
+	UPDATE dvmig._undo_table u SET changed = u.changed + CASE WHEN $6 THEN $5 ELSE 0 END,
+		note = concat_ws('; ', u.note, dvmig._count_of($5, $3, $4) || ' left')
 	WHERE u.undo = $1 AND u.staging = $2::text
 $$;
-COMMENT ON FUNCTION dvmig._undo_changed(bigint, regclass, bigint) IS 'count records that were changed while an undo was at work';
+COMMENT ON FUNCTION dvmig._undo_left(bigint, regclass, text, text, bigint, bool) IS 'note what an undo at work leaves';
 
 CREATE FUNCTION dvmig._undo_hold(undo bigint, staging regclass, shares bool) RETURNS void
 LANGUAGE sql
@@ -221,9 +221,9 @@ AS $$
 	UPDATE dvmig.migration_table t SET held_by_undo = $1, clean_end = false, unclean_from = CASE WHEN t.clean_end THEN $1 ELSE coalesce(t.unclean_from, $1) END
 	WHERE t.staging = $2
 		AND ($3 OR EXISTS (SELECT FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text
-			AND (u.restorable > 0 OR EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND coalesce(r.verdict, 'gone') = 'gone'))));
+			AND (u.restorable > 0 OR u.links > 0 OR EXISTS (SELECT FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND coalesce(r.verdict, 'gone') = 'gone'))));
 	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp(),
-		rows_total = (SELECT u.created + u.restorable FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)
+		rows_total = (SELECT u.created + u.links + u.restorable FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)
 	WHERE t.run = $1 AND t.staging = $2::text
 $$;
 COMMENT ON FUNCTION dvmig._undo_hold(bigint, regclass, bool) IS 'put a staging table on hold before its records are deleted';
@@ -380,7 +380,13 @@ BEGIN
 			MESSAGE = format('run %s went to server "%s", and the migration goes to "%s" now', run, h.server, m.server),
 			HINT = 'What it did is in the outcome tables that dvmig.retarget() has renamed.';
 	END IF;
-	tables := dvmig._job_tables(caller, m, staging);
+	SELECT ARRAY[t.staging] INTO tables FROM dvmig.migration_table t
+	WHERE t.migration_id = m.migration_id AND t.relationship IS NOT NULL AND t.staging = dvmig._caller_regclass(caller, _undo_job.staging);
+	tables := coalesce(tables, dvmig._job_tables(caller, m, staging));
+	IF staging IS NULL THEN
+		tables := tables || ARRAY(SELECT t.staging FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND t.relationship IS NOT NULL
+			AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.staging) ORDER BY t.position);
+	END IF;
 	IF NOT coalesce(dry_run, false) THEN
 		PERFORM dvmig._require_confirmation(caller, m.name, format('undoing run %s', run), confirm,
 			format('SELECT * FROM dvmig.undo(%s, %%s)', run));
@@ -405,7 +411,7 @@ BEGIN
 	LOOP
 		RAISE NOTICE '%: %', f.staging, f.note;
 	END LOOP;
-	RETURN QUERY SELECT job, u.staging, u.created, u.gone, u.changed, u.related, u.deleted,
+	RETURN QUERY SELECT job, u.staging, u.created + u.links, u.gone, u.changed, u.related, u.deleted,
 		-- of a dry run: those that would be
 		CASE WHEN dry_run THEN u.restorable ELSE u.restored END, u.failed
 	FROM dvmig._query_latest(format('SELECT to_jsonb(u) FROM dvmig._undo_table u JOIN dvmig.run_table t ON t.run = u.undo AND t.staging = u.staging WHERE u.undo = %s ORDER BY t.step', job)) q,

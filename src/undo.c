@@ -48,6 +48,7 @@ dv_undo_call(DvUndo *u, const char *sql, const pg_uuid_t *ids, int n, const char
 	DvSwitch	before;
 
 	dv_spi_begin("dvmig: undo");
+	dv_spi_follow_indexes();
 	dv_spi_no_timeouts();
 	before = dv_call_become_extension_owner();
 	types[1] = get_array_type(UUIDOID);
@@ -108,8 +109,11 @@ chunk_query(DvUndo *u)
 	int			i;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT x.dataverse_id, %s%s FROM %s", keys, images ? ", x.columns::text" : "",
-					 images ? images_of(u) : created_of(u));
+	if (u->part == DV_UNDO_LINKS)
+		appendStringInfoString(&sql, dv_undo_links_query(u));
+	else
+		appendStringInfo(&sql, "SELECT x.dataverse_id, %s%s FROM %s", keys, images ? ", x.columns::text" : "",
+						 images ? images_of(u) : created_of(u));
 	if (u->last_keys != NULL)
 	{
 		appendStringInfo(&sql, " AND (%s) > (", keys);
@@ -155,13 +159,18 @@ take_result(DvUndo *u)
 		chunk->wire = MemoryContextAllocZero(context, sizeof(DvWireRow) * chunk->n);
 		chunk->looks = MemoryContextAllocZero(context, sizeof(int) * chunk->n);
 	}
+	else if (u->part == DV_UNDO_LINKS)
+		chunk->lefts = MemoryContextAllocZero(context, sizeof(pg_uuid_t) * chunk->n);
 	for (i = 0; i < chunk->n; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		bool		isnull;
 
-		chunk->ids[i] = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 		chunk->keys[i] = copy_keys(u, tuple, context);
+		if (u->part == DV_UNDO_LINKS)
+			dv_undo_links_take(chunk, i, tuple, SPI_tuptable->tupdesc, u->table->projection->nkeys + 2);
+		else
+			chunk->ids[i] = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 		if (chunk->images != NULL)
 			chunk->images[i] = MemoryContextStrdup(context, dv_spi_text(i, u->table->projection->nkeys + 2));
 	}
@@ -259,28 +268,42 @@ count_rows(const char *from)
 	return strtoll(dv_spi_text(0, 1), NULL, 10);
 }
 
-/* What of the run is not taken back: updates without an image or written over by a later run, and deletes. */
+/* Updates of the run that left no image. */
+static int64
+count_without_image(DvUndo *u)
+{
+	const DvUndoTable *table = u->table;
+	const char *imaged = table->before_sql == NULL ? "" :
+		psprintf(" AND NOT EXISTS (SELECT FROM %s b WHERE b.run = x.run AND b.dataverse_id = x.dataverse_id)", table->before_sql);
+
+	return count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'U' AND x.created_run IS DISTINCT FROM x.run"
+							   " AND coalesce(x.message, '') NOT SIMILAR TO '(unchanged|kept|restored)%%'%s",
+							   table->projection->success_sql, u->target, imaged));
+}
+
+/* Links that the run made; and what of it is not taken back: updates without an image or written over by a later run, and deletes. */
 static void
 note_rest(DvUndo *u)
 {
-	const DvUndoTable *table = u->table;
-	const DvProjection *p = table->projection;
-	Oid			types[5] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID};
-	Datum		values[5] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging)};
+	DvUndoTable *table = u->table;
+	const char *success = table->projection->success_sql;
+	Oid			types[6] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum		values[6] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging)};
+	bool		links = table->projection->link != NULL;
 	int64		later = 0;
 	DvSwitch	before;
 
 	dv_spi_begin("dvmig: counting");
-	if (table->before_sql != NULL)
+	if (links)
+		table->links = count_rows(psprintf("%s x WHERE x.created_run = " INT64_FORMAT " AND x.operation <> 'D'", success, u->target));
+	else if (table->before_sql != NULL)
 		later = count_rows(psprintf("%s b WHERE b.run = " INT64_FORMAT, table->before_sql, u->target)) - count_rows(images_of(u));
-	values[2] = Int64GetDatum(count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'U' AND x.created_run IS DISTINCT FROM x.run"
-												  " AND coalesce(x.message, '') NOT SIMILAR TO '(unchanged|kept|restored)%%'%s", p->success_sql, u->target,
-												  table->before_sql == NULL ? "" :
-												  psprintf(" AND NOT EXISTS (SELECT FROM %s b WHERE b.run = x.run AND b.dataverse_id = x.dataverse_id)", table->before_sql))));
+	values[2] = Int64GetDatum(links ? 0 : count_without_image(u));
 	values[3] = Int64GetDatum(later);
-	values[4] = Int64GetDatum(count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'D'", p->success_sql, u->target)));
+	values[4] = Int64GetDatum(count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'D'", success, u->target)));
+	values[5] = Int64GetDatum(table->links);
 	before = dv_call_become_extension_owner();
-	dv_spi_run("SELECT dvmig._undo_note($1, $2::regclass, $3, $4, $5)", 5, types, values, NULL, SPI_OK_SELECT);
+	dv_spi_run("SELECT dvmig._undo_note($1, $2::regclass, $3, $4, $5, $6)", 6, types, values, NULL, SPI_OK_SELECT);
 	dv_call_restore(before);
 	dv_spi_commit(true);
 }
@@ -403,7 +426,8 @@ load(DvUndo *u)
 		load_table(u, &u->tables[i]);
 		u->table = &u->tables[i];
 		note_rest(u);
-		load_sharing(u, u->table);
+		if (u->table->projection->link == NULL)
+			load_sharing(u, u->table);
 	}
 	MemoryContextSwitchTo(u->context);
 }
@@ -442,6 +466,7 @@ static void
 take_back(DvUndo *u)
 {
 	dv_undo_hold(u);
+	dv_undo_links(u);
 	if (dv_undo_restore(u) && !u->rc->stopping)
 	{
 		dv_undo_look(u);

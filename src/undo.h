@@ -3,7 +3,7 @@
  *
  * undo.c walks the outcome tables for what the run created, undo_look.c asks
  * for each record and for what belongs to it, undo_restore.c makes updated
- * records what they were, undo_delete.c deletes. Ids that are to be deleted are
+ * records what they were, undo_links.c takes links away, undo_delete.c deletes. Ids that are to be deleted are
  * in dvmig._undo_row meanwhile.
  */
 #ifndef DV_UNDO_H
@@ -47,6 +47,8 @@ typedef struct DvUndoTable
 	DvUndoRelation *relations;
 	int64		deleted;
 	int64		failed;
+	int64		links;			/* that the run made, where the rows are links */
+	int64		links_changed;	/* of them, those whose row says something else now */
 	char	   *before_sql;		/* the table of before-images, or NULL */
 	char	   *members;		/* what the run's images hold; NULL where it left none */
 	bool		without_etag;	/* the table does not take conditions */
@@ -67,6 +69,7 @@ typedef struct DvUndoChunk
 	pg_uuid_t  *ids;
 	Datum	  **keys;			/* by row, then by key column */
 	bool	   *seen;
+	pg_uuid_t  *lefts;			/* of links: the other ends; those are "seen" whose row is unchanged */
 	char	  **images;			/* before-images, where these are walked */
 	DvWireRow  *wire;			/* updates that restore them */
 	int		   *looks;			/* times that a record was looked at again */
@@ -79,6 +82,7 @@ typedef enum DvUndoPart
 	DV_UNDO_SUCCESSES,
 	DV_UNDO_ERRORS,
 	DV_UNDO_IMAGES,
+	DV_UNDO_LINKS,
 	DV_UNDO_OVER
 } DvUndoPart;
 
@@ -124,6 +128,11 @@ extern void dv_undo_look_images(DvUndo *u);
 /* Restore it. True where something was not on which the deletion of other records rests: then all have to be looked at again. */
 extern bool dv_undo_restore(DvUndo *u);
 
+/* undo_links.c: take away links; the query of those that the run made, and a row of it. */
+extern void dv_undo_links(DvUndo *u);
+extern char *dv_undo_links_query(const DvUndo *u);
+extern void dv_undo_links_take(DvUndoChunk *chunk, int i, HeapTuple tuple, TupleDesc desc, int first);
+
 /* undo_delete.c */
 extern void dv_undo_delete(DvUndo *u);
 
@@ -135,6 +144,9 @@ extern void dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended);
 
 /* Records that were looked at as unchanged, and that a user has written since: they stay. */
 extern void dv_undo_changed_meanwhile(DvUndo *u, const DvUndoTable *table, int64 n);
+
+/* Note so many things that are left: "one ... is", "many ... are". */
+extern void dv_undo_left(DvUndo *u, const DvUndoTable *table, const char *one, const char *many, int64 n);
 
 /* The keys of some of a chunk's rows. */
 extern void dv_undo_key_arrays(DvArrays *a, const DvUndoChunk *chunk, const int *rows, int n);

@@ -78,6 +78,7 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 	int			k;
 
 	dv_spi_begin("dvmig: undo");
+	dv_spi_follow_indexes();
 	dv_spi_no_timeouts();
 	before = dv_call_become_extension_owner();
 	types[1] = get_array_type(UUIDOID);
@@ -242,12 +243,25 @@ dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended)
 	dv_spi_commit(true);
 }
 
+static void
+note_left(DvUndo *u, const DvUndoTable *table, const char *one, const char *many, int64 n, bool changed)
+{
+	if (n > 0)
+		(void) dv_undo_call(u, psprintf("SELECT 0::bigint FROM dvmig._undo_left($1, %u::regclass, %s, %s, " INT64_FORMAT ", %s) WHERE $2 IS NOT NULL AND $3 IS NOT NULL",
+										table->plan.staging, quote_literal_cstr(one), quote_literal_cstr(many), n, changed ? "true" : "false"), NULL, 0, NULL);
+}
+
 void
 dv_undo_changed_meanwhile(DvUndo *u, const DvUndoTable *table, int64 n)
 {
-	if (n > 0)
-		(void) dv_undo_call(u, psprintf("SELECT 0::bigint FROM dvmig._undo_changed($1, %u::regclass, " INT64_FORMAT ") WHERE $2 IS NOT NULL AND $3 IS NOT NULL",
-										table->plan.staging, n), NULL, 0, NULL);
+	note_left(u, table, "record was changed by another user while the undo was at work, and is",
+			  "records were changed by another user while the undo was at work, and are", n, true);
+}
+
+void
+dv_undo_left(DvUndo *u, const DvUndoTable *table, const char *one, const char *many, int64 n)
+{
+	note_left(u, table, one, many, n, false);
 }
 
 static void
@@ -334,7 +348,8 @@ dv_undo_delete(DvUndo *u)
 			dv_undo_patiently(u, &u->tables[i], NULL, NULL, 0, take_links_back);
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 	{
-		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, begin_delete);
+		if (u->tables[i].projection->link == NULL)
+			dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, begin_delete);
 		if (u->rc->stopping)
 			break;
 		dv_undo_store(u, &u->tables[i], true);

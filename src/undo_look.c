@@ -252,6 +252,7 @@ take_related(DvUndo *u, const DvUndoRelation *relation, DvPage *page)
 	if (n == 0)
 		return true;
 	dv_spi_begin("dvmig: undo");
+	dv_spi_follow_indexes();
 	dv_spi_no_timeouts();
 	before = dv_call_become_extension_owner();
 	types[1] = types[2] = get_array_type(UUIDOID);
@@ -368,13 +369,15 @@ read_relations(DvUndo *u)
 
 	ask_metadata(u, LOOK_DEFINITIONS, "/EntityDefinitions?$select=LogicalName,EntitySetName,PrimaryIdAttribute", &definitions);
 	for (i = 0; i < u->ntables; i++)
-		ask_metadata(u, LOOK_ONE_TO_MANY,
+		if (u->tables[i].projection->link == NULL)
+			ask_metadata(u, LOOK_ONE_TO_MANY,
 					 psprintf("/EntityDefinitions(LogicalName='%s')?$select=LogicalName&$expand=OneToManyRelationships($select=ReferencingEntity,ReferencingAttribute)",
 							  u->tables[i].projection->wire.logical_name), &one_to_many[i]);
 	while (dv_asker_turn(&u->asker))
 		;
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
-		take_relations(u, &u->tables[i], one_to_many[i], definitions);
+		if (u->tables[i].projection->link == NULL)
+			take_relations(u, &u->tables[i], one_to_many[i], definitions);
 }
 
 void
@@ -386,6 +389,8 @@ dv_undo_look(DvUndo *u)
 	read_relations(u);
 	for (i = 0; i < u->ntables && !u->rc->stopping; i++)
 	{
+		if (u->tables[i].projection->link != NULL)
+			continue;
 		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, ask_records);
 		if (u->tables[i].created > BY_PARENT_MAX && !u->rc->stopping)
 			read_pointing(u, &u->tables[i]);
