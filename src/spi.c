@@ -49,6 +49,12 @@ dv_spi_follow_indexes(void)
 }
 
 void
+dv_spi_join_whole_tables(void)
+{
+	set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
 dv_spi_wait_briefly(void)
 {
 	if (LockTimeout == 0 || LockTimeout > LOCK_WAIT_MS)

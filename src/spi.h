@@ -19,6 +19,12 @@ extern void dv_spi_begin(const char *activity);
 extern void dv_spi_follow_indexes(void);
 
 /*
+ * The other way round, for a query over whole tables: statistics that are older
+ * than a load promise few rows, and a loop for each of them never ends.
+ */
+extern void dv_spi_join_whole_tables(void);
+
+/*
  * For the rest of the transaction wait for locks but briefly, so that a user
  * who locks a table does not keep us in a transaction: 55P03 means "later".
  */

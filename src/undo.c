@@ -294,6 +294,7 @@ note_rest(DvUndo *u)
 	DvSwitch	before;
 
 	dv_spi_begin("dvmig: counting");
+	dv_spi_join_whole_tables();
 	if (links)
 		table->links = count_rows(psprintf("%s x WHERE x.created_run = " INT64_FORMAT " AND x.operation <> 'D'", success, u->target));
 	else if (table->before_sql != NULL)
@@ -366,6 +367,7 @@ load_sharing(DvUndo *u, DvUndoTable *table)
 	uint64		i;
 
 	dv_spi_begin("dvmig: looking for rows that share records");
+	dv_spi_join_whole_tables();
 	before = dv_call_become_extension_owner();
 	n = dv_spi_run("SELECT h.sharing::oid::text, h.kind, h.probe, h.statement FROM dvmig._undo_sharing($1, $2::regclass, $3) h", 3, types, values, NULL, SPI_OK_SELECT);
 	dv_call_restore(before);

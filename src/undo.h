@@ -69,12 +69,16 @@ typedef struct DvUndoChunk
 	pg_uuid_t  *ids;
 	Datum	  **keys;			/* by row, then by key column */
 	bool	   *seen;
+	char	  **etags;			/* of records that are being deleted: that version of them; NULL: any */
 	pg_uuid_t  *lefts;			/* of links: the other ends; those are "seen" whose row is unchanged */
 	char	  **images;			/* before-images, where these are walked */
 	DvWireRow  *wire;			/* updates that restore them */
 	int		   *looks;			/* times that a record was looked at again */
 	int			asks;			/* requests about it that are not answered */
 } DvUndoChunk;
+
+/* Code of an answer: optimistic concurrency is not enabled for the table. */
+#define DV_NO_CONDITIONS	"0x80060883"
 
 /* What is walked of a table. */
 typedef enum DvUndoPart

@@ -26,43 +26,78 @@
 /* Tries of one record that cannot be deleted for a passing reason. */
 #define ROW_TRIES			8
 
-/* Records of one $batch. */
+/* Answers in a row that were not understood. */
+#define BAD_ANSWERS_MAX		5
+
+/* Records of one query or $batch. */
 typedef struct DeleteAsk
 {
 	DvUndoChunk *chunk;
 	int		   *rows;			/* indexes in the chunk */
 	int			n;
 	int			tries;
+	bool		looks;			/* a query of who wrote them last, not the $batch that deletes them */
+	int			bad_answers;
 } DeleteAsk;
 
-static void
-ask_delete(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n, int tries)
+static DvAsk *
+new_ask(DvUndo *u, const char *method, DvUndoChunk *chunk, const int *rows, int n, int tries)
 {
 	DeleteAsk  *part = MemoryContextAllocZero(chunk->context, sizeof(DeleteAsk));
-	DvAsk	   *ask = dv_asker_new(&u->asker, "POST", part);
-	DvWireRow  *wire = palloc0(sizeof(DvWireRow) * n);
-	const DvWireRow **list = palloc(sizeof(DvWireRow *) * n);
-	int			i;
+	DvAsk	   *ask = dv_asker_new(&u->asker, method, part);
 
 	part->chunk = chunk;
 	part->rows = MemoryContextAlloc(chunk->context, sizeof(int) * n);
 	memcpy(part->rows, rows, sizeof(int) * n);
 	part->n = n;
 	part->tries = tries;
-	for (i = 0; i < n; i++)
-	{
-		wire[i].op = 'D';
-		dv_source_format_id(&chunk->ids[rows[i]], wire[i].id);
-		list[i] = &wire[i];
-	}
-	(void) dv_wire_batch(&ask->body, &chunk->table->projection->wire, dv_asker_batch(ask), list, n);
 	if (tries > 0)
 		ask->not_before = dv_answer_backoff(tries);
 	chunk->asks++;
+	return ask;
+}
+
+static const DvWireRow **
+wire_rows(const DeleteAsk *part)
+{
+	DvWireRow  *wire = palloc0(sizeof(DvWireRow) * part->n);
+	const DvWireRow **list = palloc(sizeof(DvWireRow *) * part->n);
+	int			i;
+
+	for (i = 0; i < part->n; i++)
+	{
+		wire[i].op = 'D';
+		dv_source_format_id(&part->chunk->ids[part->rows[i]], wire[i].id);
+		wire[i].etag = part->chunk->etags[part->rows[i]];
+		list[i] = &wire[i];
+	}
+	return list;
+}
+
+static void
+ask_delete(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n, int tries)
+{
+	DvAsk	   *ask = new_ask(u, "POST", chunk, rows, n, tries);
+
+	(void) dv_wire_batch(&ask->body, &chunk->table->projection->wire, dv_asker_batch(ask), wire_rows(ask->arg), n);
 	dv_asker_queue(&u->asker, ask);
 }
 
-/* Those of the chunk that are to be deleted, in requests that the table takes. */
+/* Once more just before they are deleted: has a user written them, and which version of them is there? */
+static void
+ask_versions(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n, int tries)
+{
+	DvWireTable table = chunk->table->projection->wire;
+	DvAsk	   *ask = new_ask(u, "GET", chunk, rows, n, tries);
+
+	((DeleteAsk *) ask->arg)->looks = true;
+	table.with_state = table.with_creator = false;
+	table.also = "_createdby_value";
+	(void) dv_wire_find(&ask->path, &table, wire_rows(ask->arg), n);
+	dv_asker_queue(&u->asker, ask);
+}
+
+/* Those of the chunk that are to be deleted. */
 static void
 begin_delete(DvUndo *u, DvUndoChunk *chunk)
 {
@@ -96,8 +131,9 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 			}
 	dv_call_restore(before);
 	dv_spi_commit(true);
-	for (i = 0; i < n; i += chunk->table->pace.each_rows)
-		ask_delete(u, chunk, rows + i, Min(chunk->table->pace.each_rows, n - i), 0);
+	chunk->etags = MemoryContextAllocZero(chunk->context, sizeof(char *) * chunk->n);
+	if (n > 0)
+		ask_versions(u, chunk, rows, n, 0);
 }
 
 /* ---------------------------------------------------------------- recording */
@@ -264,59 +300,167 @@ dv_undo_left(DvUndo *u, const DvUndoTable *table, const char *one, const char *m
 	note_left(u, table, one, many, n, false);
 }
 
+/* They stay, and so does what they belong to. */
 static void
-handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+leave_changed(DvUndo *u, DvUndoTable *table, const pg_uuid_t *ids, int n)
 {
-	DvUndo	   *u = asker->arg;
-	DeleteAsk  *part = ask->arg;
+	int64		marked;
+
+	if (n == 0)
+		return;
+	marked = dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", ids, n, "changed");
+	(void) dv_undo_call(u, "SELECT dvmig._undo_spread($1) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", NULL, 0, NULL);
+	dv_undo_changed_meanwhile(u, table, marked);
+}
+
+/* The version of a record that may be deleted. */
+static char *
+take_etag(DvUndoChunk *chunk, DvSlice etag)
+{
+	char	   *text;
+
+	if (etag.p == NULL || chunk->table->without_etag)
+		return NULL;
+	text = MemoryContextAlloc(chunk->context, etag.len + 1);
+	dv_page_text(etag, text, etag.len + 1);
+	/* nothing in it may end the header that it goes into */
+	return strpbrk(text, "\r\n") == NULL ? text : NULL;
+}
+
+/* False where the page was not understood. */
+static bool
+take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
+{
 	DvUndoChunk *chunk = part->chunk;
-	DvWireReply w = dv_answer_wire_reply(reply);
-	DvWireRow  *wire = palloc0(sizeof(DvWireRow) * part->n);
-	const DvWireRow **list = palloc(sizeof(DvWireRow *) * part->n);
-	DvVerdict  *v = palloc0(sizeof(DvVerdict) * part->n);
-	int		   *done = palloc(sizeof(int) * part->n);
-	int		   *again = palloc(sizeof(int) * part->n);
-	int			ndone = 0;
-	int			nagain = 0;
+	pg_uuid_t  *changed = palloc(sizeof(pg_uuid_t) * (part->n + 1));
+	bool	   *stays = palloc0(sizeof(bool) * part->n);
+	int		   *rows = palloc(sizeof(int) * part->n);
+	int			nchanged = 0;
+	int			n = 0;
+	DvPage		page;
+	DvSlice		record;
 	int			i;
 
-	for (i = 0; i < part->n; i++)
+	if (!dv_page_open(&page, reply->body.data, reply->body.len) || page.next_link.p != NULL)
+		return false;
+	while (dv_page_record(&page, &record))
 	{
-		wire[i].op = 'D';
-		dv_source_format_id(&chunk->ids[part->rows[i]], wire[i].id);
-		list[i] = &wire[i];
+		pg_uuid_t	id;
+
+		if (!dv_page_uuid(dv_page_find(record, chunk->table->projection->wire.primary_id), id.data))
+			return false;
+		for (i = 0; i < part->n && memcmp(&chunk->ids[part->rows[i]], &id, sizeof(id)) != 0; i++)
+			;
+		if (i == part->n || stays[i])
+			continue;
+		if ((stays[i] = dv_undo_is_changed(u, record, false)))
+			changed[nchanged++] = id;
+		else
+			chunk->etags[part->rows[i]] = take_etag(chunk, dv_page_find(record, "@odata.etag"));
 	}
-	dv_wire_batch_reply(&w, list, part->n, v, NULL);
+	leave_changed(u, chunk->table, changed, nchanged);
+	for (i = 0; i < part->n; i++)
+		if (!stays[i])
+			rows[n++] = part->rows[i];
+	for (i = 0; i < n; i += chunk->table->pace.each_rows)
+		ask_delete(u, chunk, rows + i, Min(chunk->table->pace.each_rows, n - i), part->tries);
+	return true;
+}
+
+static void
+handle_versions(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
+{
+	DeleteAsk  *part = ask->arg;
+
+	if (reply->status != 200)
+		dv_asker_fail_answer(&u->asker, reply);
+	else if (take_versions(u, part, reply))
+		dv_undo_release(part->chunk);
+	else if (++part->bad_answers < BAD_ANSWERS_MAX)
+		dv_asker_again(&u->asker, ask, false);
+	else
+		dv_asker_fail(&u->asker, "the answer to a query was not understood");
+}
+
+/* What became of the records of a $batch, by their indexes in the chunk. */
+typedef struct Judged
+{
+	int			ndone;
+	int			nagain;
+	int			nstale;			/* another version is there by now */
+	int		   *done;
+	int		   *again;
+	int		   *stale;
+} Judged;
+
+static void
+judge(DvUndo *u, const DeleteAsk *part, const DvVerdict *v, Judged *j)
+{
+	DvUndoTable *table = part->chunk->table;
+	int			i;
+
+	memset(j, 0, sizeof(Judged));
+	j->done = palloc(sizeof(int) * part->n);
+	j->again = palloc(sizeof(int) * part->n);
+	j->stale = palloc(sizeof(int) * part->n);
 	for (i = 0; i < part->n && !u->rc->failed; i++)
 	{
 		bool		passing = v[i].kind == DV_WAIT || v[i].kind == DV_RETRY || v[i].kind == DV_SETTLE || v[i].kind == DV_SHRINK;
+		bool		no_conditions = pg_strcasecmp(v[i].code, DV_NO_CONDITIONS) == 0;
 
+		table->without_etag |= no_conditions;
 		if (v[i].kind == DV_DONE || v[i].kind == DV_GONE)
-			done[ndone++] = part->rows[i];
+			j->done[j->ndone++] = part->rows[i];
 		else if (v[i].kind == DV_FAIL_RUN)
-			dv_asker_fail(asker, v[i].message);
+			dv_asker_fail(&u->asker, v[i].message);
+		else if ((no_conditions || v[i].http_status == 412) && part->tries < ROW_TRIES)
+			j->stale[j->nstale++] = part->rows[i];
 		else if (passing && part->tries < ROW_TRIES)
-			again[nagain++] = part->rows[i];
+			j->again[j->nagain++] = part->rows[i];
 		else
-			note_failure(u, chunk->table, &chunk->ids[part->rows[i]], &v[i]);
+			note_failure(u, table, &part->chunk->ids[part->rows[i]], &v[i]);
 	}
+}
+
+static void
+handle_deleted(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
+{
+	DeleteAsk  *part = ask->arg;
+	DvUndoChunk *chunk = part->chunk;
+	DvWireReply w = dv_answer_wire_reply(reply);
+	DvVerdict  *v = palloc0(sizeof(DvVerdict) * part->n);
+	Judged		j;
+
+	dv_wire_batch_reply(&w, wire_rows(part), part->n, v, NULL);
+	judge(u, part, v, &j);
 	if (reply->status == 200)
 		dv_pace_table_each(&chunk->table->pace, part->n, reply->seconds);
-	if (ndone > 0)
-		dv_undo_patiently(u, chunk->table, chunk, done, ndone, take_back);
-	chunk->table->deleted += ndone;
-	u->rc->total.succeeded += ndone;
+	if (j.ndone > 0)
+		dv_undo_patiently(u, chunk->table, chunk, j.done, j.ndone, take_back);
+	chunk->table->deleted += j.ndone;
+	u->rc->total.succeeded += j.ndone;
 	u->rc->total.rows_sent += part->n;
 	dv_undo_store(u, chunk->table, false);
 	/* what was too much in one request goes in two */
-	if (nagain > 1 && v[0].kind == DV_SHRINK)
+	if (j.nagain > 1 && v[0].kind == DV_SHRINK)
 	{
-		ask_delete(u, chunk, again, nagain / 2, part->tries);
-		ask_delete(u, chunk, again + nagain / 2, nagain - nagain / 2, part->tries);
+		ask_delete(u, chunk, j.again, j.nagain / 2, part->tries);
+		ask_delete(u, chunk, j.again + j.nagain / 2, j.nagain - j.nagain / 2, part->tries);
 	}
-	else if (nagain > 0)
-		ask_delete(u, chunk, again, nagain, part->tries + 1);
+	else if (j.nagain > 0)
+		ask_delete(u, chunk, j.again, j.nagain, part->tries + 1);
+	if (j.nstale > 0)
+		ask_versions(u, chunk, j.stale, j.nstale, part->tries + 1);
 	dv_undo_release(chunk);
+}
+
+static void
+handle_delete(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	if (((DeleteAsk *) ask->arg)->looks)
+		handle_versions(asker->arg, ask, reply);
+	else
+		handle_deleted(asker->arg, ask, reply);
 }
 
 static void

@@ -30,9 +30,6 @@
 
 #define PREFER	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
 
-/* Optimistic concurrency is not enabled for the table. */
-#define NO_CONDITIONS	"0x80060883"
-
 typedef enum RestoreKind
 {
 	RESTORE_COUNT,				/* read, to count */
@@ -422,7 +419,7 @@ handle_records(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 static bool
 is_unclear(DvUndoTable *table, const DvVerdict *v)
 {
-	bool		no_conditions = pg_strcasecmp(v->code, NO_CONDITIONS) == 0;
+	bool		no_conditions = pg_strcasecmp(v->code, DV_NO_CONDITIONS) == 0;
 
 	table->without_etag |= no_conditions;
 	return no_conditions || v->http_status == 412 || v->kind == DV_WAIT || v->kind == DV_RETRY || v->kind == DV_SETTLE || v->kind == DV_SHRINK;

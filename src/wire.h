@@ -48,7 +48,7 @@ typedef struct DvWireRow
 	const char *close_method;
 	const char *close_path;
 	const char *close_content;
-	const char *etag;			/* 'U' in a $batch: only this version is updated; NULL: whatever is there */
+	const char *etag;			/* 'U' or 'D' in a $batch: this version only; NULL: whatever is there */
 } DvWireRow;
 
 /* The answer, as the transport hands it over. */

@@ -140,7 +140,7 @@ put_plain(DvBuf *body, const DvWireTable *table, const DvWireRow *row)
 		put_request_line(body, table, row, "PATCH", true);
 	else
 		put_request_line(body, table, row, "POST", false);
-	put_headers(body, table, row, row->op != 'D', row->op == 'U');
+	put_headers(body, table, row, row->op != 'D', row->op == 'U' || (row->op == 'D' && row->etag != NULL));
 	if (row->op != 'D')
 		put_object(body, NULL, table, row, row->op == 'I');
 	dv_buf_puts(body, "\r\n");

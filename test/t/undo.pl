@@ -140,4 +140,23 @@ is($t->sql('SELECT count(*) FROM dvmig._undo_row'), 0, 'and leaves no notes behi
 is($t->sql("SELECT kind FROM dvmig.run_history WHERE run = $job"), 'undo', 'an undo is a run of its own kind');
 is($t->counts('staging.people'), '900/899/1/0/0', 'the books agree');
 
+# ------------------------------------------- a user writes while the undo is at work
+$t->sql(q{SELECT dvmig.release('staging.firms'); SELECT dvmig.release('staging.people')});
+$run = $t->run('m');
+my $r6 = $run->{run};
+my $person = id_of('people', 400);
+my $firm = $t->sql('SELECT f.dataverse_id FROM staging.people p JOIN staging.firms f ON f.id = p.firm WHERE p.id = 400');
+$sim->fault({ match => { path_contains => '$batch', count => 0 }, do => 'hold' });
+my $faults = $sim->sim('GET', 'stats')->{faults};
+$job = $t->sql("SELECT dvmig.start_undo($r6)");
+for (1 .. 1200) { last if $sim->sim('GET', 'stats')->{faults} > $faults; select undef, undef, undef, 0.05; }
+$sim->change('contacts', $person, { lastname => 'By a user' }, as => $stranger);
+$sim->sim('DELETE', 'fault');
+is($t->finish($job)->{state}, 'completed', 'it ends');
+is((grep { $_->{contactid} eq $person } @{ $sim->export('contacts') })[0]{lastname}, 'By a user', 'what was changed meanwhile is not deleted');
+ok((grep { $_->{accountid} eq $firm } @{ $sim->export('accounts') }), 'nor what it belongs to');
+is($t->sql("SELECT concat_ws(' ', changed, deleted, note) FROM dvmig._undo_table WHERE undo = $job AND staging = 'staging.people'"),
+	'1 898 1 record was changed by another user while the undo was at work, and is left', 'and it is counted');
+is($t->sql('SELECT processing_flag FROM staging.people WHERE id = 400'), 'P', 'its row keeps its verdict');
+
 done_testing();

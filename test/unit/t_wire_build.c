@@ -71,6 +71,7 @@ test_batch(void)
 {
 	DvWireRow	a = row('I', A, NULL, "\"x\":1");
 	DvWireRow	d = row('D', B, NULL, "");
+	DvWireRow	versioned = row('D', A, NULL, "");
 	const DvWireRow *rows[] = {&a, &d};
 	DvBuf		body;
 
@@ -83,6 +84,8 @@ test_batch(void)
 				 "X: y\r\n\r\n{\"x\":1}", "an update by id");
 	operation_is(row('U', A, "code%20eq%20%27A%27", "\"x\":1"), "PATCH " URL "(" A ") HTTP/1.1\r\nContent-Type: application/json\r\nIf-Match: *\r\n"
 				 "X: y\r\n\r\n{\"x\":1}", "an id goes before a key");
+	versioned.etag = "W/\"7\"";
+	operation_is(versioned, "DELETE " URL "(" A ") HTTP/1.1\r\nIf-Match: W/\"7\"\r\nX: y\r\n\r\n", "a delete of one version");
 	operation_is(row('D', A, NULL, "\"x\":1"), "DELETE " URL "(" A ") HTTP/1.1\r\nX: y\r\n\r\n", "a delete has no body");
 	dv_buf_init(&body, 0);
 	ok(dv_wire_batch(&body, &table, "b1", rows, 2), "two operations are built");
