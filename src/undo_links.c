@@ -14,6 +14,7 @@
 #include "answer.h"
 #include "compat.h"
 #include "encode.h"
+#include "hash128.h"
 #include "keys.h"
 #include "spi.h"
 #include "undo.h"
@@ -190,7 +191,7 @@ dv_undo_links_take(DvUndoChunk *chunk, int i, HeapTuple tuple, TupleDesc desc, i
 		return;
 	memcpy(ends, DatumGetUUIDP(left), UUID_LEN);
 	memcpy(ends + UUID_LEN, DatumGetUUIDP(right), UUID_LEN);
-	dv_payload_hash(ends, sizeof(ends), now);
+	dv_hash128(ends, sizeof(ends), now);
 	chunk->ids[i] = *DatumGetUUIDP(right);
 	chunk->lefts[i] = *DatumGetUUIDP(left);
 	chunk->seen[i] = VARSIZE_ANY_EXHDR(DatumGetByteaPP(hash)) == sizeof(now) && memcmp(VARDATA_ANY(DatumGetByteaPP(hash)), now, sizeof(now)) == 0;
