@@ -18,14 +18,31 @@ typedef struct Action
 	const char *parameter;
 	const char *lookup;			/* of the activity to the closed record */
 	int			state;
+	int			from;			/* states that it takes records from: from .. upto */
+	int			upto;
 } Action;
 
 static const Action actions[] =
 {
-	{"WinOpportunity", "opportunity", "opportunityclose", "OpportunityClose", "opportunityid", 1},
-	{"LoseOpportunity", "opportunity", "opportunityclose", "OpportunityClose", "opportunityid", 2},
-	{"CloseIncident", "incident", "incidentresolution", "IncidentResolution", "incidentid", 1},
+	{"WinOpportunity", "opportunity", "opportunityclose", "OpportunityClose", "opportunityid", 1, 0, 0},
+	{"LoseOpportunity", "opportunity", "opportunityclose", "OpportunityClose", "opportunityid", 2, 0, 0},
+	{"CloseIncident", "incident", "incidentresolution", "IncidentResolution", "incidentid", 1, 0, 0},
+	/* a quote is a draft, and active before it is won or closed */
+	{"WinQuote", "quote", "quoteclose", "QuoteClose", "quoteid", 2, 1, 1},
+	{"CloseQuote", "quote", "quoteclose", "QuoteClose", "quoteid", 3, 1, 1},
+	/* an order may be submitted first */
+	{"CancelSalesOrder", "salesorder", "orderclose", "OrderClose", "salesorderid", 2, 0, 1},
+	{"FulfillSalesOrder", "salesorder", "orderclose", "OrderClose", "salesorderid", 3, 0, 1},
 };
+
+const char *
+sim_action_for(const SimTable *t, int64_t state)
+{
+	for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
+		if (actions[i].state == state && strcmp(actions[i].table, t->name) == 0)
+			return actions[i].name;
+	return NULL;
+}
 
 typedef struct Call
 {
@@ -113,8 +130,10 @@ run(SimReq *r, SimTxn *x, Call *c, SimErr *e)
 
 	if (slot == SIM_NO_SLOT)
 		return false;
-	if (sim_row_cell(c->table, sim_store_slot(c->table, slot)->row, c->table->state_column->index, &now) && now.v.i != 0)
-		return sim_fail(e, 400, SIM_E_ARGUMENT, "The %s is already closed.", c->table->name);
+	if (sim_row_cell(c->table, sim_store_slot(c->table, slot)->row, c->table->state_column->index, &now) &&
+		(now.v.i < c->action->from || now.v.i > c->action->upto))
+		return sim_fail(e, 400, SIM_E_ARGUMENT, now.v.i < c->action->from ? "The %s is not active." : "The %s is already closed.",
+						c->table->name);
 	if (c->status == -1)
 		c->status = sim_table_default_status(c->table, c->action->state);
 	if (!sim_table_status_state(c->table, (int) c->status, &of) || of != c->action->state)

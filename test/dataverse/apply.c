@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actions.h"
 #include "switches.h"
 #include "world.h"
 
@@ -121,15 +122,6 @@ create_state(SimReq *r, SimRec *rec, SimErr *e)
 	return true;
 }
 
-/* Won, lost and resolved are reached through their actions alone. */
-static const char *
-closing_action(const SimTable *t, int64_t state)
-{
-	if (strcmp(t->name, "opportunity") == 0 && state != 0)
-		return state == 1 ? "WinOpportunity" : "LoseOpportunity";
-	return strcmp(t->name, "incident") == 0 && state == 1 ? "CloseIncident" : NULL;
-}
-
 static bool
 update_state(SimReq *r, SimRec *rec, const SimRow *row, SimErr *e)
 {
@@ -153,9 +145,9 @@ update_state(SimReq *r, SimRec *rec, const SimRow *row, SimErr *e)
 	status = cv != NULL ? cv->v.i : sim_table_default_status(t, (int) state);
 	if (!sim_table_status_state(t, (int) status, &of) || of != state)
 		return state_refused(t, state, status, e);
-	if (state != old && closing_action(t, state) != NULL)
+	if (state != old && sim_action_for(t, state) != NULL)
 		return sim_fail(e, 400, SIM_E_ARGUMENT, "This message can not be used to set the state of %s. Use the %sRequest message "
-						"instead.", t->name, closing_action(t, state));
+						"instead.", t->name, sim_action_for(t, state));
 	set_int(r, rec, t->state_column, state);
 	set_int(r, rec, t->status_column, status);
 	return true;

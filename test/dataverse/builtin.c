@@ -82,5 +82,25 @@ const char *const sim_builtin_tables[] =
 	"state statecode 0=\"Open\" 1=\"Completed\" 2=\"Canceled\"\n"
 	"status statuscode 1=\"Open\":0 2=\"Closed\":1 3=\"Canceled\":2\n",
 
+	"table quoteclose set=quotecloses id=activityid name=subject schema=QuoteClose owner=user bulk=none activity\n"
+	"string subject 200\n"
+	"memo description 2000\n"
+	"string quotenumber 100\n"
+	"integer revision 0 2147483647\n"
+	"date actualend userlocal\n"
+	"lookup quoteid quote:quoteid\n"
+	"state statecode 0=\"Open\" 1=\"Completed\" 2=\"Canceled\"\n"
+	"status statuscode 1=\"Open\":0 2=\"Completed\":1 3=\"Canceled\":2\n",
+
+	"table orderclose set=ordercloses id=activityid name=subject schema=OrderClose owner=user bulk=none activity\n"
+	"string subject 200\n"
+	"memo description 2000\n"
+	"string ordernumber 100\n"
+	"integer revision 0 2147483647\n"
+	"date actualend userlocal\n"
+	"lookup salesorderid salesorder:salesorderid\n"
+	"state statecode 0=\"Open\" 1=\"Completed\" 2=\"Canceled\"\n"
+	"status statuscode 1=\"Open\":0 2=\"Completed\":1 3=\"Canceled\":2\n",
+
 	NULL
 };

@@ -85,6 +85,39 @@ like($sim->req('POST', 'CloseIncident', $close)->{status}, qr/^4\d\d$/, 'a secon
 my $cancelled = $sim->create('incidents', {title => 'cancelled', %$customer});
 accepted($sim->req('PATCH', "incidents($cancelled)", {statecode => 2, statuscode => 6}), 204, 'a case is cancelled by its columns');
 
+# --- quotes: a draft is activated before it is won or closed
+{
+	my $close = sub {return {Status => $_[1], QuoteClose => {subject => 'done', 'quoteid@odata.bind' => "quotes($_[0])"}};};
+	my ($won, $lost) = map {$sim->create('quotes', {name => $_, %$customer})} qw(won lost);
+	like($sim->req('PATCH', "quotes($won)", {statecode => 2, statuscode => 4})->{status}, qr/^4\d\d$/, 'a quote is not won by its columns');
+	like($sim->req('PATCH', "quotes($won)", {statecode => 3, statuscode => 5})->{status}, qr/^4\d\d$/, 'nor closed');
+	like($sim->req('POST', 'WinQuote', $close->($won, 4))->{status}, qr/^4\d\d$/, 'a draft is not won');
+	like($sim->req('POST', 'CloseQuote', $close->($won, 5))->{status}, qr/^4\d\d$/, 'nor closed');
+	is($sim->count('quotecloses'), 0, 'refusals leave no activity');
+	accepted($sim->req('PATCH', "quotes($_)", {statecode => 1, statuscode => 3}), 204, 'it is activated by its columns') for $won, $lost;
+	like($sim->req('POST', 'WinQuote', $close->($won, 5))->{status}, qr/^4\d\d$/, 'a status of another state');
+	accepted($sim->req('POST', 'WinQuote', $close->($won, 4)), 204, 'WinQuote');
+	accepted($sim->req('POST', 'CloseQuote', $close->($lost, -1)), 204, 'CloseQuote');
+	my @rows = map {$sim->row('quotes', $_)} $won, $lost;
+	is(join(' ', map {"$_->{statecode},$_->{statuscode}"} @rows), '2,4 3,5', 'they are won and lost');
+	like($sim->req('POST', 'WinQuote', $close->($won, 4))->{status}, qr/^4\d\d$/, 'a second time is refused');
+	is($sim->count('quotecloses'), 2, 'each has one activity');
+}
+
+# --- orders: fulfilled or cancelled, submitted or not
+{
+	my $close = sub {return {Status => $_[1], OrderClose => {subject => 'done', 'salesorderid@odata.bind' => "salesorders($_[0])"}};};
+	my ($full, $none) = map {$sim->create('salesorders', {name => $_, %$customer})} qw(full none);
+	like($sim->req('PATCH', "salesorders($full)", {statecode => $_})->{status}, qr/^4\d\d$/, "an order does not come to state $_ by its columns") for 2, 3;
+	accepted($sim->req('PATCH', "salesorders($full)", {statecode => 1, statuscode => 3}), 204, 'it is submitted by them');
+	accepted($sim->req('POST', 'FulfillSalesOrder', $close->($full, 100001)), 204, 'FulfillSalesOrder');
+	accepted($sim->req('POST', 'CancelSalesOrder', $close->($none, 4)), 204, 'CancelSalesOrder');
+	my @rows = map {$sim->row('salesorders', $_)} $full, $none;
+	is(join(' ', map {"$_->{statecode},$_->{statuscode}"} @rows), '3,100001 2,4', 'they are fulfilled and cancelled');
+	like($sim->req('POST', 'CancelSalesOrder', $close->($full, 4))->{status}, qr/^4\d\d$/, 'what is closed is not closed again');
+	is($sim->count('ordercloses'), 2, 'each has one activity');
+}
+
 # --- actions in batches
 {
 	my @deals = map {$sim->create('opportunities', {name => "b$_", %$customer})} 1 .. 3;
