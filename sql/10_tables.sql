@@ -208,6 +208,7 @@ CREATE TABLE dvmig.column_map (
 	sensitive       bool NOT NULL DEFAULT false,
 	mask            text,
 	mask_sql        text,                      -- deparsed, every name qualified
+	file_name       text,                      -- kind file: expression of the name in Dataverse, as written
 	by_level        bool,                      -- lookup to its own staging table: parents first, not in the deferred pass
 	pass            text NOT NULL GENERATED ALWAYS AS (CASE WHEN target_column IN ('statecode', 'statuscode') OR target_column LIKE '@close:%' THEN 'states'
 		WHEN target_column IN ('@left', '@right') THEN 'links' WHEN kind = 'file' THEN 'files' WHEN kind = 'party' THEN 'parties' ELSE 'write' END) STORED,

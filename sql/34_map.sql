@@ -109,10 +109,10 @@ BEGIN
 	m := dvmig._check_policies(m);
 	INSERT INTO dvmig.column_map (staging, target_column, variant, kind, expression, expression_sql, result_type,
 		send, parent, referenced_table, match_on, navigation_property, automatic, fallback, on_too_long, on_unknown, on_missing,
-		default_value, sensitive, mask, mask_sql)
+		default_value, sensitive, mask, mask_sql, file_name)
 	VALUES (m.staging, m.target_column, m.variant, m.kind, m.expression, m.expression_sql, m.result_type,
 		m.send, m.parent, m.referenced_table, m.match_on, m.navigation_property, m.automatic, m.fallback, m.on_too_long, m.on_unknown, m.on_missing,
-		m.default_value, m.sensitive, m.mask, m.mask_sql);
+		m.default_value, m.sensitive, m.mask, m.mask_sql, m.file_name);
 END
 $$;
 COMMENT ON FUNCTION dvmig._put_map(dvmig.column_map) IS 'store a column map; it replaces an automatic one, and a second one is an error';
@@ -150,9 +150,9 @@ BEGIN
 			USING HINT = 'It can give another value each time a row is read, so rows flagged again are always sent again.';
 	END IF;
 	PERFORM dvmig._log(caller, migration, kind, m.staging::text, jsonb_build_object('target_column', m.target_column,
-		'expression', m.expression, 'send', m.send, 'parent', m.parent::text, 'referenced_table', m.referenced_table, 'match_on', m.match_on)
-		|| dvmig._policies_told(m));
-	RETURN format('%s: %s <- %s%s', m.staging, m.target_column, replace(m.expression, chr(10), ', '),
+		'expression', m.expression, 'send', m.send, 'parent', m.parent::text, 'referenced_table', m.referenced_table, 'match_on', m.match_on,
+		'file_name', m.file_name) || dvmig._policies_told(m));
+	RETURN format('%s: %s <- %s%s%s', m.staging, m.target_column, replace(m.expression, chr(10), ', '), ', named ' || m.file_name,
 		CASE m.send WHEN 'both' THEN '' ELSE format(' (%s only)', m.send) END);
 END
 $$;

@@ -84,6 +84,31 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_mask(dvmig.column_map, dvmig.migration, dvmig.metadata_column) IS 'SQL of a map''s mask, checked';
 
+-- _check_default_key: the default of a lookup to a staging table is an id, or the
+-- source key of the row that is meant.
+CREATE FUNCTION dvmig._check_default_key(m dvmig.column_map) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	par dvmig.migration_table;
+	key_type text;
+BEGIN
+	SELECT t.* INTO par FROM dvmig.migration_table t WHERE t.staging = m.parent;
+	IF cardinality(par.source_key) > 1 THEN
+		RAISE EXCEPTION 'the default of this lookup must be an id, not "%"', m.default_value
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The source key of %s has several columns.', m.parent),
+			HINT = format('SELECT dataverse_id FROM %s WHERE ...; or dvmig.record_id() gives it.', m.parent);
+	END IF;
+	SELECT format_type(dvmig._base_type(a.atttypid), NULL) INTO key_type FROM pg_attribute a WHERE a.attrelid = m.parent AND a.attname = par.source_key[1];
+	EXECUTE format('SELECT %L::%s', m.default_value, key_type);
+EXCEPTION WHEN data_exception THEN
+	RAISE EXCEPTION 'the default "%" is neither an id nor a source key of %', m.default_value, m.parent
+		USING ERRCODE = 'invalid_parameter_value', HINT = format('The key is of type %s.', key_type);
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_default_key(dvmig.column_map) IS 'error for a default of a lookup to a staging table that cannot be a source key of it';
+
 -- _check_default: a default must be one.
 CREATE FUNCTION dvmig._check_default(m dvmig.column_map, g dvmig.migration, c dvmig.metadata_column) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -100,11 +125,11 @@ BEGIN
 				HINT = 'Choices are ' || (SELECT string_agg(format('%s %s', o.choice_value, quote_literal(o.label)), ', ' ORDER BY o.choice_value) FROM dvmig.metadata_choice o
 					WHERE o.server = c.server AND o.table_name = c.table_name AND o.column_name = c.column_name) || '.';
 		END IF;
-	ELSIF NOT dvmig._is_uuid(m.default_value) AND (m.kind = 'parent' OR cardinality(m.match_on) > 1) THEN
+	ELSIF NOT dvmig._is_uuid(m.default_value) AND m.kind = 'parent' THEN
+		PERFORM dvmig._check_default_key(m);
+	ELSIF NOT dvmig._is_uuid(m.default_value) AND cardinality(m.match_on) > 1 THEN
 		RAISE EXCEPTION 'the default of this lookup must be an id, not "%"', m.default_value
-			USING ERRCODE = 'invalid_parameter_value',
-			HINT = CASE m.kind WHEN 'parent' THEN format('SELECT dataverse_id FROM %s WHERE ...; or dvmig.record_id() gives it.', m.parent)
-				ELSE 'Only where one column is matched on, the default can be a key.' END;
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Only where one column is matched on, the default can be a key.';
 	END IF;
 END
 $$;

@@ -261,7 +261,7 @@ COMMENT ON FUNCTION dvmig._storage_advice(regclass, text[], bool, text) IS 'what
 
 CREATE FUNCTION dvmig._add_table(caller oid, migration text, staging regclass, target text, source_key text, filter text,
 	filter_reason text, target_key text, ids text, id_column text, namespace uuid, on_exists text,
-	success_table text, error_table text, auto_map bool, flag_index bool) RETURNS text
+	success_table text, error_table text, auto_map bool, flag_index bool, caller_expression text, caller_object_id text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -302,12 +302,16 @@ BEGIN
 	t.error_table := dvmig._create_outcome(caller, m.owner, staging, t.source_key, 'error', error_table);
 
 	PERFORM dvmig._register(t);
+	UPDATE dvmig.migration_table mt SET caller_id = caller_expression, caller_object_id = _add_table.caller_object_id
+	WHERE mt.staging = t.staging AND coalesce(caller_expression, _add_table.caller_object_id) IS NOT NULL;
+	PERFORM dvmig._adjust_caller(caller, m.migration_id, t.staging, NULL);
 	PERFORM dvmig._map_target_key(caller, t, m.server);
 	IF t.auto_map THEN
 		mapped := dvmig._auto_map(t, m.server);
 	END IF;
 	PERFORM dvmig._log(caller, m.name, 'add_table', staging::text, jsonb_build_object('target', t.target,
-		'source_key', t.source_key, 'namespace', t.namespace, 'filter', filter, 'ids', ids, 'on_exists', on_exists, 'mapped_by_name', mapped));
+		'source_key', t.source_key, 'namespace', t.namespace, 'filter', filter, 'ids', ids, 'on_exists', on_exists,
+		'caller', caller_expression, 'caller_object_id', caller_object_id, 'mapped_by_name', mapped));
 	RETURN concat_ws(chr(10),
 		format('%s goes to %s, source key %s', staging, t.target, array_to_string(t.source_key, ', ')),
 		'outcomes in ' || t.success_table || ' and ' || t.error_table,
@@ -319,12 +323,12 @@ BEGIN
 		dvmig._storage_advice(staging, t.source_key, dvmig._has_flag_index(staging, t.source_key), t.filter_sql));
 END
 $$;
-COMMENT ON FUNCTION dvmig._add_table(oid, text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool, bool) IS 'internal part of dvmig.add_table()';
+COMMENT ON FUNCTION dvmig._add_table(oid, text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool, bool, text, text) IS 'internal part of dvmig.add_table()';
 
 CREATE FUNCTION dvmig.add_table(migration text, staging regclass, target text, source_key text DEFAULT NULL, filter text DEFAULT NULL,
 	filter_reason text DEFAULT NULL, target_key text DEFAULT NULL, ids text DEFAULT 'derived', id_column text DEFAULT NULL,
 	namespace uuid DEFAULT NULL, on_exists text DEFAULT 'update', success_table text DEFAULT NULL, error_table text DEFAULT NULL,
-	auto_map bool DEFAULT true, flag_index bool DEFAULT true) RETURNS text
+	auto_map bool DEFAULT true, flag_index bool DEFAULT true, caller text DEFAULT NULL, caller_object_id text DEFAULT NULL) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.add_table(text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool, bool) IS
-	'register a staging table: add flag columns, make outcome tables, map columns by name; tells what it did';
+COMMENT ON FUNCTION dvmig.add_table(text, regclass, text, text, text, text, text, text, text, uuid, text, text, text, bool, bool, text, text) IS
+	'register a staging table: add flag columns, make outcome tables, map columns by name; tells what it did. caller: expression of the user whom a row is written as';

@@ -59,7 +59,8 @@ BEGIN
 	m.target_column := c.column_name;
 	m.variant := '';
 	m.kind := 'file';
-	m.expression := btrim(expression) || coalesce(chr(10) || btrim(file_name), '');
+	m.expression := btrim(expression);
+	m.file_name := btrim(file_name);
 	m.expression_sql := ARRAY[e.expression_sql, format('(%s)::text', n.expression_sql)];
 	m.result_type := dvmig._base_type(e.result_type);
 	m.send := 'both';

@@ -91,15 +91,28 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._choice_sql(dvmig.column_map, text, text, text) IS 'SQL of a choice from a source text, and of whether the text stands for nothing';
 
+-- _default_row: SQL of the row of a parent (alias d) whose key is a lookup's default;
+-- null where the default is an id, or there is none.
+CREATE FUNCTION dvmig._default_row(cm dvmig.column_map) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('d.%I = %L::%s', a.attname, cm.default_value, format_type(dvmig._base_type(a.atttypid), NULL))
+	FROM dvmig.migration_table p JOIN pg_attribute a ON a.attrelid = p.staging AND a.attname = p.source_key[1]
+	WHERE cm.kind = 'parent' AND p.staging = cm.parent AND NOT dvmig._is_uuid(cm.default_value) AND cardinality(p.source_key) = 1
+$$;
+COMMENT ON FUNCTION dvmig._default_row(dvmig.column_map) IS 'SQL of the parent row whose key is the default of a lookup';
+
 -- _lookup_sql: the record a lookup finds, without regard to policies and to the
 -- other lookups of its column; "n" numbers the joined tables.
 CREATE FUNCTION dvmig._lookup_sql(cm dvmig.column_map, migration_id int, server name, n int,
-	OUT value_sql text, OUT found_sql text, OUT ambiguous_sql text, OUT parked_sql text, OUT join_sql text, OUT default_sql text)
+	OUT value_sql text, OUT found_sql text, OUT ambiguous_sql text, OUT parked_sql text, OUT join_sql text, OUT default_sql text, OUT default_parked_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	par dvmig.migration_table;
+	row_sql text := dvmig._default_row(cm);
 	name text := quote_literal(dvmig._reference_name(migration_id, cm.match_on));
 BEGIN
 	IF dvmig._is_uuid(cm.default_value) THEN
@@ -108,6 +121,9 @@ BEGIN
 		-- no column of a row in it: read once for all rows of a batch
 		default_sql := format('(SELECT d.record_id FROM dvmig.reference d WHERE d.server = %L AND d.table_name = %L AND d.match_on = %s AND d.match_key = %L)',
 			server, cm.referenced_table, name, lower(cm.default_value));
+	ELSIF row_sql IS NOT NULL THEN
+		default_sql := format('(SELECT coalesce(d.dataverse_id, %s) FROM %s d WHERE %s)', dvmig._id_expression(cm.parent, 'd'), cm.parent, row_sql);
+		default_parked_sql := format('EXISTS (SELECT FROM %s d WHERE %s AND (d.processing_flag NOT IN (''S'', ''P'') OR d.action_flag = ''D''))', cm.parent, row_sql);
 	END IF;
 	IF cm.kind = 'reference' THEN
 		join_sql := format('LEFT JOIN dvmig.reference r%1$s ON r%1$s.server = %2$L AND r%1$s.table_name = %3$L AND r%1$s.match_on = %4$s AND r%1$s.match_key = %5$s',
@@ -133,7 +149,7 @@ COMMENT ON FUNCTION dvmig._lookup_sql(dvmig.column_map, int, name, int) IS 'SQL 
 -- _map_parts: each column map by itself; "mask" applies where the server is not production.
 CREATE FUNCTION dvmig._map_parts(staging regclass)
 RETURNS TABLE (n int, cm dvmig.column_map, value_sql text, filled_sql text, found_sql text, ambiguous_sql text, parked_sql text, join_sql text,
-	default_sql text, unknown_sql text, fault_sql text)
+	default_sql text, default_parked_sql text, unknown_sql text, fault_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -154,10 +170,10 @@ BEGIN
 	FOR cm IN SELECT c.* FROM dvmig.column_map c WHERE c.staging = $1 AND c.pass IN ('write', 'links') ORDER BY c.position, c.target_column LOOP
 		n := n + 1;
 		value_sql := NULL; found_sql := NULL; ambiguous_sql := NULL; parked_sql := NULL; join_sql := NULL;
-		default_sql := NULL; unknown_sql := NULL; fault_sql := NULL;
+		default_sql := NULL; default_parked_sql := NULL; unknown_sql := NULL; fault_sql := NULL;
 		filled_sql := (SELECT string_agg(format('(%s) IS NOT NULL', e), ' AND ') FROM unnest(cm.expression_sql) e);
 		IF cm.kind IN ('parent', 'reference', 'id') THEN
-			SELECT l.* INTO value_sql, found_sql, ambiguous_sql, parked_sql, join_sql, default_sql
+			SELECT l.* INTO value_sql, found_sql, ambiguous_sql, parked_sql, join_sql, default_sql, default_parked_sql
 			FROM dvmig._lookup_sql(cm, m.migration_id, m.server, n) l;
 			RETURN NEXT;
 			CONTINUE;
@@ -229,6 +245,8 @@ AS $$
 					WHEN (p.cm).on_missing = 'default' THEN format('CASE WHEN %s AND %s IS NULL THEN %L END', p.absent_sql, p.default_sql, p.fault) END), '') END,
 		nullif(concat_ws(', ', CASE WHEN p.parked_sql IS NOT NULL THEN format('CASE WHEN %s%s THEN %s END',
 				CASE WHEN (p.cm).fallback THEN format('NOT (%s) AND ', p.before_sql) END, p.parked_sql, dvmig._waits_sql(p.cm, p.n)) END,
+			CASE WHEN (p.cm).on_missing = 'default' AND p.absent_sql IS NOT NULL AND p.default_parked_sql IS NOT NULL
+				THEN format('CASE WHEN %s AND %s THEN %L END', p.absent_sql, p.default_parked_sql, 'parked|' || p.col) END,
 			CASE WHEN (p.cm).on_missing = 'park' AND p.absent_sql IS NOT NULL THEN format('CASE WHEN %s THEN %L END', p.absent_sql, 'parked|' || p.col) END), ''),
 		p.join_sql, p.filled_sql, p.n,
 		CASE WHEN 'default' IN ((p.cm).on_unknown, (p.cm).on_missing) THEN 'defaulted' WHEN 'null' IN ((p.cm).on_unknown, (p.cm).on_missing) THEN 'left empty' END,

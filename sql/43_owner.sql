@@ -169,23 +169,6 @@ COMMENT ON FUNCTION dvmig.map_owner(regclass, text, text, text, text, text, text
 
 -- --------------------------------------------------------------- unmatched owners
 
--- _unmatched_sql: source owners of one column that are nobody, with how many rows have them.
-CREATE FUNCTION dvmig._unmatched_sql(t dvmig.migration_table, target_column text) RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT format('SELECT coalesce(jsonb_agg(q), ''[]'')::text FROM (SELECT %s AS source_owner, %s AS problem, count(*) AS n FROM %s s %s '
-			'WHERE s.processing_flag = ''U'' AND s.action_flag <> ''D''%s GROUP BY 1, 2) q WHERE q.problem IS NOT NULL',
-		min(format('concat_ws('', '', %s)', array_to_string(c.expression_sql, ', '))) FILTER (WHERE NOT c.fallback),
-		format('coalesce(%s)', concat_ws(', ', string_agg(m.fault_sql, ', ' ORDER BY m.ordinal), string_agg(m.parked_sql, ', ' ORDER BY m.ordinal),
-			string_agg(CASE WHEN m.noted_sql IS NOT NULL THEN format('CASE WHEN %s THEN %L END', m.noted_sql, m.noted) END, ', ' ORDER BY m.ordinal), 'NULL::text')),
-		t.staging, string_agg(m.join_sql, ' ' ORDER BY m.ordinal), ' AND (' || t.filter_sql || ') IS TRUE')
-	FROM dvmig._map_sql(t.staging) m
-	JOIN dvmig.column_map c ON c.staging = t.staging AND c.target_column = m.target_column AND c.variant = m.variant
-	WHERE m.target_column = $2
-$$;
-COMMENT ON FUNCTION dvmig._unmatched_sql(dvmig.migration_table, text) IS 'query of the source owners of a column that are nobody';
-
 CREATE FUNCTION dvmig._unmatched_owners(caller oid, migration text)
 RETURNS TABLE (staging text, target_column text, source_owner text, affected_rows bigint, outcome text)
 LANGUAGE plpgsql
@@ -207,12 +190,12 @@ BEGIN
 		LOOP
 			-- who owns what is row content
 			PERFORM dvmig._require_reading(caller, t.staging);
-			found_rows := dvmig._query_as(m.owner, dvmig._unmatched_sql(t, col))::jsonb;
-			RETURN QUERY SELECT t.staging::text, col, nullif(r.source_owner, ''), r.n,
+			found_rows := dvmig._query_as(m.owner, dvmig._unresolved_sql(t, col))::jsonb;
+			RETURN QUERY SELECT t.staging::text, col, nullif(r.source_text, ''), r.n,
 				CASE WHEN r.problem LIKE 'parked|%' THEN 'the rows wait' WHEN r.problem LIKE 'ambiguous|%' THEN 'the rows fail: several match' WHEN r.problem LIKE '%|%' THEN 'the rows fail'
 					WHEN r.problem = 'defaulted' THEN 'the fallback owner' ELSE 'the application user' END
-			FROM jsonb_to_recordset(found_rows) r(source_owner text, problem text, n bigint)
-			ORDER BY r.n DESC, nullif(r.source_owner, '') NULLS LAST;
+			FROM jsonb_to_recordset(found_rows) r(source_text text, problem text, n bigint)
+			ORDER BY r.n DESC, nullif(r.source_text, '') NULLS LAST;
 		END LOOP;
 	END LOOP;
 END

@@ -52,7 +52,7 @@ RETURNS TABLE (n int, target_column text, kind text, base_type text, column_type
 	referenced_table text, parent regclass, known bool, valid_for_create bool, valid_for_update bool, max_length int,
 	min_value numeric, max_value numeric, precision_digits int, max_size_kb int, choices text, value_sql text,
 	filled_sql text, join_sql text, present_sql text, has_source_sql text, policy text, noted_sql text, chained bool, is_last bool,
-	before_sql text)
+	before_sql text, default_row text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -77,7 +77,7 @@ AS $$
 			ELSE format('v%s IS NOT NULL', s.ordinal) END,
 		CASE WHEN c.kind IN ('value', 'id') THEN format('v%s IS NOT NULL', s.ordinal) ELSE 'f' || s.ordinal END,
 		CASE WHEN c.on_too_long <> 'error' THEN c.on_too_long WHEN c.kind IN ('parent', 'reference', 'id') THEN c.on_missing ELSE c.on_unknown END,
-		s.noted_sql, s.chained, s.is_last, s.before_sql
+		s.noted_sql, s.chained, s.is_last, s.before_sql, CASE WHEN c.on_missing = 'default' THEN dvmig._default_row(s.c) END
 	FROM chains s, LATERAL (SELECT (s.c).*) c
 	JOIN dvmig.migration_table t ON t.staging = c.staging
 	JOIN dvmig.migration m USING (migration_id)
@@ -231,6 +231,10 @@ AS $$
 		'Correct default_value.'
 	FROM lookups m WHERE m.remedied AND m.policy = 'default' AND m.kind = 'reference'
 	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'orphan', format('u%s AND NOT EXISTS (SELECT FROM %s d WHERE %s)', m.n, m.parent, m.default_row),
+		format('the default of the lookup is the key of no row of %s', m.parent), 'Stage that row, or correct default_value.'
+	FROM lookups m WHERE m.remedied AND m.default_row IS NOT NULL
+	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'orphan', format('f%1$s AND NOT x%1$s', m.n),
 		format('no row of %s has this key', m.parent), coalesce(m.waits, 'Stage the parent rows, or map an expression that makes null of such keys, or set the policy on_missing.')
 	FROM maps m WHERE m.kind = 'parent' AND NOT m.remedied AND NOT (m.is_deferred AND m.policy = 'park')
@@ -240,7 +244,7 @@ AS $$
 		format('no row of %s has this key, so the record stays without this lookup', m.parent), m.waits
 	FROM maps m WHERE m.kind = 'parent' AND m.is_deferred AND m.policy = 'park'
 	UNION ALL
-	SELECT 'error', m.n, m.target_column, 'parent_not_loaded', concat(format('x%1$s AND w%1$s', m.n), ' AND NOT (' || m.before_sql || ')'),
+	SELECT 'error', m.n, m.target_column, 'parent_not_loaded', format('%s AND w%s', m.present_sql, m.n),
 		format('the parent row in %s will not be loaded, so this row is parked', m.parent),
 		'Correct the parent rows; rows that wait for them go by themselves in the next run.'
 	FROM lookups m WHERE m.kind = 'parent' AND NOT m.is_deferred

@@ -83,9 +83,12 @@ BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	in_keys := ARRAY(SELECT unnest(k.ordinals) FROM dvmig._check_keys($1, deferred) k);
 	SELECT string_agg(CASE m.kind
-			WHEN 'parent' THEN format('%1$s AS v%2$s, p%2$s.%3$I IS NOT NULL AS x%2$s, %4$s AS f%2$s, p%2$s.%3$I IS NOT NULL AND (p%2$s.action_flag = ''D'' OR p%2$s.processing_flag = ''E''%5$s) AS w%2$s',
+			WHEN 'parent' THEN format('%1$s AS v%2$s, p%2$s.%3$I IS NOT NULL AS x%2$s, %4$s AS f%2$s, p%2$s.%3$I IS NOT NULL AND (p%2$s.action_flag = ''D'' OR p%2$s.processing_flag = ''E''%5$s)%6$s AS w%2$s',
 				CASE WHEN m.n = ANY (in_keys) THEN m.value_sql ELSE 'NULL::uuid' END, m.n, p.source_key[1], m.filled_sql,
-				CASE WHEN u.sql IS NOT NULL THEN format(' OR b%s.k1 IS NOT NULL', m.n) END)
+				CASE WHEN u.sql IS NOT NULL THEN format(' OR b%s.k1 IS NOT NULL', m.n) END,
+				-- where the policy puts in a parent row of its own, that one
+				CASE WHEN m.default_row IS NOT NULL THEN format(' OR (%s) AND EXISTS (SELECT FROM %s d%s WHERE %s AND (d.action_flag = ''D'' OR d.processing_flag = ''E''%s))', m.noted_sql, m.parent,
+					' LEFT JOIN (' || u.sql || ') b ON b.k1 = d.' || quote_ident(p.source_key[1]), m.default_row, CASE WHEN u.sql IS NOT NULL THEN ' OR b.k1 IS NOT NULL' END) END)
 			WHEN 'reference' THEN format('%1$s AS v%2$s, r%2$s.matches AS m%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
 			WHEN 'choice' THEN format('%1$s AS v%2$s, %3$s AS f%2$s', m.value_sql, m.n, m.filled_sql)
 			ELSE format('%s AS v%s', dvmig._check_value(m.kind, m.base_type, m.column_type, m.value_sql), m.n) END

@@ -136,7 +136,7 @@ AS $$
 	SELECT dvmig._export_call('add_table', ARRAY[m.name, t.staging::text, t.target],
 		dvmig._export_arguments('add_table', to_jsonb(t) || jsonb_build_object(
 			'source_key', (SELECT string_agg(quote_ident(k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)),
-			'id_column', quote_ident(t.id_column), 'auto_map', false,
+			'id_column', quote_ident(t.id_column), 'auto_map', false, 'caller', t.caller_id,
 			'target_key', CASE WHEN dvmig._export_key_map(t) IS NOT NULL THEN t.target_key END) || dvmig._export_outcomes(t)))
 $$;
 COMMENT ON FUNCTION dvmig._export_table(dvmig.migration, dvmig.migration_table) IS 'the call that registers a staging table';
@@ -170,18 +170,15 @@ CREATE FUNCTION dvmig._export_map(t dvmig.migration_table, server name, c dvmig.
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	-- the name of a file stands behind its expression, on a line of its own
-	WITH f AS (SELECT dvmig._export_function(c) AS name, c.kind = 'file' AND c.expression_sql[2] !~ '^\(+''file''(::text)?\)+::text$' AS is_named)
-	SELECT dvmig._export_call(f.name, ARRAY[t.staging::text, regexp_replace(c.target_column, '^@(close|party):', ''),
-				CASE WHEN f.is_named THEN regexp_replace(c.expression, '\n[^\n]*$', '') ELSE c.expression END]
+	WITH f AS (SELECT dvmig._export_function(c) AS name)
+	SELECT dvmig._export_call(f.name, ARRAY[t.staging::text, regexp_replace(c.target_column, '^@(close|party):', ''), c.expression]
 			|| CASE WHEN c.kind IN ('parent', 'party') AND c.parent IS NOT NULL THEN ARRAY[c.parent::text]
 				WHEN c.kind = 'reference' OR c.kind = 'party' AND c.referenced_table IS NOT NULL THEN ARRAY[c.referenced_table] END,
 		dvmig._export_arguments(f.name, to_jsonb(c) || jsonb_build_object(
 			-- the direction only where it is not what Dataverse's metadata make it
 			'send', nullif(c.send, (SELECT dvmig._send(mc, NULL) FROM dvmig.metadata_column mc
 				WHERE mc.server = $2 AND mc.table_name = t.target AND mc.column_name = c.target_column)),
-			'target_table', CASE WHEN c.kind = 'id' THEN c.referenced_table END,
-			'file_name', CASE WHEN f.is_named THEN regexp_replace(c.expression, '^.*\n', '') END)))
+			'target_table', CASE WHEN c.kind = 'id' THEN c.referenced_table END)))
 	FROM f
 $$;
 COMMENT ON FUNCTION dvmig._export_map(dvmig.migration_table, name, dvmig.column_map) IS 'the call that makes a column map';
@@ -223,8 +220,10 @@ BEGIN
 		RETURN QUERY SELECT dvmig._export_map(t, m.server, c) FROM dvmig.column_map c
 			WHERE c.staging = t.staging AND t.relationship IS NULL AND c.target_column IS DISTINCT FROM dvmig._export_key_map(t) ORDER BY c.position;
 		RETURN QUERY SELECT DISTINCT q FROM dvmig.column_map c,
-			dvmig._export_settings('column', ARRAY[t.staging::text, c.target_column], dvmig._export_function(c), to_jsonb(c)) q
-			WHERE c.staging = t.staging AND c.target_column NOT LIKE '@%' AND c.kind <> 'file' ORDER BY q;
+			-- what is no column of the table has no direction to set
+			dvmig._export_settings('column', ARRAY[t.staging::text, c.target_column], dvmig._export_function(c),
+				to_jsonb(c) || CASE WHEN c.target_column LIKE '@%' THEN '{"send": "both"}' ELSE '{}' END::jsonb) q
+			WHERE c.staging = t.staging ORDER BY q;
 		RETURN QUERY SELECT * FROM dvmig._export_settings('table', ARRAY[t.staging::text],
 			CASE WHEN t.relationship IS NULL THEN 'add_table' ELSE 'add_association' END, to_jsonb(t));
 		IF t.target_key IS NOT NULL AND dvmig._export_key_map(t) IS NULL THEN

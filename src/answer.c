@@ -177,6 +177,21 @@ doubt(DvRow *row, const DvVerdict *v, DvSorted *s)
 	s->find[s->nfind++] = row;
 }
 
+/* Is it the user whom the row is written as that does not exist? */
+static bool
+misses_caller(const DvRow *row, const DvVerdict *v)
+{
+	const char *at = v->message;
+	size_t		len = strlen(row->wire.caller);
+
+	if (len == 0 || strcmp(v->code, "0x80040217") != 0)
+		return false;
+	for (; *at; at++)
+		if (pg_strncasecmp(at, row->wire.caller, len) == 0)
+			return true;
+	return false;
+}
+
 /*
  * Refused because of the user whom the row is written as: not the run's fault.
  * That we may not write as others at all is.
@@ -184,6 +199,8 @@ doubt(DvRow *row, const DvVerdict *v, DvSorted *s)
 static bool
 blames_caller(const DvRow *row, const DvVerdict *v)
 {
+	if (misses_caller(row, v))
+		return true;
 	return row->wire.caller[0] != '\0' && v->kind == DV_FAIL_RUN &&
 		(strcmp(v->error_class, "privilege") == 0 || strcmp(v->code, "0x80040225") == 0) &&
 		strstr(v->message, "prvActOnBehalfOfAnotherUser") == NULL && strstr(v->message, "prvBypass") == NULL &&

@@ -29,7 +29,7 @@
 #define RECORD_LOT		1000
 
 /* Header lines of a request besides the common ones, and a NULL. */
-#define HEADERS_MAX		8
+#define HEADERS_MAX		(3 + DV_REQUEST_HEADERS_MAX)
 
 /* Longest reading in one turn while answers may wait to be taken. */
 #define READ_MS			500
@@ -270,7 +270,7 @@ send_task(DvStep *step, DvTask *task)
 	else if (task->stage == DV_STAGE_IMAGE)
 		headers[0] = "Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\"";
 	else if (task->stage == DV_STAGE_WRITE)
-		dv_request_bulk_headers(step, task, headers + 1);
+		(void) dv_request_headers(&step->projection->wire, task->rows[0], headers + 1);
 	dlist_delete(&task->node);
 	step->queued_rows -= task->n;
 	task->sent_at = GetCurrentTimestamp();

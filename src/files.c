@@ -19,6 +19,7 @@
 #include "answer.h"
 #include "encode.h"
 #include "files.h"
+#include "request.h"
 #include "sha256.h"
 #include "spi.h"
 
@@ -28,8 +29,8 @@
 /* Tries of one file that fails for a passing reason. */
 #define FILE_TRIES		8
 
-/* Header lines of an upload request, and a NULL. */
-#define FILE_HEADERS	6
+/* Header lines of an upload request: type, name, the table's, one of the upload, and a NULL. */
+#define FILE_HEADERS	(4 + DV_REQUEST_HEADERS_MAX)
 
 typedef struct Upload
 {
@@ -191,8 +192,7 @@ common_headers(Upload *u, const char **headers)
 	headers[n++] = "Content-Type: application/octet-stream";
 	if (is_plain(u->name))
 		headers[n++] = psprintf("x-ms-file-name: %s", u->name);
-	if (u->row->wire.caller[0] != '\0')
-		headers[n++] = psprintf("%s: %s", u->step->projection->wire.caller_header, u->row->wire.caller);
+	n += dv_request_headers(&u->step->projection->wire, u->row, headers + n);
 	headers[n] = NULL;
 	return n;
 }

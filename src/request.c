@@ -133,15 +133,16 @@ dv_request_build(DvStep *step, DvTask *task)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }
 
-void
-dv_request_bulk_headers(DvStep *step, const DvTask *task, const char **headers)
+int
+dv_request_headers(const DvWireTable *table, const DvRow *row, const char **headers)
 {
-	const DvWireTable *table = &step->projection->wire;
 	const char *line = table->part_headers;
 	const char *end;
+	int			n = 0;
 
 	for (; (end = strstr(line, "\r\n")) != NULL; line = end + 2)
-		*headers++ = pnstrdup(line, end - line);
-	if (task->rows[0]->wire.caller[0] != '\0')
-		*headers = psprintf("%s: %s", table->caller_header, task->rows[0]->wire.caller);
+		headers[n++] = pnstrdup(line, end - line);
+	if (row->wire.caller[0] != '\0')
+		headers[n++] = psprintf("%s: %s", table->caller_header, row->wire.caller);
+	return n;
 }

@@ -12,7 +12,13 @@
  */
 extern void dv_request_build(DvStep *step, DvTask *task);
 
-/* What the parts of a $batch say each for itself, a bulk message says once. */
-extern void dv_request_bulk_headers(DvStep *step, const DvTask *task, const char **headers);
+/* Header lines of a table and a caller: three that leave logic out or apply rules, and one. */
+#define DV_REQUEST_HEADERS_MAX	4
+
+/*
+ * What the parts of a $batch say each for itself, a bulk message or an upload
+ * says once: the table's header lines and the row's caller. Returns how many.
+ */
+extern int	dv_request_headers(const DvWireTable *table, const DvRow *row, const char **headers);
 
 #endif							/* DV_REQUEST_H */

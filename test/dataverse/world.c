@@ -105,7 +105,7 @@ make_user(Maker *m, SimGuid id, const char *name, const char *mail, const char *
 	integer(m, "isdisabled", 0);
 	integer(m, "accessmode", 0);
 	guid(m, "businessunitid", sim_world.root_unit, sim_model.units);
-	guid(m, "azureactivedirectoryobjectid", counted(0x0b0b0b0b, id.lo & 0xffffffff), NULL);
+	guid(m, "azureactivedirectoryobjectid", counted(0x0b0b0b00 + (id.hi >> 32 & 0xff), id.lo & 0xffffffff), NULL);
 	make(m, id);
 }
 

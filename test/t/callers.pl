@@ -26,11 +26,13 @@ for my $profile (qw(strict lenient odd))
 		INSERT INTO staging.todo VALUES (1, 'One'), (2, 'Two')});
 	$t->migration('m', tables => 'account,task');
 	$t->sql(q{
-		SELECT dvmig.add_table('m', 'staging.customers', 'account', source_key => 'id');
+		SELECT dvmig.add_table('m', 'staging.customers', 'account', source_key => 'id', caller => 'author');
 		SELECT dvmig.map_column('staging.customers', 'name', 'name');
 		SELECT dvmig.map_column('staging.customers', 'overriddencreatedon', 'born');
-		SELECT dvmig.add_table('m', 'staging.todo', 'task', source_key => 'id');
-		SELECT dvmig.set_table('staging.customers', 'caller', 'author')});
+		SELECT dvmig.add_table('m', 'staging.todo', 'task', source_key => 'id')});
+	like($t->error(q{CREATE TABLE staging.other (id int PRIMARY KEY, author uuid); SELECT dvmig.add_table('m', 'staging.other', 'account', caller => 'author', caller_object_id => 'author')}),
+		qr/exclude each other/, "$profile: a table has one caller");
+	like($t->error(q{SELECT dvmig.add_table('m', 'staging.other', 'account', caller => 'id')}), qr/the caller is of type integer, not uuid/, "$profile: which is the id of a user");
 	like($t->error(q{SELECT dvmig.set_table('staging.customers', 'caller', 'name')}), qr/the caller is of type text, not uuid/, "$profile: a caller is a uuid");
 	like($t->error(q{SELECT dvmig.set_table('staging.customers', 'caller_object_id', 'author')}), qr/exclude each other/, "$profile: by one id only");
 
@@ -46,13 +48,28 @@ for my $profile (qw(strict lenient odd))
 	$fields{_createdby_value} = "coalesce(s.author, '$app')";
 	$t->account('m', 'staging.customers' => \%fields);
 
+	# --- the same by the user's object id in Entra
+	my %object = map { lc $_->{systemuserid} => $_->{azureactivedirectoryobjectid} } @{ $t->sim->export('systemusers') };
+	my $known = join ', ', map { "('$_'::uuid, '$object{$_}'::uuid)" } @user[ 0 .. 2 ];
+	$t->sql(qq{
+		CREATE TABLE staging.branches (id int PRIMARY KEY, name text, author uuid, entra uuid);
+		INSERT INTO staging.branches SELECT n, 'B' || n, k.author, k.entra FROM generate_series(1, 30) n JOIN (SELECT row_number() OVER () AS i, * FROM (VALUES $known) v (author, entra)) k ON k.i = 1 + n % 3;
+		INSERT INTO staging.branches VALUES (31, 'B31', NULL, '00000000-dead-4000-8000-000000000000');
+		SELECT dvmig.add_table('m', 'staging.branches', 'account', auto_map => false, caller_object_id => 'entra');
+		SELECT dvmig.map_column('staging.branches', 'name', 'name')});
+	is($t->run('m')->{state}, 'completed', "$profile: callers by object id");
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', id, error_class), ', ') FROM staging.branches_error}), '31 caller', "$profile: one who is nobody fails his rows");
+	$t->account('m', 'staging.branches' => { name => 's.name', _createdby_value => 's.author' }, 'staging.customers' => \%fields);
+	$t->sql(q{SELECT dvmig.drop_table('staging.branches', drop_outcomes => true)});
+	my %extra = (-extra => { accounts => 30 });
+
 	# --- an update whose answer is lost is ours also where another user stands for us
 	$t->sql(q{UPDATE staging.customers SET name = name || ' changed', processing_flag = 'U' WHERE id > 100});
 	$t->sim->fault({ match => { method => 'POST', path_contains => 'UpdateMultiple' }, nth => 1, count => 2, do => 'reset_after' });
 	$run = $t->run('m');
 	is($run->{state}, 'completed', "$profile: updates");
 	is($t->counts('staging.customers'), '200/0/198/2/0', "$profile: all of them");
-	$t->account('m', 'staging.customers' => \%fields);
+	$t->account('m', 'staging.customers' => \%fields, %extra);
 
 	# --- bypass headers: in bulk messages and in every part of a $batch
 	$t->sim->set(bypass_privilege => 'off');
@@ -69,7 +86,7 @@ for my $profile (qw(strict lenient odd))
 	like("$run->{state} $run->{message}", qr/^failed .*prvBypassCustomBusinessLogic/, "$profile: bulk messages have them");
 	$t->sim->set(bypass_privilege => 'on');
 	is($t->run('m')->{state}, 'completed', "$profile: with the privilege");
-	$t->account('m', 'staging.customers' => \%fields);
+	$t->account('m', 'staging.customers' => \%fields, %extra);
 	$t->sql(q{SELECT dvmig.set_table('staging.todo', 'bypass_flows', 'true'), dvmig.set_table('staging.todo', 'duplicate_detection', 'true');
 		UPDATE staging.todo SET subject = subject || '!', processing_flag = 'U'});
 	$t->sim->fault({ match => { method => 'POST', body_contains => 'MSCRM.SuppressCallbackRegistrationExpanderJob: true' }, count => 1, do => 'status', status => 500, code => '0x80044150', message => 'Sql Number: 1205' });

@@ -58,6 +58,31 @@ is($run->{server}, 'prod', 'and goes there');
 $t->account('m', 'staging.a' => \%fields);
 is(scalar(@{ $rehearsed->export('accounts') }), 10, 'the first server was left alone');
 
+# -------------------------------------------------------- edits of choices and users
+$t->sql(q{
+	CREATE ROLE mapper;
+	GRANT mapper TO postgres;
+	SELECT dvmig.grant_owner('mapper');
+	INSERT INTO dvmig.choice_map (migration_id, target_table, target_column, source_text, target_value) SELECT migration_id, 'account', c, v, 1
+		FROM dvmig.migration, (VALUES ('industrycode', 'secret a'), ('industrycode', 'secret b'), ('customertypecode', 'secret c')) v (c, v);
+	UPDATE dvmig.choice_map SET target_value = 2 WHERE source_text = 'secret a';
+	DELETE FROM dvmig.choice_map WHERE source_text = 'secret c';
+	DELETE FROM dvmig.choice_map WHERE source_text = 'not there';
+	INSERT INTO dvmig.user_map (migration_id, source_user, target) SELECT migration_id, 'secret d', 'user1@example.org' FROM dvmig.migration;
+	INSERT INTO dvmig.user_map (migration_id, source_user, target) SELECT migration_id, 'secret d', 'user2@example.org' FROM dvmig.migration
+		ON CONFLICT (migration_id, source_user) DO UPDATE SET target = excluded.target});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', role, kind, object, detail ->> 'operation', detail ->> 'rows'), ', ' ORDER BY event_id) FROM dvmig.event
+		WHERE kind IN ('choice_map', 'user_map')}),
+	join(', ', map { "postgres $_" } 'choice_map account.customertypecode insert 1', 'choice_map account.industrycode insert 2', 'choice_map account.industrycode update 1',
+		'choice_map account.customertypecode delete 1', 'user_map systemuser insert 1', 'user_map systemuser update 1'),
+	'edits of choices and users are noted, by whom and how many');
+is($t->sql(q{SELECT count(*) FROM dvmig.event WHERE event::text LIKE '%secret%'}), 0, 'without what they say');
+$t->sql(q{UPDATE dvmig.migration SET owner = 'mapper'; SET ROLE mapper; DELETE FROM dvmig.choice_map WHERE source_text = 'secret b'; RESET ROLE;
+	UPDATE dvmig.migration SET owner = 'postgres'});
+is($t->sql(q{SELECT concat_ws(' ', role, kind, object, detail ->> 'operation') FROM dvmig.event ORDER BY event_id DESC LIMIT 1}), 'mapper choice_map account.industrycode delete',
+	'the role that is current is named');
+like($t->error(q{SET ROLE mapper; SELECT dvmig._log(1, 'm', 'x', 'y')}), qr/permission denied/, 'and nobody can note what he likes');
+
 # ------------------------------------------------------------ dump and restore
 $t->sql(q{
 	CREATE TABLE staging.gone (id int PRIMARY KEY, name text);
@@ -68,6 +93,13 @@ $t->node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $t->node->connstr('p
 $t->sql('CREATE DATABASE restored TEMPLATE template0');
 $t->node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $t->node->connstr('restored'), $dump ],
 	'restore, although a staging table is gone');
+my $events = $t->sql('SELECT count(*) FROM dvmig.event');
+is($t->node->safe_psql('restored', 'SELECT count(*) FROM dvmig.event'), $events, 'a restore notes nothing of its own');
+my $plain = $t->node->backup_dir . '.sql';
+$t->node->command_ok([ 'pg_dump', '-f', $plain, '-d', $t->node->connstr('postgres') ], 'dump as a script');
+$t->sql('CREATE DATABASE scripted TEMPLATE template0');
+$t->node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $t->node->connstr('scripted'), '-f', $plain ], 'restore by psql');
+is($t->node->safe_psql('scripted', 'SELECT count(*) FROM dvmig.event'), $events, 'which notes nothing either');
 my $before = $t->sql('SELECT max(run) FROM dvmig.run_history');
 my $namespace = $t->sql(q{SELECT namespace FROM dvmig.migration_table WHERE staging = 'staging.a'::regclass});
 $t->{db} = 'restored';

@@ -51,9 +51,9 @@ old', target_key => 'new_legacyid', on_exists => 'keep', auto_map => false);
 		dvmig.map_lookup('lines', 'new_productid', 'given', target_table => 'product');
 	INSERT INTO dvmig.choice_map (migration_id, target_table, target_column, source_table, source_text, target_text, target_value)
 		SELECT migration_id, 'account', 'industrycode', v.* FROM dvmig.migration, (VALUES ('', 'O''Neil, \\ "x"', 'Accounting', NULL), ('', '', NULL, 33), ('public.lines', 'y', NULL, 1)) v;
-	SELECT dvmig.add_table('The "big" one''s', 'songs', 'new_track', auto_map => false);
+	SELECT dvmig.add_table('The "big" one''s', 'songs', 'new_track', auto_map => false, caller => '''cccccccc-0000-4000-8000-000000000001''::uuid');
 	SELECT dvmig.map_column('songs', 'new_name', 'title'), dvmig.map_choice('songs', 'statecode', 'status'),
-		dvmig.set_table('songs', 'caller', '''cccccccc-0000-4000-8000-000000000001''::uuid'), dvmig.set_table('songs', 'bypass_flows', 'true'),
+		dvmig.set_table('songs', 'bypass_flows', 'true'),
 		dvmig.set_migration('The "big" one''s', 'bypass_custom_logic', 'sync'),
 		dvmig.set_column('"Über ""Staging"""."Kunden, alt"', 'parentaccountid', 'by_level', 'true');
 	SELECT dvmig.add_association('The "big" one''s', 'pairs', 'new_playlist_new_track', '''L'' || list', 'new_playlist', 'song', 'songs', left_match_on => 'new_name',
@@ -62,7 +62,10 @@ old', target_key => 'new_legacyid', on_exists => 'keep', auto_map => false);
 	SELECT dvmig.map_column('mails', 'subject', 'about'), dvmig.map_party('mails', 'to', 'readers', 'people'), dvmig.map_party('mails', 'cc', 'guest'),
 		dvmig.map_party('mails', 'from', '''user1\@example.org''', 'systemuser', match_on => 'internalemailaddress'),
 		dvmig.map_column('deals', 'name', 'name'), dvmig.map_column('deals', 'statuscode', '3'), dvmig.map_close('deals', 'subject', 'why'),
-		dvmig.map_file('$cut', 'new_document', '''x''::bytea', 'a || ''.txt''');
+		dvmig.map_file('$cut', 'new_document', '''x''::bytea', E'a || -- named after its key\\n ''.txt''');
+	SELECT dvmig.set_column('$cut', 'new_document', 'mask', '''m''::bytea'), dvmig.set_column('mails', '\@party:cc', 'mask', 'dvmig.mask_mail(guest)'),
+		dvmig.set_column('deals', '\@close:subject', 'mask', '''masked''');
+	INSERT INTO dvmig.user_map (migration_id, source_user, target_table, target) SELECT migration_id, 'O''Neil', 'team', 'Support' FROM dvmig.migration;
 	SELECT dvmig.grant_operator('ops', 'The "big" one''s'), dvmig.grant_viewer('the boss', 'The "big" one''s')});
 
 # definition(db): every table of the definition, without what may differ; links
@@ -72,7 +75,7 @@ sub definition
 {
 	my ($db) = @_;
 	my $drop = join ' - ', map { "'$_'" } @volatile;
-	my $query = join "\nUNION ALL\n", map { "SELECT '$_' || ': ' || (to_jsonb(r) - $drop - CASE WHEN to_jsonb(r) ->> 'relationship' IS NOT NULL THEN 'namespace' ELSE '' END)::text FROM dvmig.$_ r" } qw(migration migration_table column_map choice_map migration_role);
+	my $query = join "\nUNION ALL\n", map { "SELECT '$_' || ': ' || (to_jsonb(r) - $drop - CASE WHEN to_jsonb(r) ->> 'relationship' IS NOT NULL THEN 'namespace' ELSE '' END)::text FROM dvmig.$_ r" } qw(migration migration_table column_map choice_map user_map migration_role);
 	return $t->node->safe_psql($db, "SELECT * FROM ($query) q(l) ORDER BY l COLLATE \"C\"");
 }
 
@@ -95,6 +98,8 @@ like($script, qr/target_key => 'new_legacyid'/, 'the target key goes with the ta
 like($script, qr/set_table\('public\.lines', 'target_key', 'new_name'\)/, 'or after its map, where that is another');
 unlike($script, qr/success_table => '[^']*alt_success/, 'what is the default is not written');
 like($script, qr/success_table => 'public\."Erfolg"'/, 'what is not, is');
+like($script, qr/file_name => 'a \|\| -- named after its key\n ''\.txt'''/, 'the name of a file is as it was written, over several lines');
+like($script, qr/set_column\('[^']*', '$_', 'mask'/, "what is sensitive stays so: $_") for 'new_document', '@party:cc', '@close:subject';
 
 # Dropped and made again.
 $t->sql(q{SELECT dvmig.drop_migration('The "big" one''s', drop_outcomes => true); DELETE FROM dvmig.kept_namespace});

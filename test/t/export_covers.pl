@@ -18,7 +18,7 @@ my %written_otherwise = (
 	column_map => [ qw(variant kind pass expression_sql mask_sql result_type parent referenced_table navigation_property position automatic) ],
 );
 my %made_by = (
-	migration => q{'create_migration'}, migration_table => q{'add_table'}, column_map => q{'map_column', 'map_choice', 'map_lookup'});
+	migration => q{'create_migration'}, migration_table => q{'add_table'}, column_map => q{'map_column', 'map_choice', 'map_lookup', 'map_file'});
 for my $table (sort keys %made_by)
 {
 	my $known = join ',', map { "'$_'" } @{ $written_otherwise{$table} };

@@ -77,6 +77,16 @@ for my $profile (qw(strict lenient odd))
 	is(uploaded($t, 'new_invoices(' . $t->sql('SELECT dataverse_id FROM staging.invoices WHERE id = 7') . ')/new_document'), md5_hex('from a large object'), "$profile: the file is its bytes");
 	is($t->sql(q{SELECT string_agg(id || ':' || coalesce(message, 'sent'), ' ' ORDER BY id) FROM staging.invoices_success WHERE id IN (3, 4, 7)}), '3:files unchanged 4:files unchanged 7:files uploaded',
 		"$profile: the same bytes are the same file");
+
+	# --- what is passed over goes with uploads, too
+	$t->sim->set(bypass_privilege => 'off');
+	$t->sql(q{SELECT dvmig.set_table('staging.invoices', 'bypass_custom_logic', 'sync'); UPDATE staging.invoices SET scan = lo_from_bytea(0, 'another'), processing_flag = 'U' WHERE id = 7});
+	$t->{quiet} = 1;
+	$run = $t->run('m');
+	like("$run->{state} $run->{message}", qr/^failed .*prvBypassCustomBusinessLogic/, "$profile: an upload says what it passes over");
+	$t->sim->set(bypass_privilege => 'on');
+	is($t->run('m')->{state}, 'completed', "$profile: with the privilege it goes");
+	is(uploaded($t, 'new_invoices(' . $t->sql('SELECT dataverse_id FROM staging.invoices WHERE id = 7') . ')/new_document'), md5_hex('another'), "$profile: and is there");
 	$t->sim->stop;
 	$t->node->stop;
 }

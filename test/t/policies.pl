@@ -177,6 +177,31 @@ $run = $t->run('m');
 is($t->sql('SELECT message FROM staging.people_success WHERE id = 4'), 'defaulted: ownerid; left empty: parentcustomerid', 'the policy of a chain is that of its end');
 $t->account('m', 'staging.customers' => \%fields, 'staging.people' => \%people);
 
+# ----------------------------- the default of a lookup to a staging table, by key
+
+$t->sql(q{
+	CREATE TABLE staging.offices (id int PRIMARY KEY, name text, firm int);
+	INSERT INTO staging.offices VALUES (1, 'of one', 1), (2, 'of nobody', 4711), (3, 'without', NULL);
+	SELECT dvmig.add_table('m', 'staging.offices', 'contact', auto_map => false);
+	SELECT dvmig.map_column('staging.offices', 'lastname', 'name');
+	SELECT dvmig.map_lookup('staging.offices', 'parentcustomerid', 'firm', 'staging.customers', on_missing => 'default', default_value => '100')});
+like($t->error(q{SELECT dvmig.set_column('staging.offices', 'parentcustomerid', 'default_value', 'the first')}),
+	qr/the default "the first" is neither an id nor a source key of staging.customers.*type integer/s, 'a default that can be no key is refused');
+is(findings('staging.offices'), 'error:parentcustomerid:orphan:1 info:parentcustomerid:orphan:1', 'check knows that there is no such row');
+$t->run('m');
+is($t->sql(q{SELECT string_agg(concat_ws(':', id, error_column, code), ' ' ORDER BY id) FROM staging.offices_error}), '2:parentcustomerid:orphan', 'without it the row fails');
+$t->sql(q{INSERT INTO staging.customers (id, company) VALUES (100, repeat('x', 10)); UPDATE staging.customers SET processing_flag = 'E' WHERE id = 100;
+	SELECT dvmig.retry('staging.offices')});
+is(findings('staging.offices'), 'error:parentcustomerid:parent_not_loaded:1 info:parentcustomerid:orphan:1', 'check knows that it will not be loaded');
+$t->run('m');
+is($t->counts('staging.offices'), '3/1/2/0/0', 'while it is not loaded the row waits');
+$t->sql(q{UPDATE staging.customers SET processing_flag = 'U' WHERE id = 100});
+is(findings('staging.offices'), 'info:parentcustomerid:orphan:1', 'one that will be loaded is fine');
+$t->run('m');
+is($t->sql('SELECT message FROM staging.offices_success WHERE id = 2'), 'defaulted: parentcustomerid', 'the default is told');
+my %offices = (lastname => 's.name', _parentcustomerid_value => '(SELECT p.dataverse_id FROM staging.customers p WHERE p.id = CASE s.id WHEN 2 THEN 100 ELSE s.firm END)');
+$t->account('m', 'staging.customers' => \%fields, 'staging.people' => \%people, 'staging.offices' => \%offices);
+
 # ------------------------------------------- what is sensitive, without a mask
 
 $t->sql(q{SELECT dvmig.set_column('staging.people', 'lastname', 'sensitive', 'true')});
@@ -189,6 +214,6 @@ $t->sql(q{SELECT dvmig.set_column('staging.people', 'lastname', 'mask', $$'perso
 like($t->sql(q{SELECT request FROM dvmig.preview('staging.people', 1)}), qr/"lastname":"person 1"/, 'a mask is shown in its place');
 $run = $t->run('m');
 $people{lastname} = q{CASE WHEN s.id = 1 THEN 'person 1' ELSE s.family END};
-$t->account('m', 'staging.customers' => \%fields, 'staging.people' => \%people);
+$t->account('m', 'staging.customers' => \%fields, 'staging.people' => \%people, 'staging.offices' => \%offices);
 
 done_testing();
