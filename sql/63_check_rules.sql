@@ -270,6 +270,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_lookup_rules(regclass, text[]) IS 'rules for mapped lookups';
 
+-- _check_owner_rules: owners that cannot own the record.
+CREATE FUNCTION dvmig._check_owner_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'error', c.n, c.target_column, 'owner_without_read', concat(CASE c.send WHEN 'insert' THEN 'o = ''I'' AND ' END, format('v%s = ANY (%L::uuid[])', c.n, u.ids)),
+		format('no role of the owner has Read privilege on Dataverse table "%s"', t.target),
+		format('Give the %s a security role with it, and call dvmig.refresh_references(); users who are disabled need the organisation setting AllowRoleAssignmentOnDisabledUsers for that.',
+			CASE c.referenced_table WHEN 'team' THEN 'team' ELSE 'user' END)
+	FROM dvmig._check_maps($1, $2) c JOIN dvmig.migration_table t ON t.staging = $1 JOIN dvmig.migration m USING (migration_id),
+		LATERAL (SELECT dvmig._unfit_owners(m.server, t.target)) u(ids)
+	WHERE c.column_type = 'Owner' AND c.kind IN ('reference', 'id') AND u.ids IS NOT NULL
+$$;
+COMMENT ON FUNCTION dvmig._check_owner_rules(regclass, text[]) IS 'rules for owners that cannot own the record';
+
 -- _check_required_rules: what Dataverse wants to have. It insists on texts and
 -- lookups of level SystemRequired; other types have defaults there, and level
 -- ApplicationRequired binds forms only. A deferred lookup comes too late.
@@ -377,6 +393,7 @@ AS $$
 	FROM (SELECT * FROM dvmig._check_number_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_value_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_lookup_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_owner_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_required_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_state_rules($1)
 		UNION ALL SELECT * FROM dvmig._check_row_rules($1, $2)) q

@@ -10,9 +10,9 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH t AS (
-		SELECT mt.staging, mt.position, CASE WHEN x.is_activity THEN 'activity' ELSE mt.target END AS noun,
+		SELECT mt.staging, mt.position, dvmig._privilege_noun(m.server, mt.target) AS noun,
 			coalesce((SELECT array_agg(DISTINCT c.target_column) FROM dvmig.column_map c WHERE c.staging = mt.staging), '{}') AS mapped
-		FROM dvmig.migration_table mt LEFT JOIN dvmig.metadata_table x ON x.server = m.server AND x.table_name = mt.target
+		FROM dvmig.migration_table mt
 		WHERE mt.migration_id = m.migration_id
 	), pointed AS (
 		SELECT DISTINCT c.staging, c.referenced_table AS noun FROM dvmig.column_map c JOIN t USING (staging) WHERE c.referenced_table IS NOT NULL

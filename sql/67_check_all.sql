@@ -259,6 +259,7 @@ BEGIN
 		WHERE f.server = m.server AND f.table_name = r.tab AND f.match_on = dvmig._reference_name(m.migration_id, r.cols) AND f.match_key = ANY (keys);
 		RETURN NEXT;
 	END LOOP;
+	PERFORM dvmig._refresh_owners(caller, m);
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS thrown_by = PG_EXCEPTION_CONTEXT;
 	PERFORM dvmig._raise_quietly(caller, m, SQLSTATE, thrown_by);
@@ -271,4 +272,4 @@ CREATE FUNCTION dvmig.refresh_references(migration text)
 RETURNS TABLE (referenced_table text, match_on text, keys_read bigint, found_once bigint, ambiguous bigint, missing bigint)
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.refresh_references(text) IS
-	'look up the existing records that the lookups of a migration name by match_on, so that dvmig.check() knows which are found; a run does so by itself';
+	'look up the existing records that the lookups of a migration name by match_on, so that dvmig.check() knows which are found, and whether owners may own the records; a run does the former by itself';

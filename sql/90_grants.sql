@@ -85,6 +85,11 @@ CREATE POLICY own ON dvmig.migration_role FOR SELECT USING (
 	pg_catalog.pg_has_role(role::pg_catalog.oid, 'MEMBER'));
 COMMENT ON POLICY own ON dvmig.migration_role IS 'what one may do oneself';
 
+ALTER TABLE dvmig.metadata_owner ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON dvmig.metadata_owner FOR SELECT USING (
+	server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE')));
+COMMENT ON POLICY own ON dvmig.metadata_owner IS 'owners of servers that one may use';
+
 ALTER TABLE dvmig.choice_map ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.choice_map USING (
 	EXISTS (SELECT FROM dvmig.migration m WHERE m.migration_id OPERATOR(pg_catalog.=) choice_map.migration_id
@@ -134,6 +139,7 @@ SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_key', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_relationship', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_child', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_privilege', '');
+SELECT pg_catalog.pg_extension_config_dump('dvmig.metadata_owner', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.kept_namespace', '');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration', 'WHERE dvmig._in_dump(migration_id)');
 SELECT pg_catalog.pg_extension_config_dump('dvmig.migration_role',

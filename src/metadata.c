@@ -28,6 +28,7 @@
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(dv_fetch_metadata);
+PG_FUNCTION_INFO_V1(dv_fetch_privileges);
 
 /* A logical name has up to 64 characters with its publisher's prefix; be generous. */
 #define MAX_TABLE_NAME	128
@@ -256,6 +257,36 @@ dv_fetch_metadata(PG_FUNCTION_ARGS)
 	/* Whether a table exists is known before anything else is asked of it. */
 	if (!dv_reader_run(session, reads, n, take_part, fcinfo->resultinfo, &problem) ||
 		!dv_reader_run(session, reads + n, n * (NPARTS - 1) + 1, take_part, fcinfo->resultinfo, &problem))
+		dv_problem_throw(&problem);
+	dv_session_close(session);
+	return (Datum) 0;
+}
+
+/*
+ * dv_fetch_privileges(caller oid, server text, paths text[]) returns one row
+ * per path that was answered, like dv_fetch_metadata: what users and teams may do.
+ */
+Datum
+dv_fetch_privileges(PG_FUNCTION_ARGS)
+{
+	char	   *server = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Datum	   *paths;
+	int			n;
+	DvRead	   *reads;
+	DvSession  *session;
+	DvWhoAmI	who;
+	DvProblem	problem;
+
+	dv_compat_init_materialized(fcinfo);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &paths, NULL, &n);
+	reads = palloc0(sizeof(DvRead) * (size_t) Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		reads[i].table = reads[i].path = TextDatumGetCString(paths[i]);
+		reads[i].part = PRIVILEGES;
+	}
+	session = dv_connection_open(server, PG_GETARG_OID(0), &who);
+	if (!dv_reader_run(session, reads, n, take_part, fcinfo->resultinfo, &problem))
 		dv_problem_throw(&problem);
 	dv_session_close(session);
 	return (Datum) 0;

@@ -124,16 +124,23 @@ put_privilege(SimBuf *b, const char *what, const char *of)
 	sim_buf_printf(b, "\",\"PrivilegeName\":\"%s\"}", name);
 }
 
-/* RetrieveUserPrivileges: whoever signs in may do everything, but for what a switch denies. */
+/*
+ * RetrieveUserPrivileges, RetrieveTeamPrivileges: everybody may do everything, but
+ * for what a switch denies; who cannot own records may not read them.
+ */
 void
-sim_put_privileges(SimResp *resp)
+sim_put_privileges(SimGuid principal, SimResp *resp)
 {
 	static const char *const rights[] = {"Create", "Read", "Write", "Delete", "Append", "AppendTo", "Assign", "Share"};
+	SimGuid		denied;
+	bool		reads = !sim_guid_parse(sim_sw.deny_owner, strlen(sim_sw.deny_owner), &denied) || !sim_guid_eq(denied, principal);
 
 	resp->status = 200;
 	sim_buf_puts(&resp->body, "{\"RolePrivileges\":[");
 	for (size_t i = 0; i < sizeof rights / sizeof rights[0]; i++)
 	{
+		if (!reads && strcmp(rights[i], "Read") == 0)
+			continue;
 		put_privilege(&resp->body, rights[i], "Activity");
 		for (int k = 0; k < sim_model.n_tables; k++)
 			if (!sim_model.tables[k]->activity)

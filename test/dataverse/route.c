@@ -109,9 +109,10 @@ run_member(SimReq *r, SimRef *ref, int at, SimResp *resp)
 
 	if (p == NULL)
 	{
-		if (sim_str_is(s->name, ACTION_PREFIX "RetrieveUserPrivileges"))
+		if ((ref->table == sim_model.users && sim_str_is(s->name, ACTION_PREFIX "RetrieveUserPrivileges")) ||
+			(ref->table == sim_model.teams && sim_str_is(s->name, ACTION_PREFIX "RetrieveTeamPrivileges")))
 		{
-			sim_put_privileges(resp);
+			sim_put_privileges(ref->id, resp);
 			return true;
 		}
 		return no_segment(&resp->err, s);

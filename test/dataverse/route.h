@@ -31,7 +31,7 @@ extern bool sim_csdl_run(SimReq *r, SimResp *resp);
 
 /* Functions and actions without a table; false and no error when unknown (functions.c). */
 extern bool sim_function_run(SimReq *r, SimResp *resp, bool *known);
-extern void sim_put_privileges(SimResp *resp);
+extern void sim_put_privileges(SimGuid principal, SimResp *resp);
 
 /* File columns by upload; images too (files.c). */
 extern bool sim_file_run(SimReq *r, SimRef *ref, const SimColumn *c, SimResp *resp);

@@ -86,6 +86,34 @@ $run = $t->run('m');
 is($t->sql(q{SELECT code FROM staging.customers_error WHERE id = 11}), 'reference_not_found', 'a fallback that is nobody helps nobody');
 $t->sql(q{DELETE FROM staging.customers WHERE id = 11; DELETE FROM staging.customers_error});
 
+# ------------------------------------------------- owners that may not read the table
+
+my ($user2) = map { $_->{systemuserid} } grep { $_->{internalemailaddress} eq 'user2' . AT } @{ $t->sim->export('systemusers') };
+$t->sim->set(deny_owner => $user2);
+$t->sql(q{
+	SELECT dvmig.unmap('staging.customers', 'ownerid');
+	SELECT dvmig.map_owner('staging.customers', 'seller', fallback => 'user9@example.org');
+	INSERT INTO staging.customers VALUES (12, 'may not own', 'user2@example.org', NULL), (13, 'may', 'user3@example.org', NULL);
+	SELECT * FROM dvmig.refresh_references('m')});
+is($t->sql(q{SELECT concat_ws(' ', rule, affected_rows, sample_keys, message) FROM dvmig.check('m') WHERE severity = 'error'}),
+	'owner_without_read 1 {12} no role of the owner has Read privilege on Dataverse table "account"', 'an owner without Read privilege is told beforehand');
+$run = $t->run('m');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', id, error_class, code), ', ') FROM staging.customers_error}), '12 owner 0x80040299', 'and his rows fail, no others');
+$t->sim->set(deny_owner => '');
+$t->sql(q{SELECT dvmig.retry('staging.customers'); SELECT * FROM dvmig.refresh_references('m')});
+is($t->sql(q{SELECT count(*) FROM dvmig.check('m') WHERE severity = 'error'}), 0, 'once he has a role, nothing is said');
+$t->sim->set(deny_owner => $t->sim->export('teams')->[0]{teamid});
+$t->sql(q{
+	SELECT dvmig.unmap('staging.customers', 'ownerid');
+	SELECT dvmig.map_owner('staging.customers', 'seller', fallback => 'default team of root business unit', fallback_table => 'team');
+	INSERT INTO staging.customers VALUES (14, 'to a team', 'nobody', NULL);
+	SELECT * FROM dvmig.refresh_references('m')});
+is($t->sql(q{SELECT concat_ws(' ', rule, affected_rows, sample_keys) FROM dvmig.check('m') WHERE severity = 'error'}), 'owner_without_read 1 {14}', 'the same of a team that is the fallback');
+$t->sim->set(deny_owner => '');
+$t->sql(q{SELECT * FROM dvmig.refresh_references('m')});
+$run = $t->run('m');
+is($t->counts('staging.customers'), '13/0/13/0/0', 'all have an owner in the end');
+
 # ------------------------------------------------------------------- by role
 
 $t->sql(q{

@@ -4,7 +4,7 @@ use warnings;
 
 use Test::More;
 
-use Sim qw(esc);
+use Sim qw(esc guid);
 use Sim::Check;
 
 my $sim = Sim->start;
@@ -152,6 +152,16 @@ $sim->raw('POST', '/_sim/set', {}, '{"deny_privilege":"prvCreateContact"}');
 ok(!(grep {$_->{PrivilegeName} eq 'prvCreateContact'} @{get($users)->{RolePrivileges}}), 'one that is denied is not told');
 is($sim->req('POST', 'contacts', {lastname => 'x'})->{status}, 403, 'nor is what needs it done');
 $sim->raw('POST', '/_sim/set', {}, '{"deny_privilege":""}');
+{
+	my ($team) = map {$_->{teamid}} @{get('teams')->{value}};
+	my $reads = sub {scalar grep {$_->{PrivilegeName} eq 'prvReadAccount'} @{get($_[0])->{RolePrivileges}}};
+	my $teams = "teams($team)/Microsoft.Dynamics.CRM.RetrieveTeamPrivileges()";
+	is($reads->($teams), 1, 'teams have privileges, too');
+	isnt($sim->req('GET', "accounts(@{[guid()]})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()")->{status}, 200, 'accounts have none');
+	$sim->raw('POST', '/_sim/set', {}, qq({"deny_owner":"$team"}));
+	is($reads->($teams) . $reads->($users), '01', 'who cannot own may not read');
+	$sim->raw('POST', '/_sim/set', {}, '{"deny_owner":""}');
+}
 
 # --- CSDL
 my $r = $sim->req('GET', '$metadata', undef, {Accept => 'application/xml'});
