@@ -13,8 +13,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT c.target_column,
 		CASE WHEN c.result_type = 'oid'::regtype
-			-- 262144 is INV_READ; the descriptor goes with the transaction
-			THEN format('(SELECT pg_catalog.lo_lseek64(f, 0, 2) FROM pg_catalog.lo_open((%s)::oid, 262144) f)', q.shown)
+			-- 262144 is INV_READ; the descriptor goes with the transaction; -1: there is no such object
+			THEN format('(SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata l WHERE l.oid OPERATOR(pg_catalog.=) f) '
+				'THEN pg_catalog.lo_lseek64(pg_catalog.lo_open(f, 262144), 0, 2) ELSE -1 END FROM (SELECT (%s)::oid) q(f) WHERE f IS NOT NULL)', q.shown)
 			ELSE format('pg_catalog.octet_length((%s)::bytea)::bigint', q.shown) END,
 		CASE WHEN c.result_type = 'oid'::regtype THEN format('pg_catalog.lo_get((%s)::oid, $1, $2)', q.shown)
 			ELSE format('pg_catalog.substr((%s)::bytea, $1::int + 1, $2)', q.shown) END,

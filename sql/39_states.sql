@@ -13,6 +13,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$ SELECT $1 IN ('opportunity', 'incident', 'quote', 'salesorder') $$;
 COMMENT ON FUNCTION dvmig._closing_table(text) IS 'is a Dataverse table closed by actions, which is done only when asked for?';
 
+-- _closing_states: the states of such a table that its actions bring records to;
+-- the actions themselves are in states.c.
+CREATE FUNCTION dvmig._closing_states(table_name text) RETURNS int[]
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE $1 WHEN 'opportunity' THEN '{1,2}' WHEN 'incident' THEN '{1}' WHEN 'quote' THEN '{2,3}' WHEN 'salesorder' THEN '{2,3}' END::int[] $$;
+COMMENT ON FUNCTION dvmig._closing_states(text) IS 'states that actions bring records of a Dataverse table to; null where columns do';
+
 -- _state_value: value of a mapped state or status as a whole number.
 CREATE FUNCTION dvmig._state_value(staging regclass, target_column text) RETURNS text
 LANGUAGE plpgsql STABLE

@@ -12,6 +12,7 @@
 --   w<n>   lookups to a staging table: the parent row will not be loaded
 --   u<n>   where the map has a policy: it puts something else in
 --   sf     where a state is mapped: what is wrong with it, as the run says it
+--   pf, pw where parties are mapped: what is wrong with them; one of them will not be loaded
 --   o, nv  operation, I or U; it is an update of a record never loaded
 --   id     the record's id, where it is not always derived
 
@@ -44,6 +45,33 @@ AS $$
 	FROM (SELECT format('%s.%I', alias, u.k) AS k, u.i FROM unnest(names) WITH ORDINALITY u(k, i)) q
 $$;
 COMMENT ON FUNCTION dvmig._key_sql(text[], text) IS 'SQL of a row''s source key, to sort by and as text';
+
+-- _check_later_maps: what goes in later passes by itself: files, of which the size
+-- is looked at, and columns of the activity that closing a record leaves, which
+-- have a value where the record is to be closed.
+CREATE FUNCTION dvmig._check_later_maps(staging regclass)
+RETURNS TABLE (target_column text, kind text, base_type text, column_type text, max_length int, min_value numeric, max_value numeric, precision_digits int,
+	max_size_kb int, choices text, value_sql text, policy text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT f.target_column, 'file', 'bigint', 'File', NULL::int, NULL::numeric, NULL::numeric, NULL::int, (f.max_size / 1024)::int, NULL::text, f.size_sql, 'error'
+	FROM dvmig._file_maps($1) f
+	UNION ALL
+	SELECT c.target_column, 'value', dvmig._base_type(c.result_type)::text, mc.column_type, mc.max_length, mc.min_value, mc.max_value, mc.precision_digits, mc.max_size_kb,
+		(SELECT array_agg(o.choice_value ORDER BY o.choice_value)::text FROM dvmig.metadata_choice o
+			WHERE o.server = mc.server AND o.table_name = mc.table_name AND o.column_name = mc.column_name),
+		format('(CASE WHEN (%s) = ANY (%L::int[]) THEN %s END)', w.state_sql, dvmig._closing_states(t.target), q.shown), c.on_too_long
+	FROM dvmig.column_map c
+	JOIN dvmig.migration_table t ON t.staging = c.staging
+	JOIN dvmig.migration m USING (migration_id)
+	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = dvmig._close_activity(t.target)
+		AND mc.column_name = regexp_replace(c.target_column, '^@close:', '')
+	CROSS JOIN LATERAL dvmig._shown_sql(c) q(shown)
+	CROSS JOIN LATERAL dvmig._state_sql($1) w
+	WHERE c.staging = $1 AND c.target_column LIKE '@close:%' AND w.state_sql IS NOT NULL
+$$;
+COMMENT ON FUNCTION dvmig._check_later_maps(regclass) IS 'files, and columns of closing activities, of a staging table';
 
 -- _check_maps: column maps with what their target columns take, and the SQL of
 -- what a rule needs of them.
@@ -82,6 +110,12 @@ AS $$
 	JOIN dvmig.migration_table t ON t.staging = c.staging
 	JOIN dvmig.migration m USING (migration_id)
 	LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
+	UNION ALL
+	SELECT k.n + o.i::int, o.target_column, o.kind, o.base_type, coalesce(o.column_type, ''), false, 'both', NULL, NULL, o.column_type IS NOT NULL, NULL, NULL, o.max_length,
+		o.min_value, o.max_value, o.precision_digits, o.max_size_kb, o.choices, o.value_sql, NULL, NULL,
+		format('v%s IS NOT NULL', k.n + o.i), format('v%1$s IS NOT NULL', k.n + o.i), o.policy, NULL, false, true, NULL, NULL
+	FROM dvmig._check_later_maps($1) WITH ORDINALITY o(target_column, kind, base_type, column_type, max_length, min_value, max_value, precision_digits, max_size_kb, choices, value_sql, policy, i),
+		(SELECT coalesce(max(q.ordinal), 0) AS n FROM dvmig._map_sql($1) q) k
 $$;
 COMMENT ON FUNCTION dvmig._check_maps(regclass, text[]) IS 'column maps of a staging table with what their target columns take';
 
@@ -193,6 +227,21 @@ AS $$
 	FROM maps m WHERE m.kind = 'value' AND m.base_type = 'bytea' AND m.max_size_kb IS NOT NULL
 $$;
 COMMENT ON FUNCTION dvmig._check_value_rules(regclass, text[]) IS 'rules for mapped texts, dates, choices and images';
+
+-- _check_file_rules: files that do not fit or are not there; of a file the value is its size.
+CREATE FUNCTION dvmig._check_file_rules(staging regclass, deferred text[])
+RETURNS TABLE (severity text, n int, target_column text, rule text, condition text, message text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'error', m.n, m.target_column, 'too_large', format('v%s > %s', m.n, m.max_size_kb::bigint * 1024),
+		format('the file is larger than %s KB', m.max_size_kb), 'Dataverse takes no larger one in this column: raise its limit there, or leave the file out; the record is loaded without it.'
+	FROM dvmig._check_maps($1, $2) m WHERE m.kind = 'file' AND m.max_size_kb IS NOT NULL
+	UNION ALL
+	SELECT 'error', m.n, m.target_column, 'file_missing', format('v%s < 0', m.n), 'there is no large object of this oid', 'Correct the oid, or make it null.'
+	FROM dvmig._check_maps($1, $2) m WHERE m.kind = 'file'
+$$;
+COMMENT ON FUNCTION dvmig._check_file_rules(regclass, text[]) IS 'rules for files';
 
 -- _check_lookup_rules: lookups that do not resolve, or point at what is not loaded.
 CREATE FUNCTION dvmig._check_lookup_rules(staging regclass, deferred text[])
@@ -347,6 +396,10 @@ AS $$
 		'Correct it, or leave it out of the expression.'
 	FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL
 	UNION ALL
+	SELECT 'error', NULL, 'activity parties', 'parent_not_loaded', 'pw', 'an activity party will not be loaded, so this row is parked',
+		'Correct the rows of the parties; rows that wait for them go by themselves in the next run.'
+	WHERE dvmig._check_party_waits($1, '{}') IS NOT NULL
+	UNION ALL
 	SELECT 'info', NULL, 'activity parties', 'reference_not_read', 'pf = ''unread''', 'these keys of activity parties have not been looked up yet',
 		'Call dvmig.refresh_references() and check again; a run looks them up by itself.'
 	FROM dvmig._party_sql($1) w WHERE w.unread_sql <> 'false'
@@ -392,6 +445,7 @@ AS $$
 	SELECT row_number() OVER (ORDER BY q.n NULLS FIRST, q.rule, q.target_column)::int, q.*
 	FROM (SELECT * FROM dvmig._check_number_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_value_rules($1, $2)
+		UNION ALL SELECT * FROM dvmig._check_file_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_lookup_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_owner_rules($1, $2)
 		UNION ALL SELECT * FROM dvmig._check_required_rules($1, $2)

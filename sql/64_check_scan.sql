@@ -68,6 +68,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_scope(regclass, bool, text) IS 'condition for the rows that are checked';
 
+-- _check_party_waits: SQL of whether a party of a row (s) is a row that will not be
+-- loaded; null where no parties are keys of staging tables. The keys are read
+-- once, into a hash table.
+CREATE FUNCTION dvmig._check_party_waits(staging regclass, unloadable jsonb) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT string_agg(format('EXISTS (SELECT FROM %s JOIN %s p ON p.%I = e.v WHERE p.action_flag = ''D'' OR p.processing_flag = ''E''%s)', dvmig._party_keys(c), c.parent, t.source_key[1],
+		' OR p.' || quote_ident(t.source_key[1]) || ' IN (SELECT b.k1 FROM (' || (unloadable ->> c.parent::text) || ') b)'), ' OR ' ORDER BY c.position)
+	FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.parent
+	WHERE c.staging = $1 AND c.kind = 'party'
+$$;
+COMMENT ON FUNCTION dvmig._check_party_waits(regclass, jsonb) IS 'SQL of whether an activity party of a row will not be loaded';
+
 -- _check_outputs: layer 1. "unloadable" holds, for parents of which some rows
 -- will not be loaded, a query of their keys.
 CREATE FUNCTION dvmig._check_outputs(staging regclass, deferred text[], scope text, unloadable jsonb) RETURNS text
@@ -107,7 +121,8 @@ BEGIN
 			string_agg(format('s.%I AS k%s', k, i), ', ' ORDER BY i),
 			CASE WHEN t.ids = 'derived' THEN 'NULL::uuid AS id'
 				ELSE format('coalesce(s.dataverse_id, x.dataverse_id, e.dataverse_id, %s) AS id', dvmig._id_expression($1, 's')) END,
-			concat(', ' || outputs, ', coalesce(' || (SELECT w.fault_sql FROM dvmig._state_sql($1) w) || ', NULL::text) AS sf', (SELECT format(', CASE WHEN %s THEN ''unread'' ELSE coalesce(%s, NULL::text) END AS pf', w.unread_sql, w.fault_sql) FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL)), $1,
+			concat(', ' || outputs, ', coalesce(' || (SELECT w.fault_sql FROM dvmig._state_sql($1) w) || ', NULL::text) AS sf', (SELECT format(', CASE WHEN %s THEN ''unread'' ELSE coalesce(%s, NULL::text) END AS pf', w.unread_sql, w.fault_sql) FROM dvmig._party_sql($1) w WHERE w.fault_sql IS NOT NULL),
+				', (' || dvmig._check_party_waits($1, unloadable) || ') AS pw'), $1,
 			t.success_table, string_agg(format('x.%I = s.%1$I', k), ' AND ' ORDER BY i),
 			t.error_table, string_agg(format('e.%I = s.%1$I', k), ' AND ' ORDER BY i), joins, scope)
 		FROM unnest(t.source_key) WITH ORDINALITY u(k, i));
@@ -132,6 +147,8 @@ DECLARE
 	ranks text;
 	fills text;
 	counted text[];
+	-- maps behind this one go when the record is there: its children have it, and it has its keys
+	last_at_once int := (SELECT coalesce(max(f.ordinal), 0) FROM dvmig._map_sql($1) f);
 BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	keys := (SELECT string_agg('k' || i, ', ' ORDER BY i) FROM generate_series(1, cardinality(t.source_key)) i);
@@ -139,7 +156,7 @@ BEGIN
 	FROM dvmig._key_sql(string_to_array(keys, ', '), 'q') k;
 	rules := (SELECT coalesce(jsonb_agg(to_jsonb(r) || jsonb_build_object('counted', 'c' || r.nth) ORDER BY r.nth), '[]') FROM dvmig._check_rules($1, deferred) r);
 	SELECT coalesce(string_agg('c' || (r ->> 'nth'), ' OR '), 'false'), coalesce(string_agg('c' || (r ->> 'nth'), ' OR ') FILTER (WHERE r ->> 'rule' <> 'parent_not_loaded'), 'false')
-	INTO bad, failing FROM jsonb_array_elements(rules) r WHERE r ->> 'severity' = 'error';
+	INTO bad, failing FROM jsonb_array_elements(rules) r WHERE r ->> 'severity' = 'error' AND coalesce((r ->> 'n')::int, 0) <= last_at_once;
 	SELECT string_agg(format(', (NOT l AND (%s)) AS g%s', m.has_source_sql, m.n), '' ORDER BY m.n) INTO fills FROM dvmig._check_maps($1, deferred) m;
 
 	ranked := format('SELECT %s, l, o, id%s%s%s FROM (%s) q OFFSET 0', keys,

@@ -334,10 +334,15 @@ hash_file(Upload *u, DvSha256 *hash)
 	return true;
 }
 
-/* Is a file larger than its column takes? Then the row has its verdict. */
+/* Is a large object gone, or a file larger than its column takes? Then the row has its verdict. */
 static bool
-too_big(Upload *u)
+unfit(Upload *u)
 {
+	if (u->size < 0)
+	{
+		dv_outcome_failure(u->step, u->row, dv_encode_verdict("transform", "file_missing", u->column->column, "there is no large object of this oid"));
+		return true;
+	}
 	if (u->column->max_size <= 0 || u->size <= u->column->max_size)
 		return false;
 	dv_outcome_failure(u->step, u->row, dv_encode_verdict("length", "file_too_big", u->column->column,
@@ -361,7 +366,7 @@ hash_files(Upload *u, bool *unchanged, bool *changed)
 		describe(u);
 		if (!u->there)
 			continue;
-		if (too_big(u))
+		if (unfit(u))
 			return false;
 		if (!hash_file(u, &hash))
 		{

@@ -275,4 +275,63 @@ for my $profile ([ 'strict' ], [ 'lenient' ], [ odd => { key_case => 'insensitiv
 	$t->node->stop;
 }
 
+# Files, parties, owners and what a close leaves: what goes beside or after the record
+for my $profile (qw(strict odd))
+{
+	my $t = DvMig->new(profile => $profile, name => "agrees_later_$profile", set => { dop_hint => 1 });
+	my ($denied) = map { $_->{systemuserid} } grep { ($_->{internalemailaddress} // '') eq 'user4@example.org' } @{ $t->sim->export('systemusers') };
+	my $what = "later, $profile";
+
+	$t->sql(q{
+		CREATE TABLE people (id int PRIMARY KEY, name text, owner text);
+		INSERT INTO people SELECT i, 'P' || i, 'user' || 1 + i % 3 || '@example.org' FROM generate_series(1, 40) i;
+		UPDATE people SET name = repeat('x', 51) WHERE id = 7; UPDATE people SET owner = 'user4@example.org' WHERE id IN (8, 9); UPDATE people SET owner = 'nobody' WHERE id = 10;
+		CREATE TABLE invoices (id int PRIMARY KEY, name text, hex text, file_name text);
+		INSERT INTO invoices SELECT i, 'I' || i, CASE WHEN i % 2 = 0 THEN 'abcd' END, i || '.bin' FROM generate_series(1, 30) i;
+		UPDATE invoices SET hex = repeat('00', 32 * 1024 * 1024 + 1) WHERE id = 3; UPDATE invoices SET hex = repeat('00', 32 * 1024 * 1024) WHERE id = 4;
+		UPDATE invoices SET hex = 'no hex' WHERE id = 5; UPDATE invoices SET hex = '' WHERE id = 6; UPDATE invoices SET file_name = NULL WHERE id = 8;
+		CREATE TABLE lines (id int PRIMARY KEY, invoice int, title text);
+		INSERT INTO lines SELECT i, i, 'L' || i FROM generate_series(1, 30) i;
+		CREATE TABLE scans (id int PRIMARY KEY, name text, scan oid);
+		INSERT INTO scans SELECT i, 'S' || i, CASE WHEN i < 5 THEN lo_from_bytea(0, 'bytes') END FROM generate_series(1, 10) i;
+		UPDATE scans SET scan = 4711 WHERE id = 6;
+		CREATE TABLE mails (id int PRIMARY KEY, about text, sender text, readers int[], guest text);
+		INSERT INTO mails SELECT i, 'M' || i, 'user1@example.org', ARRAY[i, i + 1], 'guest' || i FROM generate_series(11, 30) i;
+		UPDATE mails SET readers = ARRAY[1, 999] WHERE id = 12; UPDATE mails SET readers = ARRAY[1, 7] WHERE id = 13; UPDATE mails SET sender = 'nobody@example.org' WHERE id = 14;
+		UPDATE mails SET readers = NULL, sender = NULL WHERE id = 15; UPDATE mails SET readers = '{}' WHERE id = 16; UPDATE mails SET readers = ARRAY[NULL, 2] WHERE id = 17;
+		CREATE TABLE deals (id int PRIMARY KEY, name text, outcome text, why text, revenue text);
+		INSERT INTO deals SELECT i, 'D' || i, (ARRAY['Won', 'Out-Sold', 'On Hold', NULL])[1 + i % 4], 'why ' || i, i::text FROM generate_series(1, 40) i;
+		UPDATE deals SET why = repeat('y', 201) WHERE id BETWEEN 4 AND 7; UPDATE deals SET revenue = '-1' WHERE id BETWEEN 12 AND 15; UPDATE deals SET revenue = 'much' WHERE id = 16});
+	$t->migration('m', tables => 'contact,new_invoice,new_invoiceline,email,opportunity,systemuser,activityparty');
+	$t->sql(q{
+		UPDATE dvmig.migration SET gate = NULL;
+		SELECT dvmig.add_table('m', 'people', 'contact', auto_map => false), dvmig.add_table('m', 'invoices', 'new_invoice', auto_map => false),
+			dvmig.add_table('m', 'lines', 'new_invoiceline', auto_map => false), dvmig.add_table('m', 'scans', 'new_invoice', auto_map => false),
+			dvmig.add_table('m', 'mails', 'email', auto_map => false), dvmig.add_table('m', 'deals', 'opportunity', auto_map => false);
+		SELECT dvmig.map_column('people', 'lastname', 'name'), dvmig.map_owner('people', 'owner');
+		SELECT dvmig.map_column('invoices', 'new_invoicenumber', 'name'), dvmig.map_file('invoices', 'new_document', $$decode(hex, 'hex')$$, 'file_name');
+		SELECT dvmig.map_column('lines', 'new_name', 'title'), dvmig.map_lookup('lines', 'new_invoiceid', 'invoice', 'invoices');
+		SELECT dvmig.map_column('scans', 'new_invoicenumber', 'name'), dvmig.map_file('scans', 'new_document', 'scan');
+		SELECT dvmig.map_column('mails', 'subject', 'about'), dvmig.map_party('mails', 'from', 'sender', 'systemuser', match_on => 'internalemailaddress'),
+			dvmig.map_party('mails', 'to', 'readers', 'people'), dvmig.map_party('mails', 'cc', 'guest');
+		SELECT dvmig.map_column('deals', 'name', 'name'), dvmig.map_choice('deals', 'statuscode', 'outcome'), dvmig.map_close('deals', 'subject', 'why'),
+			dvmig.map_close('deals', 'actualrevenue', 'revenue::numeric')});
+	$t->sim->set(deny_owner => $denied);
+	$t->sql(q{SELECT * FROM dvmig.refresh_references('m')});
+	my $findings = $t->rows(q{SELECT * FROM dvmig.check('m', samples => 1000)});
+	my $bad = predicted($findings, sub { $_[0]{severity} eq 'error' });
+	my %seen = map { $_->{rule} => 1 } @$findings;
+	is(join(' ', grep { !$seen{$_} } qw(too_large file_missing transform party_not_found owner_without_read too_long out_of_range)), '', "$what: every kind is found");
+	is($t->run('m')->{state}, 'completed', "$what: the run completes");
+	is($t->finish($t->start('m', q{passes => '{states}'}))->{state}, 'completed', "$what: and closes");
+	for my $table (qw(people invoices lines scans mails deals))
+	{
+		is($t->sql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM $table WHERE processing_flag IN ('E', 'U')"), join(' ', sort { $a <=> $b } keys %{ $bad->{$table} // {} }),
+			"$what: $table: those foretold fail or are parked, and no others");
+	}
+	is($t->sql(q{SELECT string_agg(processing_flag, '' ORDER BY id) FROM lines WHERE id IN (3, 5)}), 'PU', "$what: a record that lacks its file has its lines, one that was never made has not");
+	$t->sim->stop;
+	$t->node->stop;
+}
+
 done_testing();

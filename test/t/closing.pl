@@ -29,7 +29,13 @@ sub build
 		CREATE TABLE staging.orders (id int PRIMARY KEY, name text, outcome text, day timestamptz);
 		INSERT INTO staging.orders SELECT n, 'Order ' || n, (ARRAY['Complete', 'Partial', 'No Money', 'In Progress', 'Invoiced', NULL])[1 + n % 6], '2024-03-01 12:00Z'
 			FROM generate_series(1, 120) n});
-	$t->migration('m', tables => 'account,quote,salesorder');
+	$t->sql(q{
+		CREATE TABLE staging.leads (id int PRIMARY KEY, name text, outcome text);
+		INSERT INTO staging.leads SELECT n, 'Lead ' || n, (ARRAY['Qualified', 'Lost', 'No Longer Interested', 'Contacted', NULL])[1 + n % 5] FROM generate_series(1, 25) n});
+	$t->migration('m', tables => 'account,quote,salesorder,lead');
+	$t->sql(q{
+		SELECT dvmig.add_table('m', 'staging.leads', 'lead', target_key => 'new_legacyid', auto_map => false);
+		SELECT dvmig.map_column('staging.leads', 'lastname', 'name'), dvmig.map_choice('staging.leads', 'statuscode', 'outcome')});
 	$t->sql(q{
 		SELECT dvmig.add_table('m', 'staging.customers', 'account');
 		SELECT dvmig.add_table('m', 'staging.quotes', 'quote', target_key => 'new_legacyid', auto_map => false);
@@ -77,6 +83,8 @@ for my $profile (qw(strict odd))
 	is($t->sql(q{SELECT count(*) FROM dvmig.check('m') WHERE severity = 'error'}), 0, "$profile: nothing to find");
 	is($t->run('m')->{state}, 'completed', "$profile: quotes and orders are created");
 	is(flags($t, 'quotes') . ' ' . flags($t, 'orders'), 'P20 S80 P20 S100', "$profile: and owe their state");
+	is(flags($t, 'leads'), 'P25', "$profile: leads close by their columns, unasked");
+	is(states($t, 'leads'), wanted($t, 'leads', 'none', Qualified => '1,3', Lost => '2,4', 'No Longer Interested' => '2,6', Contacted => '0,2', none => '0,1'), "$profile: and are in their states");
 	is($t->status('staging.quotes')->{owed} + $t->status('staging.orders')->{owed}, 180, "$profile: as the status tells");
 	is(states($t, 'quotes'), join(' ', sort map { "$_:0,1" } 1 .. 100), "$profile: until then they are drafts");
 

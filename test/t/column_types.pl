@@ -109,6 +109,13 @@ for my $profile (qw(strict lenient odd))
 	$t->account('m', @compare);
 	is($t->sql(q{SELECT count(*) FROM dvmig.reference WHERE table_name = 'transactioncurrency' AND matches = 1}), 2, "$profile: currencies are found by their code");
 
+	# Money is in the currency that its row names; the rate is Dataverse's own.
+	my %code = map { $_->{transactioncurrencyid} => $_->{isocurrencycode} } @{ $t->sim->export('transactioncurrencies') };
+	my %is_in = map { $_->{new_invoicenumber} => $code{ $_->{_transactioncurrencyid_value} // '' } // 'none' } grep { ($_->{new_invoicenumber} // '') =~ /^P/ } @{ $t->sim->export('new_invoices') };
+	is(join(' ', map { "$_:$is_in{$_}" } sort keys %is_in),
+		$t->sql(q{SELECT string_agg(number || ':' || upper(coalesce(currency, 'EUR')), ' ' ORDER BY number COLLATE "C") FROM staging.plain WHERE number LIKE 'P%'}), "$profile: each amount in its currency, or the base currency");
+	like($t->error(q{SELECT dvmig.map_column('staging.plain', 'exchangerate', 'tax')}), qr/exchangerate.*(computed|read-only|cannot be written)/, "$profile: the exchange rate is not to be given");
+
 	# Images come back as they went.
 	my ($record) = grep { ($_->{new_invoicenumber} // '') eq 'P-2' } @{ $t->sim->export('new_invoices') };
 	is(lc unpack('H*', MIME::Base64::decode_base64($record->{new_scan} // '')), $t->sql(q{SELECT encode(scan, 'hex') FROM staging.plain WHERE id = 2}), "$profile: an image");

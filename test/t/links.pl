@@ -97,4 +97,34 @@ for my $profile (qw(strict lenient odd))
 	$t->node->stop;
 }
 
+# Relationships that have messages of their own, and roles of users and teams, which are links
+{
+	my $t = DvMig->new(profile => 'strict', name => 'links_special');
+	my ($root) = map { $_->{businessunitid} } @{ $t->sim->export('businessunits') };
+	my %role = map { my $r = $t->sim->create('roles', { name => $_, 'businessunitid@odata.bind' => "businessunits($root)" }); $_ => lc $r->{roleid} } qw(Reader Seller);
+	my %user = map { lc($_->{internalemailaddress} // '') => lc $_->{systemuserid} } @{ $t->sim->export('systemusers') };
+
+	$t->sql(q{
+		CREATE TABLE pairs (id int PRIMARY KEY, who text, what text);
+		INSERT INTO pairs VALUES (1, 'user1@example.org', 'Reader'), (2, 'USER2@example.org', 'Seller'), (3, 'user2@example.org', 'Reader'), (4, 'user3@example.org', 'no such role');
+		CREATE TABLE team_roles (id int PRIMARY KEY, team text, what text);
+		INSERT INTO team_roles VALUES (1, 'dvsim', 'Reader')});
+	$t->migration('m', tables => 'systemuser,team,role,list,contact');
+	like($t->error(q{SELECT dvmig.add_association('m', 'pairs', 'listcontact_association', 'what', 'list', 'who', 'contact', left_match_on => 'listname', right_match_on => 'emailaddress1')}),
+		qr/members of marketing lists are not added as links.*AddListMembersList/s, 'list members are refused, naming their message');
+	like($t->error(q{SELECT dvmig.add_association('m', 'pairs', 'teammembership_association', 'what', 'team', 'who', 'systemuser', left_match_on => 'name', right_match_on => 'internalemailaddress')}),
+		qr/members of teams are not added as links.*AddMembersTeam/s, 'and so are team members');
+	$t->sql(q{
+		SELECT dvmig.add_association('m', 'pairs', 'systemuserroles_association', 'who', 'systemuser', 'what', 'role', left_match_on => 'internalemailaddress', right_match_on => 'name');
+		SELECT dvmig.add_association('m', 'team_roles', 'teamroles_association', 'team', 'team', 'what', 'role', left_match_on => 'name', right_match_on => 'name')});
+	is($t->run('m')->{state}, 'completed', 'role assignments are links');
+	is($t->counts('pairs') . ' ' . $t->counts('team_roles'), '4/0/3/1/0 1/0/1/0/0', 'a role that is not there fails its row');
+	my %is = map { join(' ', sort map { lc } @$_) => 1 } @{ $t->sim->sim('GET', 'links/systemuserroles_association')->{pairs} };
+	is(join(', ', sort keys %is), join(', ', sort map { join ' ', sort @$_ } [ $user{'user1@example.org'}, $role{Reader} ], [ $user{'user2@example.org'}, $role{Seller} ], [ $user{'user2@example.org'}, $role{Reader} ]),
+		'users have their roles');
+	is(scalar(@{ $t->sim->sim('GET', 'links/teamroles_association')->{pairs} }), 1, 'and so have teams');
+	$t->sim->stop;
+	$t->node->stop;
+}
+
 done_testing();
