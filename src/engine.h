@@ -70,7 +70,7 @@ typedef struct DvRow
 	int			owes;			/* passes that are owed: DV_OWES_... */
 	int			state;			/* states pass: statecode that is wanted */
 	int			status;			/* statuscode; -1 = the default of the state */
-	int			steps;			/* operations that it took so far */
+	int			steps;			/* answered operations that another follows, so far */
 	bool		more;			/* the operation on its way is not the last */
 	const char *close;			/* members of the activity that a close leaves */
 	int			close_len;

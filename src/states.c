@@ -11,8 +11,12 @@
 #include "encode.h"
 #include "states.h"
 
-/* Operations on one record: activate, reopen, close and one to spare. */
-#define STEPS_MAX	4
+/*
+ * Operations on one record that were answered and are followed by another: reopen,
+ * activate and one to spare. Those that were not answered do not count: what
+ * bounds them is what bounds every request.
+ */
+#define STEPS_MAX	3
 
 /* Subject of the activity where dvmig.map_close() gives none. */
 #define SUBJECT		"\"subject\":\"Closed by data migration\""
@@ -128,7 +132,7 @@ choose_operation(DvStep *step, DvRow *row, const DvWireFound *found)
 		fail(step, row, "state_unread", "the record's state could not be read, and a closing action is not repeated blindly");
 		return false;
 	}
-	if (row->steps++ >= STEPS_MAX)
+	if (row->steps >= STEPS_MAX)
 	{
 		fail(step, row, "state_kept", "the record does not come to the state that it was given");
 		return false;
@@ -213,5 +217,7 @@ dv_states_go_on(DvRow *row)
 	bool		more = row->more;
 
 	row->more = false;
+	if (more)
+		row->steps++;
 	return more;
 }
