@@ -47,6 +47,25 @@ for my $case ([ 'first', 'id = 1' ], [ 'last', "id = $n" ], [ 'neighbours', 'id 
 	}
 }
 
+# --- a key of two columns, over partitions
+$a->fresh;
+$t->sql(q{CREATE TABLE staging.parts (a text, b int, v text, PRIMARY KEY (a, b)) PARTITION BY HASH (a);
+	CREATE TABLE staging.parts_0 PARTITION OF staging.parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+	CREATE TABLE staging.parts_1 PARTITION OF staging.parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+	INSERT INTO staging.parts SELECT 'k' || n % 20, n, CASE WHEN n % 50 = 0 THEN 'bad ' || n ELSE (n % 2)::text END FROM generate_series(1, 1000) n;
+	SELECT dvmig.add_table('m', 'staging.parts', 'contact', filter => 'v::int = 1', auto_map => false);
+	SELECT dvmig.map_column('staging.parts', 'lastname', $$a || ' ' || b$$)});
+for my $lanes (1, 3)
+{
+	$t->sql('TRUNCATE staging.parts_success, staging.parts_error; UPDATE staging.parts SET processing_flag = $$U$$, dataverse_id = NULL');
+	$a->sim->sim('POST', 'reset');
+	is($t->run('m', "tables => '{staging.parts}', lanes => $lanes")->{state}, 'completed', "partitions, lanes $lanes: the run completes");
+	is($t->counts('staging.parts'), '1000/0/500/20/480', "partitions, lanes $lanes: figures");
+	is($t->sql(q{SELECT count(*) FROM staging.parts_error e JOIN staging.parts s USING (a, b) WHERE s.v LIKE 'bad%' AND e.error_class = 'filter'}), 20, "partitions, lanes $lanes: the rows that fail");
+	is($a->sim->counters('contacts')->{creates}, 500, "partitions, lanes $lanes: and each of the others once");
+}
+$t->sql(q{SELECT dvmig.drop_table('staging.parts', drop_outcomes => true)});
+
 # --- corrected rows go with the next run; before it, status says what it can
 $a->fresh;
 $t->sql(q{UPDATE staging.customers SET phone = CASE WHEN id = 77 THEN 'bad' ELSE '1' END});
