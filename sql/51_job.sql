@@ -12,7 +12,10 @@ CREATE FUNCTION dvmig._query_latest(query text) RETURNS SETOF text
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_query_latest';
 COMMENT ON FUNCTION dvmig._query_latest(text) IS 'first column of a query as of now, in a repeatable read transaction too';
 
--- _refuse_busy: error while a run or job is at work on one of these tables.
+-- _refuse_busy: error while a run or job is at work on one of these tables. One
+-- whose worker was killed is not, though nobody has noted it yet: see
+-- dvmig._settle_dead_runs(), which a caller whose worker settles it must not
+-- call first.
 CREATE FUNCTION dvmig._refuse_busy(tables regclass[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -23,6 +26,7 @@ BEGIN
 	SELECT h.run, h.kind, t.staging INTO busy
 	FROM dvmig.run_history h JOIN dvmig.run_table t USING (run)
 	WHERE h.state IN ('starting', 'running', 'stopping') AND t.staging IN (SELECT s::text FROM unnest(tables) s)
+	  AND (dvmig._run_alive(h.run) OR h.state = 'starting' AND h.started_at > clock_timestamp() - interval '15 seconds')
 	ORDER BY h.run LIMIT 1;
 	IF FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_in_use',

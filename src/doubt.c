@@ -28,6 +28,7 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 	CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass)};
 	Datum		since;
 	Datum		until;
+	Datum		run;
 	bool		isnull;
 
 	/* In another place than at last: what was done after the backup was taken is forgotten. */
@@ -44,7 +45,8 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 	 * no longer has its name may be this one, renamed since.
 	 */
 	dv_spi_run("SELECT least(min(r.started_at) FILTER (WHERE r.pass IN ($4, 'delete', 'undo')), t.forgotten_since),"
-			   " greatest(max(coalesce(h.ended_at, h.updated_at)), CASE WHEN t.forgotten_since IS NOT NULL THEN n.started_at END)"
+			   " greatest(max(coalesce(h.ended_at, h.updated_at)), CASE WHEN t.forgotten_since IS NOT NULL THEN n.started_at END),"
+			   " max(r.run) FILTER (WHERE r.pass = 'write')"
 			   " FROM dvmig.migration_table t JOIN dvmig.run_history n ON n.run = $1"
 			   " LEFT JOIN dvmig.run_table r ON (r.staging = $3 OR r.run IN (SELECT o.run FROM dvmig.run_history o WHERE o.migration_id = t.migration_id)"
 			   "  AND NOT EXISTS (SELECT FROM dvmig.migration_table o WHERE o.staging::text = r.staging)) AND r.run >= t.unclean_from AND r.run < $1 AND r.started_at IS NOT NULL"
@@ -55,6 +57,8 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 	step->forgotten_since = isnull ? 0 : DatumGetTimestampTz(since);
 	until = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	step->forgotten_until = isnull ? 0 : TimestampTzPlusMilliseconds(DatumGetTimestampTz(until), dv_settle_time_ms);
+	run = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull);
+	step->forgotten_run = isnull ? 0 : DatumGetInt64(run);
 }
 
 /*

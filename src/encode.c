@@ -314,7 +314,7 @@ is_busy(DvStep *step, DvRow *row)
 {
 	if (dv_sets_is_busy(step->sets, &row->handle))
 		return true;
-	if (row->wire.op == 'I' && dv_sets_is_known(step->sets, &row->handle, &row->uuid))
+	if (row->wire.op == 'I' && dv_sets_is_known(step->sets, &row->handle, &row->uuid, &row->created_run))
 	{
 		row->wire.op = 'U';
 		row->existed = row->verify = true;	/* still ours when it is written? */

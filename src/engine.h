@@ -188,6 +188,7 @@ typedef struct DvStep
 	int			mapping_failures;	/* rows refused because of the column map */
 	bool		forgotten;		/* an earlier run did not end this pass cleanly */
 	TimestampTz forgotten_since;	/* when that run began; 0 = not known */
+	int64		forgotten_run;	/* the last such run that created records; 0 = none, or it is forgotten itself */
 	TimestampTz forgotten_until;	/* until then its requests may still be carried out */
 	bool		unsettled;		/* rows of unknown outcome were left */
 	DvCounters	counters;

@@ -49,6 +49,7 @@ dv_lanes_open_step(DvStep *step, int number)
 	shared->failing = false;
 	shared->forgotten = step->forgotten;
 	shared->forgotten_since = step->forgotten_since;
+	shared->forgotten_run = step->forgotten_run;
 	shared->forgotten_until = step->forgotten_until;
 	dv_pace_table_init(&shared->pace);
 	dv_lane_of(lanes)->state = DV_LANE_READY;
@@ -67,6 +68,7 @@ enter_lap(DvStep *step)
 	lane->lap_taken = lane->lap_parked = 0;
 	step->forgotten = shared->forgotten;
 	step->forgotten_since = shared->forgotten_since;
+	step->forgotten_run = shared->forgotten_run;
 	step->forgotten_until = shared->forgotten_until;
 }
 

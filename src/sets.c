@@ -42,6 +42,7 @@ typedef struct Fact
 {
 	pg_uuid_t	handle;			/* hash key */
 	pg_uuid_t	id;				/* where known */
+	int64		created_run;	/* of that record */
 	int			answers;
 	bool		known;
 	bool		refused;
@@ -287,17 +288,18 @@ find_fact(DvSets *sets, const pg_uuid_t *handle, bool exclusive)
 }
 
 void
-dv_sets_set_known(DvSets *sets, const pg_uuid_t *handle, const pg_uuid_t *id)
+dv_sets_set_known(DvSets *sets, const pg_uuid_t *handle, const pg_uuid_t *id, int64 created_run)
 {
 	Fact	   *fact = fact_of(sets, handle);
 
 	fact->known = true;
 	fact->id = *id;
+	fact->created_run = created_run;
 	dshash_release_lock(sets->facts, fact);
 }
 
 bool
-dv_sets_is_known(DvSets *sets, const pg_uuid_t *handle, pg_uuid_t *id)
+dv_sets_is_known(DvSets *sets, const pg_uuid_t *handle, pg_uuid_t *id, int64 *created_run)
 {
 	Fact	   *fact = find_fact(sets, handle, false);
 	bool		known;
@@ -306,6 +308,8 @@ dv_sets_is_known(DvSets *sets, const pg_uuid_t *handle, pg_uuid_t *id)
 		return false;
 	known = fact->known;
 	*id = known ? fact->id : *id;
+	if (known && fact->created_run != 0)
+		*created_run = fact->created_run;
 	dshash_release_lock(sets->facts, fact);
 	return known;
 }

@@ -54,9 +54,9 @@ extern bool dv_sets_full(DvSets *sets);
 /* What a lane that ended without saying so had in flight is no longer. */
 extern void dv_sets_purge_busy(DvSets *sets, int lane);
 
-/* Records found to exist: to be updated, not created. */
-extern void dv_sets_set_known(DvSets *sets, const pg_uuid_t *handle, const pg_uuid_t *id);
-extern bool dv_sets_is_known(DvSets *sets, const pg_uuid_t *handle, pg_uuid_t *id);
+/* Records found to exist: to be updated, not created; and the run that created them, 0 where none is known to have. */
+extern void dv_sets_set_known(DvSets *sets, const pg_uuid_t *handle, const pg_uuid_t *id, int64 created_run);
+extern bool dv_sets_is_known(DvSets *sets, const pg_uuid_t *handle, pg_uuid_t *id, int64 *created_run);
 
 /* Count an answer of an id; false where it had "max" already: its flag is then counted as refused. */
 extern bool dv_sets_count_answer(DvSets *sets, const pg_uuid_t *handle, int max);

@@ -161,6 +161,29 @@ try_again(DvStep *step, DvRow *row, DvSorted *s)
 		s->again[s->nagain++] = row;
 }
 
+/* Times that lie so near to each other are not told apart: clocks, and what is cut off. */
+#define CLOCKS_AGREE_S	5
+
+/*
+ * The run that created the record of a row, though its outcome was lost: an
+ * earlier one that did not end cleanly, or this one, of which a lane died. 0
+ * where the record may have been there before, and where it was found by a key:
+ * others who write as the same application user may have made it.
+ */
+static int64
+creator(const DvStep *step, const DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
+{
+	TimestampTz began = step->rc->lanes->shared->started;
+
+	if (step->forgotten_since == 0 || step->nkey_columns > 0 || gives_date(step->projection) ||
+		found->created_on[0] == '\0' || !is_one_of_us(step, row, found->created_by) ||
+		!created_since(step, row, found, reply, step->forgotten_since))
+		return 0;
+	if (step->forgotten_since >= began || created_since(step, row, found, reply, began + (int64) CLOCKS_AGREE_S * USECS_PER_SEC))
+		return step->rc->run;
+	return step->forgotten_run;
+}
+
 /* A record with our id is there, and its content is not known to be ours. */
 static void
 record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
@@ -171,7 +194,7 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 	/* What a run that did not end cleanly wrote was not there before us. */
 	if (ours && step->forgotten_since != 0 && written_since(found, reply, step->forgotten_since))
 		on_exists = "update";
-	row->wire.op = 'U';			/* not created by this run: undo must not delete it */
+	row->wire.op = 'U';			/* not created by this request */
 	row->has_hash = false;
 	if (strcmp(on_exists, "error") == 0)
 		dv_outcome_failure(step, row, own_verdict("exists", "a record with this id exists already"));
@@ -182,7 +205,7 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 	else
 	{
 		/* The next lap reads the row again and sends it as an update. */
-		dv_sets_set_known(step->sets, &row->handle, &row->uuid);
+		dv_sets_set_known(step->sets, &row->handle, &row->uuid, creator(step, row, found, reply));
 		dv_engine_release_row(step, row);
 	}
 }

@@ -116,6 +116,7 @@ typedef struct DvShared
 	char		error[1024];
 	bool		forgotten;		/* see DvStep */
 	TimestampTz forgotten_since;
+	int64		forgotten_run;
 	TimestampTz forgotten_until;
 	DvTablePace pace;
 
