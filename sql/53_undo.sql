@@ -370,9 +370,9 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'What users have changed is never deleted: skip leaves these records.';
 	END IF;
 	h := dvmig._run_of(caller, run, 'owner');
-	IF h.kind <> 'run' THEN
+	IF h.kind NOT IN ('run', 'resend') THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-			MESSAGE = format('run %s created no records: it is of kind "%s"', run, h.kind), HINT = 'Name the run of the migration that is to be undone.';
+			MESSAGE = format('run %s wrote no records: it is of kind "%s"', run, h.kind), HINT = 'Name the run of the migration that is to be undone.';
 	END IF;
 	SELECT g.* INTO m FROM dvmig.migration g WHERE g.migration_id = h.migration_id;
 	IF m.server <> h.server THEN

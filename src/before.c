@@ -78,23 +78,31 @@ take_records(const DvStep *step, const DvTask *task, const DvHttpReply *reply, I
 	return true;
 }
 
-static char *
-store_sql(const DvStep *step)
+void
+dv_before_store(const DvProjection *p, int64 run, Datum *const *keys, Datum *ids, Datum *records, int n)
 {
-	const DvProjection *p = step->projection;
+	DvArrays	a;
 
+	dv_spi_begin("dvmig: keeping what records hold");
+	dv_spi_wait_briefly();
+	dv_keys_arrays(&a, p, keys, n);
+	dv_keys_add(&a, ids, NULL, UUIDOID);
+	dv_keys_add(&a, records, NULL, TEXTOID);
 	/* the first image of a run stands: later ones hold what the run wrote */
-	return psprintf("INSERT INTO %s (%s, dataverse_id, run, columns, taken_at) SELECT %s, u.\"dvmig id\", " INT64_FORMAT
-					", u.\"dvmig record\"::pg_catalog.jsonb - '{@odata.etag,modifiedon,_modifiedby_value,%s}'::pg_catalog.text[], pg_catalog.clock_timestamp()"
-					" FROM %s ON CONFLICT DO NOTHING",
-					p->before_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), step->rc->run, p->wire.primary_id,
-					dv_keys_unnest(p, "\"dvmig id\", \"dvmig record\""));
+	dv_spi_run(psprintf("INSERT INTO %s (%s, dataverse_id, run, columns, taken_at) SELECT %s, u.\"dvmig id\", " INT64_FORMAT
+						", u.\"dvmig record\"::pg_catalog.jsonb - '{@odata.etag,modifiedon,_modifiedby_value,%s}'::pg_catalog.text[], pg_catalog.clock_timestamp()"
+						" FROM %s ON CONFLICT DO NOTHING",
+						p->before_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), run, p->wire.primary_id,
+						dv_keys_unnest(p, "\"dvmig id\", \"dvmig record\"")),
+			   a.count, a.types, a.values, NULL, SPI_OK_INSERT);
+	/* on disk before the update leaves, whatever the session's setting */
+	set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	dv_spi_commit(false);
 }
 
 static void
 store(const DvStep *step, const Images *images)
 {
-	DvArrays	a;
 	Datum	  **keys = palloc(sizeof(Datum *) * images->n);
 	Datum	   *ids = palloc(sizeof(Datum) * images->n);
 	int			i;
@@ -104,15 +112,7 @@ store(const DvStep *step, const Images *images)
 		keys[i] = images->rows[i]->keys;
 		ids[i] = UUIDPGetDatum(&images->rows[i]->uuid);
 	}
-	dv_spi_begin("dvmig: keeping what records hold");
-	dv_spi_wait_briefly();
-	dv_keys_arrays(&a, step->projection, keys, images->n);
-	dv_keys_add(&a, ids, NULL, UUIDOID);
-	dv_keys_add(&a, images->records, NULL, TEXTOID);
-	dv_spi_run(store_sql(step), a.count, a.types, a.values, NULL, SPI_OK_INSERT);
-	/* on disk before the update leaves, whatever the session's setting */
-	set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	dv_spi_commit(false);
+	dv_before_store(step->projection, step->rc->run, keys, ids, images->records, images->n);
 }
 
 /*

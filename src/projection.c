@@ -45,7 +45,9 @@ qualified_name(MemoryContext context, Oid relid, const char *staging)
 static bool
 keeps_images(const DvProjection *p)
 {
-	return strcmp(p->pass, "write") == 0 || strcmp(p->pass, "deferred") == 0 || (p->states && !p->closing);
+	return strcmp(p->pass, "write") == 0 || strcmp(p->pass, "deferred") == 0 || (p->states && !p->closing) ||
+		/* of a resend, which walks and reads as a verification does */
+		strcmp(p->pass, "verify") == 0;
 }
 
 /* Target table, its bulk messages, the outcome tables, the key columns. */

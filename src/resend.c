@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -17,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "answer.h"
+#include "before.h"
 #include "call.h"
 #include "encode.h"
 #include "keys.h"
@@ -136,6 +138,38 @@ take_update(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 	MemoryContextSwitchTo(old);
 }
 
+static void
+put_slice(StringInfo out, const char *name, const char *suffix, DvSlice value)
+{
+	appendStringInfo(out, "%s\"%s%s\":", out->len > 1 ? "," : "", name, suffix);
+	appendBinaryStringInfo(out, value.p ? value.p : "null", value.p ? (int) value.len : 4);
+}
+
+/* What the chosen columns hold, all of them, so that the images of a run are of one form. */
+static void
+take_image(DvVerify *v, DvVerifyRow *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(row->keys));
+	StringInfoData image;
+	int			i;
+
+	initStringInfo(&image);
+	appendStringInfoChar(&image, '{');
+	for (i = 0; i < v->ncolumns; i++)
+	{
+		DvVerifyColumn *c = &v->columns[i];
+
+		if (!is_chosen(v->resend, c) || c->read_name == NULL || c->kind == DV_COMPARE_PRESENCE)
+			continue;
+		put_slice(&image, c->read_name, "", row->found[i]);
+		if (row->found_table[i].p != NULL)
+			put_slice(&image, c->read_name, "@Microsoft.Dynamics.CRM.lookuplogicalname", row->found_table[i]);
+	}
+	appendStringInfoChar(&image, '}');
+	row->image = image.data;
+	MemoryContextSwitchTo(old);
+}
+
 void
 dv_resend_judge(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 {
@@ -173,7 +207,11 @@ dv_resend_judge(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 				dv_verify_note(v, row, v->columns[i].name, row->expected[i], row->found[i], "changed");
 	}
 	else
+	{
 		take_update(v, row, etag);
+		if (v->projection->before_sql != NULL)
+			take_image(v, row);
+	}
 }
 
 void
@@ -299,6 +337,47 @@ ask_update(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
 	dv_asker_queue(&v->asker, ask);
 }
 
+/* Until no user's lock is in the way: without its image no record is updated. */
+static void
+keep_images(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
+{
+	Datum	  **keys = palloc(sizeof(Datum *) * (n + 1));
+	Datum	   *ids = palloc(sizeof(Datum) * (n + 1));
+	Datum	   *images = palloc(sizeof(Datum) * (n + 1));
+	TimestampTz began = GetCurrentTimestamp();
+	MemoryContext context = CurrentMemoryContext;
+	int			i;
+
+	if (v->projection->before_sql == NULL)
+		return;
+	for (i = 0; i < n; i++)
+	{
+		DvVerifyRow *row = &chunk->rows[rows[i]];
+
+		keys[i] = row->keys;
+		ids[i] = UUIDPGetDatum(&row->id);
+		images[i] = CStringGetTextDatum(pg_any_to_server(row->image, (int) strlen(row->image), PG_UTF8));
+	}
+	while (n > 0)
+	{
+		ErrorData  *volatile error = NULL;
+
+		PG_TRY();
+		{
+			dv_before_store(v->projection, v->rc->run, keys, ids, images, n);
+		}
+		PG_CATCH();
+		{
+			error = dv_spi_abort(v->context);
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		if (error == NULL)
+			return;
+		dv_asker_wait_out(v->rc, error, began);
+	}
+}
+
 void
 dv_resend_send(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 {
@@ -314,6 +393,7 @@ dv_resend_send(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 		else if (chunk->rows[i].record)
 			equal[nequal++] = &chunk->rows[i];
 	record_patiently(v, equal, nequal, false);
+	keep_images(v, chunk, rows, nrows);
 	for (i = 0; i < nrows; i += v->resend->pace.each_rows)
 		ask_update(v, chunk, rows + i, Min(v->resend->pace.each_rows, nrows - i));
 }

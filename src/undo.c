@@ -276,7 +276,7 @@ count_without_image(DvUndo *u)
 	const char *imaged = table->before_sql == NULL ? "" :
 		psprintf(" AND NOT EXISTS (SELECT FROM %s b WHERE b.run = x.run AND b.dataverse_id = x.dataverse_id)", table->before_sql);
 
-	return count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'U' AND x.created_run IS DISTINCT FROM x.run"
+	return count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND (x.operation = 'U' OR x.message = 'columns sent again') AND x.created_run IS DISTINCT FROM x.run"
 							   " AND coalesce(x.message, '') NOT SIMILAR TO '(unchanged|kept|restored)%%'%s",
 							   table->projection->success_sql, u->target, imaged));
 }

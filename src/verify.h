@@ -84,6 +84,7 @@ typedef struct DvVerifyRow
 	bool		others_equal;	/* columns that are not sent again are as they should be */
 	char	   *etag;			/* of the version that was looked at */
 	char	   *content;		/* to be sent */
+	char	   *image;			/* of a resend: what the chosen columns hold now, as members of a record */
 	bool		record;			/* equal: its hash is to be recorded */
 	int			looks;			/* times it was looked at again */
 } DvVerifyRow;

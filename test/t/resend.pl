@@ -121,4 +121,16 @@ like($t->error(q{SET ROLE op; SELECT dvmig.resend('staging.firms', '{name}', fil
 $t->sql(q{CREATE ROLE watcher; SELECT dvmig.grant_viewer('watcher', 'm')});
 like($t->error(q{SET ROLE watcher; SELECT dvmig.resend('staging.firms', '{name}')}), qr/42501/, 'a viewer sends nothing');
 
+# ---------------------------------------------------------------- and taken back
+$t->sql(q{SELECT dvmig.set_table('staging.firms', 'keep_before_image', 'true')});
+my $was = { map { $_->{accountid} => $_->{revenue} . ' ' . ($_->{_parentaccountid_value} // '') } @{ $sim->export('accounts') } };
+$t->sql(q{SELECT dvmig.unmap('staging.firms', 'revenue'); SELECT dvmig.map_column('staging.firms', 'revenue', 'turnover * 3');
+	SELECT dvmig.unmap('staging.firms', 'parentaccountid'); SELECT dvmig.map_lookup('staging.firms', 'parentaccountid', 'CASE WHEN id > 1 AND id < 20 THEN 1 END', 'staging.firms')});
+like(resend(q{'{revenue,parentaccountid}', filter => 's.id BETWEEN 101 AND 160'}), qr/sent=60/, 'columns are sent again');
+my $resent = $t->sql('SELECT max(run) FROM dvmig.run_history');
+is($t->sql("SELECT count(*) || ' ' || string_agg(DISTINCT (SELECT string_agg(k, ' ' ORDER BY k) FROM jsonb_object_keys(columns) k WHERE k !~ '\@'), '/') FROM staging.firms_before WHERE run = $resent"),
+	'60 _parentaccountid_value revenue', 'each record has an image of these columns');
+is($t->sql("SELECT restored FROM dvmig.undo($resent)"), 60, 'which an undo of the resend restores');
+is_deeply({ map { $_->{accountid} => $_->{revenue} . ' ' . ($_->{_parentaccountid_value} // '') } @{ $sim->export('accounts') } }, $was, 'field by field');
+
 done_testing();
