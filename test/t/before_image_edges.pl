@@ -163,4 +163,19 @@ is($t->finish($job)->{state}, 'completed', 'it ends');
 is(held('accounts', 'accountid', 'name')->{$victim}{name}, 'By a user', 'what was changed meanwhile is not written over');
 like($t->sql("SELECT concat_ws(' ', changed, note) FROM dvmig._undo_table WHERE undo = $job"), qr/^1 1 record was changed by another user while/, 'and is counted');
 
+# ------------------------------------------------------- whose they are, dump, discard
+$t->sql(q{CREATE ROLE op; CREATE ROLE viewer; SELECT dvmig.grant_operator('op', 'm'); SELECT dvmig.grant_viewer('viewer', 'm')});
+like($t->error("SET ROLE $_; SELECT * FROM staging.firms_before"), qr/42501/, "the images are not for the $_") for qw(op viewer);
+is($t->sql(q{SELECT (SELECT relowner FROM pg_class WHERE oid = 'staging.firms_before'::regclass) = (SELECT relowner FROM pg_class WHERE oid = 'staging.firms'::regclass)}), 't', 'they belong to the staging table\'s owner');
+my $images = $t->sql('SELECT count(*) FROM staging.firms_before');
+cmp_ok($images, '>', 0, 'some are kept');
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+$t->node->command_ok([ 'pg_dump', '-d', $t->node->connstr('postgres'), '-f', $dump ], 'dumped');
+$t->sql('CREATE DATABASE restored');
+$t->node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $t->node->connstr('restored'), '-f', $dump ], 'and restored');
+is($t->node->safe_psql('restored', q{SELECT (SELECT string_agg(before_table::text, ' ' ORDER BY before_table::text) FROM dvmig.migration_table WHERE keep_before_image) || ' ' || (SELECT count(*) FROM staging.firms_before)}),
+	"staging.firms_before staging.regions_before $images", 'with the images');
+$t->sql(q{SELECT dvmig.sign_off('m', 'a test', override => true); SELECT dvmig.discard('m', secrets => 'keep')});
+is($t->sql('SELECT count(*) FROM staging.firms_before'), 0, 'they are discarded with the outcomes');
+
 done_testing();
