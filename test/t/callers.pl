@@ -60,8 +60,21 @@ for my $profile (qw(strict lenient odd))
 	is($t->run('m')->{state}, 'completed', "$profile: callers by object id");
 	is($t->sql(q{SELECT string_agg(concat_ws(' ', id, error_class), ', ') FROM staging.branches_error}), '31 caller', "$profile: one who is nobody fails his rows");
 	$t->account('m', 'staging.branches' => { name => 's.name', _createdby_value => 's.author' }, 'staging.customers' => \%fields);
+
+	# --- made as somebody else by a run that was ended before it learnt of it: ours all the same
+	$t->sql(qq{INSERT INTO staging.branches SELECT n, 'B' || n, k.author, k.entra FROM generate_series(41, 60) n
+		JOIN (SELECT row_number() OVER () AS i, * FROM (VALUES $known) v (author, entra)) k ON k.i = 1 + n % 3});
+	$t->sim->fault({ match => { method => 'POST', path_contains => 'CreateMultiple' }, count => 0, do => 'hold', after => JSON::PP::true });
+	my $ended = $t->start('m');
+	for (1 .. 3000) { last if $t->sim->held > 1; select undef, undef, undef, 0.05; }
+	$t->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});
+	is($t->sql("SELECT dvmig.wait($ended)"), 'interrupted', "$profile: a run is ended");
+	$t->sim->sim('DELETE', 'fault');
+	is($t->run('m')->{state}, 'completed', "$profile: the next one completes");
+	is($t->sql(q{SELECT count(*) FROM staging.branches_success WHERE message LIKE 'kept:%'}), 0, "$profile: what was made as others is not taken for theirs");
+	$t->account('m', 'staging.branches' => { name => 's.name', _createdby_value => 's.author' }, 'staging.customers' => \%fields);
 	$t->sql(q{SELECT dvmig.drop_table('staging.branches', drop_outcomes => true)});
-	my %extra = (-extra => { accounts => 30 });
+	my %extra = (-extra => { accounts => 50 });
 
 	# --- an update whose answer is lost is ours also where another user stands for us
 	$t->sql(q{UPDATE staging.customers SET name = name || ' changed', processing_flag = 'U' WHERE id > 100});
