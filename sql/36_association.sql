@@ -166,7 +166,7 @@ BEGIN
 	r := dvmig._link_end(caller, m, staging, 'right', right_key, right_target, right_match_on);
 	n := dvmig._relationship(caller, m.server, relationship, l.referenced_table, r.referenced_table);
 	PERFORM dvmig._add_table(caller, migration, staging, l.referenced_table, source_key, filter, filter_reason, NULL, 'derived', NULL, NULL,
-		'update', success_table, error_table, false, false, NULL, NULL);
+		'update', success_table, error_table, false, true, NULL, NULL);
 	UPDATE dvmig.migration_table mt SET relationship = n.relationship WHERE mt.staging = _add_association.staging RETURNING mt.* INTO t;
 	l.navigation_property := n.navigation;
 	r.navigation_property := n.navigation;

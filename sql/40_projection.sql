@@ -139,7 +139,7 @@ BEGIN
 	WHERE $2 IN ('write', 'links', 'verify') OR $2 = 'deferred' AND m.target_column = ANY ($3 || dvmig._update_only($1)) OR $2 = 'delete' AND m.target_column IN ('@left', '@right')
 	UNION ALL
 	SELECT '@parties', ''::text, p.value_sql, p.fault_sql, p.parked_sql, NULL, p.filled_sql, 100000
-	FROM dvmig._party_sql($1) p WHERE $2 = 'write' AND p.value_sql IS NOT NULL
+	FROM dvmig._party_sql($1) p WHERE $2 IN ('write', 'verify') AND p.value_sql IS NOT NULL
 	ORDER BY 8;
 	-- what a record ends in is compared with all else
 	IF $2 = 'verify' THEN
@@ -259,7 +259,7 @@ BEGIN
 				-- what goes with updates only is owed by a create
 				WHEN NOT m.target_column = ANY (deferred) THEN format(' AND ((%s) = ''I'' OR x.operation = ''I'' AND x.pass = ''write'')', op) ELSE '' END, ' OR ')
 			FILTER (WHERE m.target_column = ANY (deferred || update_only)),
-		string_agg(CASE WHEN pass = 'verify' THEN format('CASE WHEN s.processing_flag <> ''E'' AND s.action_flag <> ''D'' THEN %s END', m.value_sql)
+		string_agg(CASE WHEN pass = 'verify' AND t.relationship IS NULL THEN format('CASE WHEN s.processing_flag <> ''E'' AND s.action_flag <> ''D'' THEN %s END', m.value_sql)
 			ELSE m.value_sql END, ', ' ORDER BY m.ordinal),
 		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 	INTO faults, owes_deferred, vals, map_joins

@@ -136,7 +136,7 @@ $$;
 COMMENT ON FUNCTION dvmig._refuse_links(regclass[]) IS 'error for staging tables of many-to-many relationships';
 
 -- _job_tables: staging tables of a migration, all or the one named.
-CREATE FUNCTION dvmig._job_tables(caller oid, m dvmig.migration, staging text) RETURNS regclass[]
+CREATE FUNCTION dvmig._job_tables(caller oid, m dvmig.migration, staging text, links bool DEFAULT false) RETURNS regclass[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -144,19 +144,18 @@ DECLARE
 	chosen regclass;
 BEGIN
 	IF staging IS NULL THEN
-		RETURN ARRAY(SELECT t.staging FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND t.relationship IS NULL
+		RETURN ARRAY(SELECT t.staging FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND (links OR t.relationship IS NULL)
 			AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.staging) ORDER BY t.position);
 	END IF;
 	chosen := dvmig._caller_regclass(caller, staging);
 	IF chosen IS NULL OR NOT EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = chosen AND t.migration_id = m.migration_id) THEN
 		RAISE EXCEPTION '% is not a staging table of migration "%"', coalesce(chosen::text, quote_literal(staging)), m.name
 			USING ERRCODE = 'undefined_object', HINT = 'dvmig.status lists the staging tables of each migration.';
-	ELSIF EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = chosen AND t.relationship IS NOT NULL) THEN
+	ELSIF NOT links AND EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = chosen AND t.relationship IS NOT NULL) THEN
 		RAISE EXCEPTION 'the rows of % are links, for which no records stand', chosen
 			USING ERRCODE = 'wrong_object_type', HINT = 'Name a staging table of records.';
 	END IF;
-	PERFORM dvmig._refuse_links(ARRAY[chosen]);
 	RETURN ARRAY[chosen];
 END
 $$;
-COMMENT ON FUNCTION dvmig._job_tables(oid, dvmig.migration, text) IS 'staging tables of a migration: all, or the one named as its caller would have it';
+COMMENT ON FUNCTION dvmig._job_tables(oid, dvmig.migration, text, bool) IS 'staging tables of a migration: all, or the one named as its caller would have it; links: those of links too';

@@ -81,6 +81,10 @@ AS $$
 	WHERE cm.staging = $1 AND cm.pass IN ('write', 'links')
 	ORDER BY cm.position, cm.target_column)
 	UNION ALL
+	-- the collection of parties, with the roles that are mapped
+	SELECT t.target || '_activity_parties', 'Parties', NULL, string_agg(DISTINCT dvmig._party_mask(substr(cm.target_column, 8))::text, ',')
+	FROM dvmig.column_map cm JOIN dvmig.migration_table t ON t.staging = cm.staging WHERE cm.staging = $1 AND cm.kind = 'party' GROUP BY t.target
+	UNION ALL
 	SELECT p.target_column, 'State', NULL, NULL FROM dvmig._pass_maps($1, 'states', '{}') p WHERE p.target_column IN ('statecode', 'statuscode')
 $$;
 COMMENT ON FUNCTION dvmig._verify_columns(regclass) IS 'how each mapped column is read back from Dataverse';
@@ -150,9 +154,8 @@ BEGIN
 		changed_since, owners_changed, not_compared, result)
 	SELECT $1, h.migration_id, h.migration, $2::text, t.target, (h.options ->> 'sample')::numeric, f.compared, f.equal, f.missing, f.different, f.extra,
 		f.changed_since, f.owners_changed,
-		f.not_compared || ARRAY(SELECT CASE c.pass WHEN 'files' THEN c.target_column || ': a file' WHEN 'parties' THEN substr(c.target_column, 8) || ': activity parties'
-				ELSE substr(c.target_column, 8) || ': of the activity that a close leaves' END
-			FROM dvmig.column_map c WHERE c.staging = $2 AND (c.pass IN ('files', 'parties') OR c.target_column LIKE '@close:%') ORDER BY c.position),
+		f.not_compared || ARRAY(SELECT substr(c.target_column, 8) || ': of the activity that a close leaves'
+			FROM dvmig.column_map c WHERE c.staging = $2 AND c.target_column LIKE '@close:%' ORDER BY c.position),
 		CASE WHEN f.compared = f.equal AND f.extra = 0 THEN 'equal' ELSE 'different' END
 	FROM dvmig.run_history h, dvmig.migration_table t WHERE h.run = $1 AND t.staging = $2;
 	INSERT INTO dvmig.verification_sum_row (run, staging, column_name, source_count, target_count, source_sum, target_sum)
@@ -177,7 +180,7 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'A sample of 1 or more is a number of rows of each table, below 1 it is their share; null compares all.';
 	END IF;
-	RETURN dvmig._start_job(caller, m, 'verify', dvmig._job_tables(caller, m, staging), jsonb_build_object('staging', staging, 'sample', sample), wait);
+	RETURN dvmig._start_job(caller, m, 'verify', dvmig._job_tables(caller, m, staging, true), jsonb_build_object('staging', staging, 'sample', sample), wait);
 END
 $$;
 COMMENT ON FUNCTION dvmig._verify_job(oid, text, text, numeric, bool) IS 'check and begin a verification';

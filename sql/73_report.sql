@@ -156,12 +156,12 @@ AS $$
 				(SELECT jsonb_agg(v || jsonb_build_object('when', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ')) ORDER BY n)
 				FROM jsonb_array_elements(d -> 'verification') WITH ORDINALITY e(v, n))) END
 		|| '<h2>Runs</h2>' || dvmig._html_table('{Run,State,By,Server,Started,Took,Succeeded,Failed,Unchanged,"Rows/s",Requests,Throttled}',
-			'{run,state,started_by,server,started,took,#succeeded,#failed,#unchanged,rate,#requests,#throttled}',
+			'{run,state,started_by,server,started,took,#succeeded,#failed,#unchanged,#rate,#requests,#throttled}',
 			(SELECT coalesce(jsonb_agg(r || jsonb_build_object('took', dvmig._duration_text((r ->> 'seconds')::numeric),
 				'started', to_char((r ->> 'started_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ')) ORDER BY n), '[]')
 			FROM jsonb_array_elements(d -> 'runs') WITH ORDINALITY e(r, n)))
 		|| '<h2>Longest steps of the last 10 runs</h2>' || dvmig._html_table('{Run,Table,Pass,Took,Succeeded,Failed,"Rows/s",Requests,"ms each"}',
-			'{run,staging,pass,took,#succeeded,#failed,rate,#requests,#ms_per_request}',
+			'{run,staging,pass,took,#succeeded,#failed,#rate,#requests,#ms_per_request}',
 			(SELECT coalesce(jsonb_agg(r || jsonb_build_object('took', dvmig._duration_text((r ->> 'seconds')::numeric)) ORDER BY n), '[]')
 			FROM jsonb_array_elements(d -> 'steps') WITH ORDINALITY e(r, n)))
 		|| '<h2>Definition</h2>' || coalesce((SELECT string_agg(format('<h3>%s to %s</h3><p class="note">%s</p>%s', dvmig._html(t ->> 'staging'), dvmig._html(t ->> 'target'),

@@ -389,6 +389,42 @@ same_choices(DvSlice expected, DvSlice found)
 	return n >= 0 && n == read_choices(found, f) && memcmp(e, f, sizeof(long) * (size_t) n) == 0;
 }
 
+/* The next character of base64 text as written in JSON, without what may stand between; 0 at the end. */
+static char
+next_base64(const char **p, const char *end)
+{
+	for (; *p < end; (*p)++)
+	{
+		char		c = **p;
+
+		if (c == '\\')
+		{
+			(*p)++;				/* an escape: \r, \n, or \/ which is one of the alphabet */
+			if (*p < end && **p == '/')
+				return *(*p)++;
+		}
+		else if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' || c == '/' || c == '=')
+			return *(*p)++;
+	}
+	return 0;
+}
+
+static bool
+same_base64(DvSlice expected, DvSlice found)
+{
+	const char *e = expected.p;
+	const char *f = found.p;
+	char		c;
+
+	do
+	{
+		c = next_base64(&e, expected.p + expected.len);
+		if (c != next_base64(&f, found.p + found.len))
+			return false;
+	} while (c != 0);
+	return true;
+}
+
 bool
 dv_compare_equal(DvCompareKind kind, int precision, DvSlice expected, DvSlice found)
 {
@@ -417,8 +453,11 @@ dv_compare_equal(DvCompareKind kind, int precision, DvSlice expected, DvSlice fo
 			return same_choices(expected, found);
 		case DV_COMPARE_LOOKUP:
 			return same_guid(dv_compare_lookup_id(expected), found);
+		case DV_COMPARE_BASE64:
+			return same_base64(expected, found);
 		case DV_COMPARE_PRESENCE:
 			return true;
+		case DV_COMPARE_PARTIES:
 		case DV_COMPARE_BOOLEAN:
 			break;
 	}

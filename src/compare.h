@@ -26,6 +26,8 @@ typedef enum DvCompareKind
 	DV_COMPARE_INSTANT,			/* also wall clocks, which are written alike */
 	DV_COMPARE_CHOICES,
 	DV_COMPARE_LOOKUP,			/* "set(id)" sent, "id" answered */
+	DV_COMPARE_BASE64,			/* bytes; line breaks between do not matter */
+	DV_COMPARE_PARTIES,			/* a collection: verify_expand.c */
 	DV_COMPARE_PRESENCE			/* content is not kept as sent: there or not there */
 } DvCompareKind;
 

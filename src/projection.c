@@ -237,7 +237,7 @@ load_alternate_key(DvProjection *p, Datum deferred, MemoryContext context)
 	p->nkey_columns = n;
 }
 
-/* The file columns, in their pass. */
+/* The file columns, in their pass and where they are compared. */
 static void
 load_files(DvProjection *p, MemoryContext context)
 {
@@ -275,7 +275,7 @@ dv_projection_load(Oid staging, const char *pass, Datum deferred,
 	load_table(p, context);
 	load_select(p, deferred, context);
 	load_columns(p, deferred, context);
-	if (strcmp(pass, "files") == 0)
+	if (strcmp(pass, "files") == 0 || strcmp(pass, "verify") == 0)
 		load_files(p, context);
 	if (strcmp(pass, "write") == 0)
 		load_alternate_key(p, deferred, context);

@@ -87,7 +87,7 @@ typedef struct DvProjection
 	char	   *link;			/* rows are links: navigation property of the left end; else NULL */
 	bool		later;			/* a pass over rows that are written already */
 	bool		states;			/* the pass sets statecode and statuscode */
-	int			nfiles;			/* files pass */
+	int			nfiles;			/* passes files and verify */
 	DvFileColumn *files;
 	bool		closing;		/* by actions, which are not to be repeated */
 	bool		look_closed;	/* before an update: is the record closed? */

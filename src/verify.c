@@ -41,6 +41,7 @@ typedef struct VerifyAsk
 	int			from;
 	int			n;
 	int			bad_answers;
+	DvVerifyFileAsk *file;		/* a file of it, instead */
 } VerifyAsk;
 
 static void
@@ -55,11 +56,15 @@ build_path(DvVerify *v, DvBuf *path, const DvVerifyRow *rows, int n)
 	dv_buf_puts(path, table->entity_set);
 	dv_buf_puts(path, "?$select=");
 	dv_buf_puts(path, v->select);
+	dv_buf_puts(path, v->expand);
 	dv_buf_puts(path, "&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
 	dv_buf_puts(path, table->primary_id);
 	dv_buf_puts(path, "'&@p2=%5B");
 	for (i = 0; i < n; i++)
 	{
+		/* links of one record, and rows that mean the same one, follow each other */
+		if (i > 0 && memcmp(&rows[i].id, &rows[i - 1].id, sizeof(pg_uuid_t)) == 0)
+			continue;
 		dv_source_format_id(&rows[i].id, id);
 		dv_buf_puts(path, i > 0 ? ",%22" : "%22");
 		dv_buf_puts(path, id);
@@ -83,6 +88,17 @@ dv_verify_ask(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 	dv_asker_queue(&v->asker, ask);
 }
 
+DvAsk *
+dv_verify_new_ask(DvVerify *v, DvVerifyChunk *chunk, DvVerifyFileAsk *file)
+{
+	VerifyAsk  *part = MemoryContextAllocZero(v->asker.context, sizeof(VerifyAsk));
+
+	part->chunk = chunk;
+	part->file = file;
+	chunk->asks++;
+	return dv_asker_new(&v->asker, "GET", part);
+}
+
 void
 dv_verify_release(DvVerifyChunk *chunk)
 {
@@ -104,7 +120,8 @@ static void
 halve(DvVerify *v, VerifyAsk *part)
 {
 	v->rows_per_read = Max(ROWS_MIN, Min(v->rows_per_read, part->n / 2));
-	dv_verify_ask(v, part->chunk, part->from, part->n / 2);
+	if (part->n > 1)
+		dv_verify_ask(v, part->chunk, part->from, part->n / 2);
 	dv_verify_ask(v, part->chunk, part->from + part->n / 2, part->n - part->n / 2);
 	release_part(part);
 }
@@ -117,6 +134,11 @@ handle_refusal(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *repl
 
 	if (too_much && part->n > ROWS_MIN && part->n > 20)
 		halve(v, part);
+	else if (reply->status >= 400 && reply->status < 500 && v->expand[0] != '\0')
+	{
+		dv_verify_without_expand(v);
+		halve(v, part);
+	}
 	else if (reply->status == 200 && ++part->bad_answers < BAD_ANSWERS_MAX)
 		dv_asker_again(&v->asker, ask, false);
 	else if (reply->status == 200)
@@ -142,6 +164,15 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		dv_rebuild_answer(v, ask, reply);
 		return;
 	}
+	if (part->file != NULL)
+	{
+		if (dv_verify_file_answer(v, part->file, ask, reply))
+		{
+			pfree(part->file);
+			release_part(part);
+		}
+		return;
+	}
 	if (reply->status != 200 || !dv_page_open(&page, reply->body.data, reply->body.len) ||
 		!dv_verify_judge_page(v, part->chunk, part->from, part->n, &page))
 	{
@@ -155,6 +186,7 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	}
 	dv_verify_judge_unseen(v, part->chunk, part->from, part->n);
 	v->rc->total.rows_read += part->n;
+	dv_verify_ask_files(v, part->chunk, part->from, part->n);
 	if (v->resend != NULL)
 		dv_resend_send(v, part->chunk, part->from, part->n);
 	if (v->rebuild != NULL)
@@ -212,7 +244,7 @@ verify_table(DvVerify *v)
 static int
 rows_per_read(const DvVerify *v)
 {
-	size_t		fixed = strlen(dv_session_api_url(v->rc->session)) + strlen(v->select) + 300;
+	size_t		fixed = strlen(dv_session_api_url(v->rc->session)) + strlen(v->select) + strlen(v->expand) + 300;
 
 	return fixed >= URL_MAX ? ROWS_MIN : Max(ROWS_MIN, Min(ROWS_MAX, (int) ((URL_MAX - fixed) / ID_CHARS)));
 }

@@ -3,8 +3,8 @@
  *
  * verify_load.c reads the definition, verify.c walks a staging table and asks
  * for the records of its rows, verify_read.c reads rows and what they map to,
- * verify_judge.c compares them with the records, verify_store.c keeps what was
- * found.
+ * verify_judge.c compares them with the records, verify_expand.c what hangs on
+ * records, verify_files.c the bytes of files, verify_store.c keeps what was found.
  */
 #ifndef DV_VERIFY_H
 #define DV_VERIFY_H
@@ -12,6 +12,7 @@
 #include "utils/numeric.h"
 
 #include "asker.h"
+#include "batch.h"
 #include "compare.h"
 #include "projection.h"
 #include "runstate.h"
@@ -53,6 +54,14 @@ typedef struct DvVerifyColumn
 	char		default_value[64];	/* as written; "" is null */
 } DvVerifyColumn;
 
+/* A file of a row. */
+typedef struct DvVerifyFile
+{
+	bool		there;
+	int64		size;
+	unsigned char digest[32];	/* SHA-256 */
+} DvVerifyFile;
+
 /* A row and what it maps to. */
 typedef struct DvVerifyRow
 {
@@ -67,6 +76,11 @@ typedef struct DvVerifyRow
 	char	   *key;			/* as text, for people */
 	const char *fault;			/* why it maps to nothing, or NULL */
 	bool		seen;
+	bool		has_right;		/* a link: its right end */
+	pg_uuid_t	right;
+	DvVerifyFile *files;		/* by file column, or NULL */
+	const char *verdict;		/* kind of its differences; NULL: equal so far */
+	bool		changed_since;	/* while it has files: by another user */
 	DvSlice    *expected;		/* by column; p NULL: null */
 	signed char *part;			/* by column: which map has a value */
 	DvSlice    *found;			/* by column, while its page is judged */
@@ -74,7 +88,6 @@ typedef struct DvVerifyRow
 	DvSlice    *context;		/* by context member */
 	DvSlice		etag_found;
 
-	/* rebuild: */
 	DvVersion	version;		/* that was read */
 
 	/* resend and rebuild: */
@@ -120,6 +133,7 @@ typedef struct DvDifference
 	const char *kind;
 } DvDifference;
 
+typedef struct DvVerifyFileAsk DvVerifyFileAsk; /* private to verify_files.c */
 typedef struct DvResend DvResend;	/* private to resend.c */
 typedef struct DvRebuild DvRebuild; /* private to rebuild.c */
 
@@ -137,6 +151,10 @@ typedef struct DvVerify
 	signed char *part_index;
 	bool		reads[DV_VERIFY_CONTEXTS];
 	char	   *select;			/* of a query, percent-encoded where needed */
+	char	   *expand;			/* the collection that is read along, or "" */
+	bool		expand_refused; /* the service does not tell it */
+	char	   *right_id;		/* rows are links: primary key of the right end's table */
+	int64		files_compared;
 	char	   *sample_sql;		/* condition on s, or NULL */
 	DvAsker		asker;
 	int			rows_per_read;
@@ -175,6 +193,9 @@ extern void dv_verify_run(DvRunContext *rc);
 extern void dv_verify_ask(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
 extern void dv_verify_release(DvVerifyChunk *chunk);
 
+/* A GET about the chunk whose answer goes to dv_verify_file_answer(). */
+extern DvAsk *dv_verify_new_ask(DvVerify *v, DvVerifyChunk *chunk, DvVerifyFileAsk *file);
+
 /* verify_load.c */
 extern void dv_verify_load(DvVerify *v);
 
@@ -191,11 +212,26 @@ extern bool dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, 
 extern bool dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row);
 extern bool dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row);
 
+/* A difference that was found after the row was judged. */
+extern void dv_verify_different_too(DvVerify *v, DvVerifyRow *row, const char *column, DvSlice expected, DvSlice found);
+
 /* Rows whose record no page had. */
 extern void dv_verify_judge_unseen(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
 
 /* Rows that cannot be asked for. */
 extern void dv_verify_judge_without_id(DvVerify *v, DvVerifyChunk *chunk);
+
+/* verify_expand.c: are the parties of these roles ("2,3") the same? Has the collection that link? */
+extern bool dv_verify_same_parties(const char *masks, DvSlice expected, DvSlice found);
+extern void dv_verify_without_expand(DvVerify *v);
+extern bool dv_verify_has_link(const DvVerify *v, DvSlice collection, const pg_uuid_t *right);
+
+/* verify_files.c: files of a chunk's rows, in its transaction; ask for those of the records that were seen. */
+extern void dv_verify_read_files(DvVerify *v, DvVerifyChunk *chunk);
+extern void dv_verify_ask_files(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+
+/* False where more of the file is on its way. */
+extern bool dv_verify_file_answer(DvVerify *v, DvVerifyFileAsk *file, DvAsk *ask, const DvHttpReply *reply);
 
 /* resend.c */
 extern void dv_resend_begin(DvVerify *v);
@@ -216,6 +252,9 @@ extern void dv_rebuild_end(DvVerify *v);
 extern void dv_verify_note(DvVerify *v, const DvVerifyRow *row, const char *column,
 						   DvSlice expected, DvSlice found, const char *kind);
 extern void dv_verify_sum(DvVerify *v, DvSum *sum, DvSlice value);
+
+/* The first bytes in hexadecimal digits. */
+extern char *dv_verify_hex(const unsigned char *bytes, int n);
 
 /* Store what has been noted, in a short transaction. */
 extern void dv_verify_flush(DvVerify *v);

@@ -211,6 +211,8 @@ dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 {
 	if (c->optional && dv_page_is_null(row->expected[i]))
 		return true;
+	if (c->kind == DV_COMPARE_PARTIES)
+		return dv_verify_same_parties(c->referenced[0], row->expected[i], row->found[i]);
 	if (dv_compare_equal(c->kind, c->precision, row->expected[i], row->found[i]))
 		return !points_elsewhere(c, row, i);
 	return was_left_out(c, row, i) && is_default(c, row->found[i]);
@@ -306,6 +308,8 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 		dv_verify_note(v, row, "ownerid", row->context[DV_VERIFY_CREATED_BY], row->context[DV_VERIFY_OWNER], kind);
 	}
 	v->owners_changed += owner_differs;
+	row->verdict = kind;
+	row->changed_since = row->files != NULL && dv_verify_changed_since(v, row);
 	if (kind == NULL)
 		v->equal++;
 	else if (strcmp(kind, "changed") == 0)
@@ -314,11 +318,48 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 		v->different++;
 }
 
+/* The record of the left end is there: is the link? */
+static void
+judge_link(DvVerify *v, DvVerifyRow *row, DvSlice record)
+{
+	bool		there = row->has_right && dv_verify_has_link(v, dv_page_find(record, v->projection->link), &row->right);
+
+	if (v->expand_refused)
+		return;
+	if (row->state == 'P' || row->state == 'S')
+	{
+		v->compared++;
+		v->equal += there;
+		v->missing += !there;
+		if (!there)
+			dv_verify_note(v, row, NULL, nothing, nothing, "missing");
+	}
+	else if (there)
+	{
+		v->extra++;
+		dv_verify_note(v, row, NULL, nothing, nothing, "extra");
+	}
+}
+
+void
+dv_verify_different_too(DvVerify *v, DvVerifyRow *row, const char *column, DvSlice expected, DvSlice found)
+{
+	const char *kind = row->changed_since ? "changed" : "different";
+
+	dv_verify_note(v, row, column, expected, found, row->verdict ? row->verdict : kind);
+	if (row->verdict != NULL)
+		return;
+	row->verdict = kind;
+	v->equal--;
+	v->changed += row->changed_since;
+	v->different += !row->changed_since;
+}
+
 static void
 judge_seen(DvVerify *v, DvVerifyRow *row)
 {
-	if (v->rebuild != NULL)
-		return;					/* that it was seen is all that matters */
+	if (v->rebuild != NULL || v->projection->link != NULL)
+		return;					/* that it was seen is all that matters, or it was judged already */
 	if (v->resend != NULL)
 		dv_resend_judge(v, row, row->etag_found);
 	else if (row->state == 'P' || row->state == 'S')
@@ -384,13 +425,16 @@ dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage 
 		{
 			if (row->seen)
 				continue;
-			take_members(v, row, record);
+			if (v->projection->link != NULL)
+				judge_link(v, row, record);
+			else
+				take_members(v, row, record);
 			seen[nseen++] = row;
 			row->seen = true;
 		}
 	}
 	for (i = 0; i < v->ncolumns; i++)
-		if (!v->columns[i].default_known && v->columns[i].read_name != NULL)
+		if (!v->columns[i].default_known && v->columns[i].read_name != NULL && v->columns[i].kind != DV_COMPARE_PARTIES)
 			learn_default(v, i, rows, n);
 	for (i = 0; i < nseen; i++)
 		judge_seen(v, seen[i]);

@@ -41,8 +41,10 @@ kind_of(const DvPayloadColumn *c, const char *column_type)
 		case DV_TARGET_LOOKUP:
 			return DV_COMPARE_LOOKUP;
 		case DV_TARGET_BINARY:
+			/* the body of a note is kept as it is; an image is scaled and written anew */
+			return strcmp(column_type, "Image") == 0 ? DV_COMPARE_PRESENCE : DV_COMPARE_BASE64;
 		case DV_TARGET_RAW:
-			break;
+			return DV_COMPARE_PARTIES;
 	}
 	return DV_COMPARE_PRESENCE;
 }
@@ -81,6 +83,8 @@ load_columns(DvVerify *v)
 	int			n = (int) dv_spi_run("SELECT * FROM dvmig._verify_columns($1::regclass)", 1, types, values, NULL, SPI_OK_SELECT);
 	int			i;
 
+	if (p->link != NULL)
+		return;					/* links have ends, and no columns */
 	if (n != p->ncolumns)
 		elog(ERROR, "%d columns to be read back, %d are mapped", n, p->ncolumns);
 	v->columns = MemoryContextAllocZero(v->context, sizeof(DvVerifyColumn) * (n + 1));
@@ -122,6 +126,22 @@ is_selected(const StringInfoData *select, const char *name)
 	return strstr(list, psprintf(",%s,", name)) != NULL;
 }
 
+/* Links are read as the collection of their left end. */
+static void
+load_link(DvVerify *v)
+{
+	Oid			types[1] = {OIDOID};
+	Datum		values[1] = {ObjectIdGetDatum(v->projection->staging)};
+
+	if (dv_spi_run("SELECT mt.primary_id FROM dvmig.column_map c JOIN dvmig.migration_table t USING (staging) JOIN dvmig.migration m USING (migration_id)"
+				   " JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = c.referenced_table"
+				   " WHERE c.staging = $1::regclass AND c.target_column = '@right'", 1, types, values, NULL, SPI_OK_SELECT) != 1)
+		elog(ERROR, "no metadata of the right end of the links of %s", v->plan.name);
+	v->right_id = MemoryContextStrdup(v->context, dv_spi_text(0, 1));
+	v->select = MemoryContextStrdup(v->context, v->projection->wire.primary_id);
+	v->expand = MemoryContextStrdup(v->context, psprintf("&$expand=%s($select=%s)", v->projection->link, v->right_id));
+}
+
 static void
 load_select(DvVerify *v)
 {
@@ -132,6 +152,12 @@ load_select(DvVerify *v)
 	char	   *context;
 	int			i;
 
+	v->expand = "";
+	if (v->projection->link != NULL)
+	{
+		load_link(v);
+		return;
+	}
 	initStringInfo(&select);
 	appendStringInfoString(&select, v->projection->wire.primary_id);
 	dv_spi_run("SELECT array_to_string(dvmig._verify_context($1::regclass), ',')", 1, types, values, NULL, SPI_OK_SELECT);
@@ -143,7 +169,9 @@ load_select(DvVerify *v)
 			appendStringInfo(&select, ",%s", members[i]);
 	}
 	for (i = 0; i < v->ncolumns; i++)
-		if (v->columns[i].read_name != NULL && !is_selected(&select, v->columns[i].read_name))
+		if (v->columns[i].kind == DV_COMPARE_PARTIES)
+			v->expand = MemoryContextStrdup(v->context, psprintf("&$expand=%s($select=_partyid_value,participationtypemask,addressused)", v->columns[i].read_name));
+		else if (v->columns[i].read_name != NULL && !is_selected(&select, v->columns[i].read_name))
 			appendStringInfo(&select, ",%s", v->columns[i].read_name);
 	v->select = MemoryContextStrdup(v->context, select.data);
 }

@@ -183,6 +183,21 @@ take_content(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nul
 	take_keys(v, row, values, chunk);
 }
 
+/* A link is looked for at its left end. */
+static void
+take_ends(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls)
+{
+	int			left = v->projection->columns[0].attnum - 1;
+	int			right = v->projection->columns[1].attnum - 1;
+
+	row->has_id = !nulls[left];
+	if (row->has_id)
+		row->id = *DatumGetUUIDP(values[left]);
+	row->has_right = !nulls[right];
+	if (row->has_right)
+		row->right = *DatumGetUUIDP(values[right]);
+}
+
 static void
 take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerifyChunk *chunk)
 {
@@ -199,16 +214,16 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 	row->updated = DatumGetBool(values[DV_PROJ_OWES - 1]);
 	row->has_record = DatumGetBool(values[DV_PROJ_OWES_UNCHANGED - 1]);
 	row->kept = DatumGetBool(values[DV_PROJ_VERIFY - 1]);
+	take_version(row, values);
+	if (v->projection->link != NULL)
+		take_ends(v, row, values, nulls);
 	row->recorded_at = nulls[recorded - 1] ? 0 : DatumGetTimestampTz(values[recorded - 1]);
 	row->key = key_text(v, tuple, desc, DV_PROJ_KEYS, chunk->context);
 	if (!nulls[DV_PROJ_FAULT - 1])
 		row->fault = MemoryContextStrdup(chunk->context, TextDatumGetCString(values[DV_PROJ_FAULT - 1]));
 	if (v->rebuild != NULL)
-	{
-		take_version(row, values);
 		take_keys(v, row, values, chunk);
-	}
-	if (row->state == 'P' || row->state == 'S' || v->rebuild != NULL)
+	if (v->projection->link == NULL && (row->state == 'P' || row->state == 'S' || v->rebuild != NULL))
 	{
 		const char *fault = row->fault;
 
@@ -322,7 +337,7 @@ take_result(DvVerify *v, ReadWhat what, const char *fault)
 	chunk->context = context;
 	chunk->n = (int) SPI_processed;
 	chunk->rows = MemoryContextAllocZero(context, sizeof(DvVerifyRow) * (chunk->n + 1));
-	if (what == READ_MAPPED)
+	if (what == READ_MAPPED && v->projection->link == NULL)
 		prepare(v, desc);
 	for (i = 0; i < SPI_processed; i++)
 	{
@@ -364,6 +379,8 @@ try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **e
 			elog(ERROR, "reading rows to verify did not answer a result");
 		if (SPI_processed > 0)
 			chunk = take_result(v, what, fault);
+		if (chunk != NULL && what == READ_MAPPED)
+			dv_verify_read_files(v, chunk);
 		dv_spi_commit(true);
 	}
 	PG_CATCH();

@@ -114,6 +114,16 @@ id_array(DvVerify *v)
 	return PointerGetDatum(construct_md_array(values, nulls, 1, &v->ndifferences, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
+char *
+dv_verify_hex(const unsigned char *bytes, int n)
+{
+	char	   *text = palloc(2 * n + 1);
+
+	hex_encode((const char *) bytes, n, text);
+	text[2 * n] = '\0';
+	return text;
+}
+
 void
 dv_verify_flush(DvVerify *v)
 {
@@ -274,6 +284,11 @@ append_figures(DvVerify *v, StringInfo out)
 	appendStringInfo(out, "{\"compared\":" INT64_FORMAT ",\"equal\":" INT64_FORMAT ",\"missing\":" INT64_FORMAT ",\"different\":" INT64_FORMAT
 					 ",\"extra\":" INT64_FORMAT ",\"changed_since\":" INT64_FORMAT ",\"owners_changed\":" INT64_FORMAT ",\"not_compared\":[",
 					 v->compared, v->equal, v->missing, v->different, v->extra, v->changed, v->owners_changed);
+	if (v->projection->link != NULL && v->expand_refused)
+	{
+		escape_json(out, "links: the service does not tell them with the records");
+		comma = ",";
+	}
 	for (i = 0; i < v->ncolumns; i++)
 	{
 		DvVerifyColumn *c = &v->columns[i];

@@ -169,6 +169,29 @@ next_chunk(SimReq *r, SimRef *ref, const SimColumn *c, const char *token, SimRes
 	return to + 1 < total || store(r, ref, c, f->bytes.data, f->bytes.len, &resp->err);
 }
 
+/* Bytes "a-b" of the whole, where a Range header asks for some. */
+static bool
+put_range(SimReq *r, const SimBuf *bytes, SimResp *resp)
+{
+	const char *range = sim_req_header(r, "Range");
+	size_t		from = 0,
+				to = bytes->len ? bytes->len - 1 : 0;
+
+	if (range == NULL || sscanf(range, "bytes=%zu-%zu", &from, &to) < 1)
+	{
+		sim_buf_add(&resp->body, bytes->data, bytes->len);
+		return true;
+	}
+	if (from >= bytes->len)
+		return sim_fail(&resp->err, 416, SIM_E_ARGUMENT, "The range is not satisfiable.");
+	if (to >= bytes->len)
+		to = bytes->len - 1;
+	sim_buf_add(&resp->body, bytes->data + from, to + 1 - from);
+	sim_resp_header(resp, "Content-Range", "bytes %zu-%zu/%zu", from, to, bytes->len);
+	resp->status = 206;
+	return true;
+}
+
 static bool
 download(SimReq *r, SimRef *ref, const SimColumn *c, SimResp *resp)
 {
@@ -176,7 +199,9 @@ download(SimReq *r, SimRef *ref, const SimColumn *c, SimResp *resp)
 	uint32_t	slot;
 	SimVal		v;
 	File	   *f = NULL;
+	bool		ok = true;
 
+	resp->status = 200;
 	sim_crud_begin(r, &own, false);
 	slot = sim_ref_find(ref);
 	pthread_mutex_lock(&lock);
@@ -184,15 +209,16 @@ download(SimReq *r, SimRef *ref, const SimColumn *c, SimResp *resp)
 		f = find_file(v.v.s, v.len);
 	if (f != NULL)
 	{
-		sim_buf_add(&resp->body, f->bytes.data, f->bytes.len);
+		ok = put_range(r, &f->bytes, resp);
 		sim_resp_header(resp, "x-ms-file-name", "%s", f->name);
 		sim_resp_header(resp, "x-ms-file-size", "%zu", f->bytes.len);
 	}
 	pthread_mutex_unlock(&lock);
 	sim_crud_end(r, &own, true);
-	resp->status = 200;
 	resp->content_type = "application/octet-stream";
-	return f != NULL || sim_fail(&resp->err, 404, SIM_E_NOT_FOUND, "No file attachment found for attribute: %s.", c->name);
+	if (f == NULL)
+		return sim_fail(&resp->err, 404, SIM_E_NOT_FOUND, "No file attachment found for attribute: %s.", c->name);
+	return ok;
 }
 
 bool

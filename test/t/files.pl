@@ -87,6 +87,21 @@ for my $profile (qw(strict lenient odd))
 	$t->sim->set(bypass_privilege => 'on');
 	is($t->run('m')->{state}, 'completed', "$profile: with the privilege it goes");
 	is(uploaded($t, 'new_invoices(' . $t->sql('SELECT dataverse_id FROM staging.invoices WHERE id = 7') . ')/new_document'), md5_hex('another'), "$profile: and is there");
+
+	# --- a verification reads them back, byte by byte
+	my @headers = ('Authorization: Bearer ' . $t->sim->token, 'OData-Version: 4.0', 'OData-MaxVersion: 4.0', 'Content-Type: application/octet-stream', 'x-ms-file-name: x');
+	my %record = map { $_->{id} => "/api/data/v9.2/new_invoices($_->{dataverse_id})/new_document" } @{ $t->rows('SELECT id, dataverse_id FROM staging.invoices') };
+	$t->sql(q{SELECT dvmig.unmap('staging.invoices', 'new_document');
+		SELECT dvmig.map_file('staging.invoices', 'new_document', $$coalesce(CASE WHEN scan IS NOT NULL THEN lo_get(scan) END, document)$$, 'file_name')});
+	is($t->sql(q{SELECT concat_ws(' ', result, compared, not_compared) FROM dvmig.verify('m')}), 'equal 19 {}', "$profile: files are as they were sent")
+	  or diag($t->sql('SELECT * FROM dvmig.difference'));
+	my $bytes = $t->sql(q{SELECT encode(overlay(lo_get(scan) placing '\x00' from 5000000), 'hex') FROM staging.invoices WHERE id = 3});
+	is(($t->sim->curl('PATCH', $record{3}, pack('H*', $bytes), @headers))[0], 204, "$profile: one byte of many is another");
+	is(($t->sim->curl('PATCH', $record{4}, 'shorter', @headers))[0], 204, "$profile: a file is shorter");
+	is(($t->sim->curl('DELETE', $record{8}, undef, @headers))[0], 204, "$profile: one is deleted");
+	is($t->sql(q{SELECT concat_ws(' ', result, compared, equal, different) FROM dvmig.verify('m')}), 'different 19 16 3', "$profile: a verification finds each");
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, column_name, kind, split_part(expected, ',', 1), split_part(found, ',', 1)), '; ' ORDER BY source_key) FROM dvmig.difference}),
+		'3 new_document different 9600000 bytes 9600000 bytes; 4 new_document different 7000 bytes 7 bytes; 8 new_document different 7000 bytes', "$profile: with its size and hash");
 	$t->sim->stop;
 	$t->node->stop;
 }

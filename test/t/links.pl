@@ -93,6 +93,21 @@ for my $profile (qw(strict lenient odd))
 	like($t->sql(q{SELECT request FROM dvmig.preview('staging.pairs', 1)}), qr{^POST /api/data/v9\.2/new_tracks\(.*\)/new_playlist_new_track/\$ref \{"\@odata\.id":".*/new_playlists\(},
 		"$profile: the preview shows the request");
 	is($t->sql(q{SELECT count(*) FROM dvmig.check('m') WHERE severity = 'error' AND staging = 'staging.pairs'}), '0', "$profile: the check has nothing against them");
+
+	# --- a verification reads them back at their left end
+	is($t->run('m')->{failed}, 0, "$profile: the new link goes");
+	is($t->sql(q{SELECT concat_ws(' ', result, compared, equal) FROM dvmig.verify('m', 'staging.pairs')}), 'equal 91 91', "$profile: links are there") or diag($t->sql('SELECT * FROM dvmig.difference'));
+	my ($track, $list, $back) = split /\|/, $t->sql(q{SELECT (SELECT dataverse_id FROM staging.tracks WHERE id = 4), (SELECT dataverse_id FROM staging.lists WHERE id = 4), (SELECT dataverse_id FROM staging.lists WHERE id = 5)});
+	my $other = $t->sql('SELECT dataverse_id FROM staging.tracks WHERE id = 5');
+	$t->sim->api('DELETE', "new_tracks($track)/new_playlist_new_track($list)/\$ref");
+	$t->sql(q{UPDATE staging.pairs SET action_flag = 'D' WHERE list = 5 AND track = 5});
+	$run = $t->rows(q{SELECT * FROM dvmig.verify('m')});
+	is(join(' ', map { "$_->{staging} $_->{result}" } @$run), 'staging.lists equal staging.tracks equal staging.pairs different', "$profile: with all the others");
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind), '; ' ORDER BY kind) FROM dvmig.difference}), '5, 5 extra; 4, 4 missing', "$profile: what is missing, and what should be gone");
+	$t->sim->fault({ match => { method => 'GET', path_contains => 'expand=new_playlist', count => 0 }, do => 'status', status => 400, code => '0x80060888', message => 'no such expand' });
+	is($t->sql(q{SELECT concat_ws(' ', compared, not_compared) FROM dvmig.verify('m', 'staging.pairs')}), '0 {"links: the service does not tell them with the records"}',
+		"$profile: a service that does not tell links is told of");
+	$t->sim->sim('DELETE', 'fault');
 	$t->sim->stop;
 	$t->node->stop;
 }

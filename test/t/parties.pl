@@ -61,6 +61,24 @@ for my $profile (qw(strict lenient odd))
 	$t->account('m', 'staging.mails' => { subject => 's.subject' },
 		'staging.notes' => { subject => 's.title', filename => 's.file', documentbody => q{encode(s.body, 'base64')}, _objectid_value => '(SELECT p.dataverse_id FROM staging.people p WHERE p.id = s.person)' });
 
+	# --- a verification reads parties and bodies back
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, result, compared, nullif(array_to_string(not_compared, ','), '')), '; ' ORDER BY staging) FROM dvmig.verify('m') WHERE target <> 'opportunity'}),
+		'staging.mails equal 29; staging.notes equal 10; staging.people equal 10', "$profile: parties and bodies are as they were sent") or diag($t->sql('SELECT * FROM dvmig.difference'));
+	my %id = map { $_->{id} => $_->{dataverse_id} } @{ $t->rows('SELECT id, dataverse_id FROM staging.mails') };
+	my @person = map { $_->{dataverse_id} } @{ $t->rows('SELECT dataverse_id FROM staging.people ORDER BY id') };
+	my $party = sub { return { 'partyid_contact@odata.bind' => "contacts($person[$_[0]])", participationtypemask => $_[1] } };
+	# another role, one too many, another guest, and the same in another order
+	$t->sim->api('PUT', "emails($id{1})/email_activity_parties", { value => [ $party->(1, 2), $party->(2, 4) ] });
+	$t->sim->api('PUT', "emails($id{2})/email_activity_parties", { value => [ $party->(2, 2), $party->(3, 2), $party->(4, 2), { addressused => 'a"2@example.org', participationtypemask => 3 } ] });
+	$t->sim->api('PUT', "emails($id{4})/email_activity_parties", { value => [ $party->(4, 2), $party->(5, 2), { addressused => 'b@example.org', participationtypemask => 3 } ] });
+	$t->sim->api('PUT', "emails($id{6})/email_activity_parties", { value => [ { addressused => 'A"6@example.org', participationtypemask => 3 }, $party->(7, 2), $party->(6, 2) ] });
+	my $note = $t->sql('SELECT dataverse_id FROM staging.notes WHERE id = 4');
+	$t->sim->api('PATCH', "annotations($note)", { documentbody => 'Ym9keSBvZiA1' });
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, equal, different), '; ' ORDER BY staging) FROM dvmig.verify('m') WHERE target IN ('email', 'annotation')}),
+		'staging.mails 26 3; staging.notes 9 1', "$profile: what is not as it was is found");
+	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, source_key, column_name), '; ' ORDER BY staging, source_key::int) FROM dvmig.difference}),
+		'staging.mails 1 @parties; staging.mails 2 @parties; staging.mails 4 @parties; staging.notes 4 documentbody', "$profile: and named");
+
 	$run = $t->finish($t->start('m', q{passes => '{states}'}));
 	is($run->{state}, 'completed', "$profile: deals are closed");
 	is(join(' ', sort map { "$_->{subject}:" . ($_->{actualrevenue} + 0) } @{ $t->sim->export('opportunitycloses') }), 'Best "offer":100 Price:7', "$profile: their activities say what was mapped");

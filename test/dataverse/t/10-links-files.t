@@ -91,6 +91,11 @@ accepted($sim->req('PATCH', "new_invoices($invoice)/new_document", $bytes, {%bin
 my $r = $sim->req('GET', "new_invoices($invoice)/new_document/\$value");
 accepted($r, 200, 'download it');
 ok($r->{body} eq $bytes, 'byte by byte');
+$r = $sim->req('GET', "new_invoices($invoice)/new_document/\$value", undef, {Range => 'bytes=5000-12000'});
+accepted($r, 206, 'a range of it');
+ok($r->{body} eq substr($bytes, 5000), 'up to its end');
+is($r->header('content-range'), 'bytes 5000-9999/10000', 'which the answer tells');
+refused($sim->req('GET', "new_invoices($invoice)/new_document/\$value", undef, {Range => 'bytes=10000-10001'}), 416, '0x80040203', qr/range/, 'a range behind its end');
 my $row = $sim->row('new_invoices', $invoice);
 like($row->{new_document} // '', qr/^[0-9a-f-]{36}$/, 'the row has an id of the file');
 is($row->{new_document_name}, 'a.pdf', 'and its name');
