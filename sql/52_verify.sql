@@ -161,7 +161,8 @@ BEGIN
 	INSERT INTO dvmig.verification_sum_row (run, staging, column_name, source_count, target_count, source_sum, target_sum)
 	SELECT $1, $2, s.* FROM jsonb_to_recordset(sums) s(column_name text, source_count bigint, target_count bigint, source_sum numeric, target_sum numeric);
 	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp(), rows_read = f.compared, succeeded = f.equal,
-		failed = f.compared - f.equal + f.extra WHERE t.run = $1 AND t.staging = $2::text;
+		failed = f.compared - f.equal + f.extra, requests = (figures ->> 'requests')::bigint, cpu_ms = (figures ->> 'cpu_ms')::bigint,
+		memory_kb = (figures ->> 'memory_kb')::bigint WHERE t.run = $1 AND t.staging = $2::text;
 END
 $$;
 COMMENT ON FUNCTION dvmig._end_verification(bigint, regclass, jsonb, jsonb) IS 'store what a verification found of a staging table';

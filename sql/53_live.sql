@@ -106,7 +106,7 @@ BEGIN
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	VALUES (pg_get_userbyid(caller), h.migration, 'tune', run::text,
 		jsonb_build_object('before', h.tuned, 'after', h.tuned || asked));
-	RETURN format('run %s: %s', run, (SELECT string_agg(s.key || ' ' || CASE WHEN s.key <> 'lanes' AND s.value = '0' THEN 'as the run finds' ELSE s.value END, ', '
+	RETURN format('run %s: %s', run, (SELECT string_agg(s.key || ' ' || CASE WHEN s.key = 'rate' AND s.value = '0' THEN 'not capped' WHEN s.key <> 'lanes' AND s.value = '0' THEN 'as the run finds' ELSE s.value END, ', '
 			ORDER BY array_position('{lanes,in_flight,batch_rows,rate}', s.key))
 		FROM jsonb_each_text(CASE h.tuned || asked WHEN '{}' THEN '{"nothing": "is tuned"}' ELSE h.tuned || asked END) s));
 END

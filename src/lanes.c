@@ -355,6 +355,17 @@ dv_lanes_publish(DvStep *step)
 }
 
 void
+dv_lanes_measure(DvLanes *lanes)
+{
+	DvUsage		usage;
+
+	dv_phase_usage(&usage);
+	SpinLockAcquire(&lanes->shared->mutex);
+	dv_lane_of(lanes)->usage = usage;
+	SpinLockRelease(&lanes->shared->mutex);
+}
+
+void
 dv_lanes_step_counters(DvLanes *lanes, DvCounters *sum)
 {
 	int			i;

@@ -67,6 +67,9 @@ extern void dv_lanes_leave_step(DvLanes *lanes);
 /* Put a lane's live figures where the others see them, and take what they ask of us. */
 extern void dv_lanes_publish(DvStep *step);
 
+/* What this lane has used so far, now and not when it is its time. */
+extern void dv_lanes_measure(DvLanes *lanes);
+
 extern void dv_lanes_add(DvCounters *to, const DvCounters *from);
 
 /* Figures of the step in all lanes. */

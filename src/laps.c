@@ -207,6 +207,7 @@ dv_lanes_close_step(DvStep *step)
 	DvShared   *shared = step->rc->lanes->shared;
 	bool		waiting = true;
 
+	dv_lanes_measure(step->rc->lanes);
 	dv_lanes_publish(step);
 	while (waiting)
 	{
@@ -291,6 +292,7 @@ dv_lanes_leave_lap(DvStep *step)
 
 	if (step->error != NULL)
 		dv_lanes_report_error(step->rc->lanes, step->error);
+	dv_lanes_measure(step->rc->lanes);
 	dv_lanes_publish(step);
 	SpinLockAcquire(&shared->mutex);
 	dv_lane_of(step->rc->lanes)->state = DV_LANE_READY;

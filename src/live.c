@@ -260,7 +260,12 @@ dv_live_store_run(DvRunContext *rc, const DvStep *step)
 			   " message = $13, updated_at = clock_timestamp() WHERE run = $1",
 			   13, types, values, nulls, SPI_OK_UPDATE);
 	if (rc->lanes != NULL)
+	{
+		/* a job has no steps in which it would say so */
+		if (step == NULL)
+			dv_lanes_measure(rc->lanes);
 		store_lanes(rc, &c);
+	}
 }
 
 /* $1 server, $2 table, $3 pass. */

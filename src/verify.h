@@ -14,6 +14,7 @@
 #include "asker.h"
 #include "batch.h"
 #include "compare.h"
+#include "phase.h"
 #include "projection.h"
 #include "runstate.h"
 
@@ -173,6 +174,8 @@ typedef struct DvVerify
 	TimestampTz locked_since;	/* 0 = not */
 
 	/* figures */
+	int64		requests_before;
+	DvUsage		usage_before;
 	int64		compared;
 	int64		equal;
 	int64		missing;

@@ -302,7 +302,18 @@ append_figures(DvVerify *v, StringInfo out)
 		escape_json(out, psprintf("%s: %s", c->name, why));
 		comma = ",";
 	}
-	appendStringInfoString(out, "]}");
+	appendStringInfoChar(out, ']');
+}
+
+/* What the table took. */
+static void
+append_usage(DvVerify *v, StringInfo out)
+{
+	DvUsage		usage;
+
+	dv_phase_usage(&usage);
+	appendStringInfo(out, ",\"requests\":" INT64_FORMAT ",\"cpu_ms\":" INT64_FORMAT ",\"memory_kb\":" INT64_FORMAT "}",
+					 v->rc->total.requests - v->requests_before, (usage.cpu_us - v->usage_before.cpu_us) / 1000, usage.anonymous_kb);
 }
 
 static void
@@ -328,6 +339,8 @@ call_with_table(DvVerify *v, const char *sql, const char *figures, const char *s
 void
 dv_verify_begin_table(DvVerify *v)
 {
+	v->requests_before = v->rc->total.requests;
+	dv_phase_usage(&v->usage_before);
 	call_with_table(v, strcmp(v->rc->kind, "resend") == 0 ? "SELECT dvmig._begin_resend($1, $2::regclass)"
 					: strcmp(v->rc->kind, "rebuild") == 0 ? "SELECT dvmig._begin_job_table($1, $2::regclass)"
 					: "SELECT dvmig._begin_verification($1, $2::regclass)", NULL, NULL);
@@ -342,6 +355,7 @@ dv_verify_end_table(DvVerify *v)
 	initStringInfo(&figures);
 	initStringInfo(&sums);
 	append_figures(v, &figures);
+	append_usage(v, &figures);
 	append_sums(v, &sums);
 	call_with_table(v, "SELECT dvmig._end_verification($1, $2::regclass, $3::jsonb, $4::jsonb)", figures.data, sums.data);
 	v->rc->total.succeeded += v->equal;

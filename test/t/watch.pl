@@ -190,6 +190,9 @@ is($t->sql(q{SET ROLE night; SELECT count(*) > 5 FROM dvmig.event}), 't', 'an op
 is($t->sql(q{SET ROLE boss; SELECT count(*) FROM dvmig.event WHERE migration = 'm'}), '0', 'another owner does not');
 $t->sql(q{SET ROLE night; SELECT dvmig.set_migration('m', 'alert_stall', '60')});
 is($t->sql(q{SELECT role FROM dvmig.event ORDER BY event_id DESC LIMIT 1}), 'night', 'who did it is noted, not as whom it ran');
+is($t->sql(q{SELECT count(*) FROM dvmig.run_history h WHERE h.state = 'completed' AND (h.cpu_ms = 0 OR h.memory_kb = 0
+		OR h.cpu_ms < (SELECT sum(t.cpu_ms) FROM dvmig.run_table t WHERE t.run = h.run)
+		OR EXISTS (SELECT FROM dvmig.run_table t WHERE t.run = h.run AND t.state = 'done' AND t.memory_kb = 0))}), 0, 'each run and table has its figures of the worker');
 $t->account('m', firms => { name => 's.name' });
 
 done_testing();
