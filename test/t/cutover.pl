@@ -1,0 +1,105 @@
+# dvmig.cutover: each blocker of its list, seen and taken away again
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use DvMig;
+
+my $t = DvMig->new(name => 'cutover', conf => "dvmig.settle_time = 300ms\n");
+$t->migration('m', tables => 'account,contact,opportunity,new_invoice,systemuser');
+$t->sql(q{
+	CREATE TABLE firms (id int PRIMARY KEY, name text, owner_mail text);
+	INSERT INTO firms SELECT i, CASE WHEN i = 7 THEN repeat('x', 300) ELSE 'Firm ' || i END, CASE WHEN i <= 3 THEN 'left@example.org' END FROM generate_series(1, 60) i;
+	CREATE TABLE people (id int PRIMARY KEY, family text, firm int);
+	INSERT INTO people SELECT i, 'P' || i, i FROM generate_series(1, 60) i;
+	CREATE TABLE deals (id int PRIMARY KEY, name text);
+	INSERT INTO deals SELECT i, 'Deal ' || i FROM generate_series(1, 5) i;
+	CREATE TABLE bills (id int PRIMARY KEY, title text, number text);
+	INSERT INTO bills SELECT i, 'Bill ' || i, to_char(1000 + i, 'FM00000') FROM generate_series(1, 30) i;
+	SELECT dvmig.add_table('m', 'firms', 'account', source_key => 'id');
+	SELECT dvmig.map_column('firms', 'name', 'name');
+	SELECT dvmig.map_lookup('firms', 'ownerid', 'owner_mail', 'systemuser', match_on => 'internalemailaddress');
+	SELECT dvmig.add_table('m', 'people', 'contact', source_key => 'id');
+	SELECT dvmig.map_column('people', 'lastname', 'family');
+	SELECT dvmig.map_lookup('people', 'parentcustomerid', 'firm', 'firms');
+	SELECT dvmig.add_table('m', 'deals', 'opportunity', source_key => 'id', auto_map => false);
+	SELECT dvmig.map_column('deals', 'name', 'name');
+	SELECT dvmig.map_column('deals', 'statuscode', '3');
+	SELECT dvmig.map_close('deals', 'subject', 'name');
+	SELECT dvmig.add_table('m', 'bills', 'new_invoice', source_key => 'id', auto_map => false);
+	SELECT dvmig.map_column('bills', 'new_invoicenumber', 'title');
+	SELECT dvmig.map_column('bills', 'new_internalnumber', 'number')});
+
+# blockers(): "staging amount subject", one a line, and the verdict.
+sub blockers
+{
+	return $t->sql(q{SELECT concat_ws(' ', staging, amount, subject) FROM dvmig.cutover('m') WHERE kind IN ('blocker', 'verdict')});
+}
+
+# blocked(pattern, name), free(pattern, name): is it in the list, which then ends in "not ready"?
+sub blocked
+{
+	my ($pattern, $name) = @_;
+	my $list = blockers();
+	like($list, qr/^$pattern$/m, "$name blocks") or diag($list);
+	like($list, qr/^\d+ not ready$/m, "$name: not ready");
+	return;
+}
+sub free
+{
+	my ($pattern, $name) = @_;
+	unlike(blockers(), qr/^$pattern$/m, "$name: no longer");
+	return;
+}
+
+my $owners = qr/public\.firms 3 rows have an owner that Dataverse does not know/;
+$t->sql(q{SELECT * FROM dvmig.refresh_references('m')});
+blocked($owners, 'an owner that is not there');
+$t->sql(q{UPDATE firms SET owner_mail = NULL WHERE id < 3});
+blocked(qr/public\.firms 1 row has an owner that Dataverse does not know/, 'one such row');
+$t->sql(q{UPDATE firms SET owner_mail = NULL});
+free($owners, 'owners');
+
+# A worker that dies leaves rows in doubt.
+$t->sim->fault({ match => { path_contains => 'CreateMultiple', count => 0 }, do => 'hold' });
+my $run = $t->start('m', 'ignore_gate => true');
+$t->wait_for("SELECT in_flight > 0 FROM dvmig.run_history WHERE run = $run");
+blocked(qr/run $run is at work/, 'a run');
+$t->sql("SELECT pg_terminate_backend(pid) FROM dvmig.run_history WHERE run = $run");
+$t->wait_for("SELECT NOT dvmig._run_alive($run)");
+$t->sim->sim('DELETE', 'fault');
+blocked(qr/public\.bills 30 rows are in doubt/, 'what a killed run had sent');
+is($t->run('m', 'ignore_gate => true')->{state}, 'completed', 'the load');
+free(qr/.* in doubt/, 'doubt');
+
+blocked(qr/public\.firms 1 row has failed/, 'a failed row');
+blocked(qr/public\.people 1 row waits for a parent/, 'a parked row');
+$t->sql(q{UPDATE firms SET name = 'Seven' WHERE id = 7; SELECT dvmig.retry('firms')});
+is($t->run('m')->{state}, 'completed', 'corrected');
+free(qr/.*(?:failed|waits).*/, 'failed and parked rows');
+
+blocked(qr/public\.deals 5 records are owed a later pass: deferred lookups, files, closing states/, 'records to be closed');
+is($t->finish($t->start('m', q{passes => '{states}'}))->{state}, 'completed', 'closed');
+free(qr/.*owed.*/, 'closing states');
+
+blocked(qr/public\.people is not verified: it was never verified/, 'what was never verified');
+$t->sql(q{SELECT * FROM dvmig.verify('m')});
+free(qr/.*not verified.*/, 'verified');
+blocked(qr/no backup of the staging database is known since the last load \(.*\)/, 'a load without a backup');
+$t->sql(q{SELECT dvmig.note_backup('m', 'tape')});
+free(qr/no backup.*/, 'backed up');
+
+blocked(qr/public\.bills 1030 new_internalnumber numbers itself \(\{SEQNUM:5\}\); the highest number loaded is 1030/, 'the next number would collide');
+$t->sql($t->sql(q{SELECT advice FROM dvmig.cutover('m') WHERE subject LIKE '%numbers itself%'}));
+is($t->sql('SELECT table_name, column_name, seed FROM dvmig.autonumber_seed'), 'new_invoice|new_internalnumber|1031', 'the seed was set, as the advice says');
+
+is(blockers(), '0 ready', 'then it is ready');
+$t->sql(q{DELETE FROM people_success WHERE id = 5});
+blocked(qr/public\.people the figures do not add up/, 'a row without its outcome');
+
+$t->sim->stop;
+done_testing();
