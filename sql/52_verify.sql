@@ -106,6 +106,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._verify_context(regclass) IS 'members to be read that tell who wrote, made and owns a record';
 
+-- _verify_key: the column that carries the source key; whether records other than
+-- the row's may have the same, although that is there: not where it is an
+-- alternate key, and not looked for in tables of more than 100,000 rows, because
+-- each query over a column without an index reads the whole Dataverse table; and
+-- SQL that tells which of the ids $1 belong to no row of a table that goes there.
+CREATE FUNCTION dvmig._verify_key(staging regclass, OUT target_key text, OUT of_all bool, OUT twins_sql text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT t.target_key, NOT EXISTS (SELECT FROM dvmig.metadata_key k WHERE k.server = m.server AND k.table_name = t.target
+			AND k.key_columns = ARRAY[t.target_key] AND k.index_status = 'Active')
+		AND (SELECT sum(greatest(c.reltuples, 0)) <= 100000 FROM pg_class c WHERE c.oid IN (SELECT $1 UNION SELECT p.relid FROM pg_partition_tree($1) p)),
+		'SELECT u.n FROM unnest($1) WITH ORDINALITY u(i, n) WHERE true' || (
+			SELECT coalesce(string_agg(format(' AND NOT EXISTS (SELECT FROM %s o WHERE o.dataverse_id = u.i)', o.staging), ''), '')
+			FROM dvmig.migration_table o JOIN dvmig.migration n USING (migration_id)
+			WHERE n.server = m.server AND n.owner = m.owner AND o.target = t.target AND EXISTS (SELECT FROM pg_class c WHERE c.oid = o.staging))
+	FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id) WHERE t.staging = $1
+$$;
+COMMENT ON FUNCTION dvmig._verify_key(regclass) IS 'by which column records beside those of a staging table''s rows are looked for, and how';
+
 -- _verify_sample: condition that takes a random part of the staging rows, the
 -- same whenever it is asked in one verification; null for all.
 CREATE FUNCTION dvmig._verify_sample(staging regclass, sample numeric, seed bigint, alias text) RETURNS text

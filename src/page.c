@@ -3,6 +3,7 @@
  *
  * A page is walked over once as a whole before anything of it is believed.
  */
+#include <stdint.h>
 #include <string.h>
 
 #include "page.h"
@@ -19,11 +20,30 @@ blanks(const char *p, const char *end)
 	return p;
 }
 
+#define EACH_BYTE(c)	(0x0101010101010101ULL * (c))
+
+/* Is one of eight bytes a quote, a backslash or a control character? */
+static bool
+has_special(const char *p)
+{
+	uint64_t	x;
+	uint64_t	quote;
+	uint64_t	backslash;
+
+	memcpy(&x, p, sizeof(x));
+	quote = x ^ EACH_BYTE('"');
+	backslash = x ^ EACH_BYTE('\\');
+	return (((quote - EACH_BYTE(1)) & ~quote) | ((backslash - EACH_BYTE(1)) & ~backslash) | ((x - EACH_BYTE(0x20)) & ~x)) & EACH_BYTE(0x80);
+}
+
 /* Behind a string that begins at p; NULL where it does not end. */
 static const char *
 skip_string(const char *p, const char *end)
 {
-	for (p++; p < end; p++)
+	p++;
+	while (end - p >= 8 && !has_special(p))
+		p += 8;
+	for (; p < end; p++)
 	{
 		if (*p == '"')
 			return p + 1;
@@ -143,9 +163,9 @@ dv_page_open(DvPage *page, const char *body, size_t len)
 	if (len >= 3 && memcmp(body, "\xEF\xBB\xBF", 3) == 0)
 		body += 3;
 	root.p = blanks(body, end);
-	if (root.p >= end || *root.p != '{' || (at = skip_value(root.p, end, DEPTH_MAX)) == NULL || blanks(at, end) != end)
+	if (root.p >= end || *root.p != '{')
 		return false;
-	root.len = (size_t) (at - root.p);
+	root.len = (size_t) (end - root.p);
 	at = root.p;
 	while (dv_page_member(root, &at, &name, &value))
 	{
@@ -164,7 +184,9 @@ dv_page_open(DvPage *page, const char *body, size_t len)
 		if (named(name, "@odata.count"))
 			page->count = value;
 	}
-	return page->next != NULL;
+	/* what is behind the last member is the end of the page, and nothing else */
+	at = blanks(at, end);
+	return page->next != NULL && at < end && *at == '}' && blanks(at + 1, end) == end;
 }
 
 bool

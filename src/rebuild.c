@@ -24,26 +24,12 @@
 #include "spi.h"
 #include "verify.h"
 
-/* Keys of one query, and characters of their list: a URL may have 32,768. */
-#define KEYS_MAX		200
-#define KEY_CHARS_MAX	24000
-
 struct DvRebuild
 {
-	int			key_column;		/* that carries the source key; -1: none */
 	int64		found;
 	int64		missing;
 	int64		ambiguous;		/* of several records */
 };
-
-/* Rows of one query by key. */
-typedef struct KeyAsk
-{
-	DvVerifyChunk *chunk;
-	int		   *rows;
-	int			n;
-	int			bad_answers;
-} KeyAsk;
 
 void
 dv_rebuild_begin(DvVerify *v)
@@ -51,27 +37,19 @@ dv_rebuild_begin(DvVerify *v)
 	v->rebuild = MemoryContextAllocZero(v->context, sizeof(DvRebuild));
 }
 
-/* Once the columns are known: which of them carries the source key, and which rows have no outcome. */
+/* Which rows have no outcome. */
 void
 dv_rebuild_load(DvVerify *v)
 {
 	Oid			types[1] = {OIDOID};
 	Datum		values[1] = {ObjectIdGetDatum(v->projection->staging)};
 	DvSwitch	before;
-	char	   *target_key;
-	int			i;
 
 	dv_spi_begin("dvmig: loading the definition");
 	dv_spi_no_timeouts();
 	before = dv_call_become_extension_owner();
-	dv_spi_run("SELECT dvmig._rebuild_rows($1::regclass), t.target_key FROM dvmig.migration_table t WHERE t.staging = $1::regclass",
-			   1, types, values, NULL, SPI_OK_SELECT);
+	dv_spi_run("SELECT dvmig._rebuild_rows($1::regclass)", 1, types, values, NULL, SPI_OK_SELECT);
 	v->projection->inner_sql = MemoryContextStrdup(v->context, dv_spi_text(0, 1));
-	target_key = dv_spi_text(0, 2);
-	v->rebuild->key_column = -1;
-	for (i = 0; i < v->ncolumns; i++)
-		if (target_key != NULL && strcmp(v->columns[i].name, target_key) == 0 && v->columns[i].read_name != NULL)
-			v->rebuild->key_column = i;
 	dv_call_restore(before);
 	dv_spi_commit(true);
 	MemoryContextSwitchTo(v->context);
@@ -164,66 +142,12 @@ record_patiently(DvVerify *v, DvVerifyRow *const *rows, int n)
 
 /* ---------------------------------------------------------------- by the key that records carry */
 
-static void
-put_encoded(DvBuf *path, const char *text, size_t len)
-{
-	StringInfoData encoded;
-
-	initStringInfo(&encoded);
-	dv_reader_encode(&encoded, text, len);
-	dv_buf_append(path, encoded.data, encoded.len);
-	pfree(encoded.data);
-}
-
-static void
-ask_keys(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
-{
-	const DvVerifyColumn *c = &v->columns[v->rebuild->key_column];
-	const DvWireTable *table = &v->projection->wire;
-	KeyAsk	   *part = MemoryContextAllocZero(chunk->context, sizeof(KeyAsk));
-	DvAsk	   *ask = dv_asker_new(&v->asker, "GET", part);
-	int			i;
-
-	part->chunk = chunk;
-	part->rows = MemoryContextAlloc(chunk->context, sizeof(int) * n);
-	memcpy(part->rows, rows, sizeof(int) * n);
-	part->n = n;
-	dv_buf_puts(&ask->path, "/");
-	dv_buf_puts(&ask->path, table->entity_set);
-	dv_buf_puts(&ask->path, "?$select=");
-	dv_buf_puts(&ask->path, table->primary_id);
-	dv_buf_puts(&ask->path, ",");
-	dv_buf_puts(&ask->path, c->read_name);
-	dv_buf_puts(&ask->path, "&$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p2)&@p1='");
-	dv_buf_puts(&ask->path, c->name);
-	dv_buf_puts(&ask->path, "'&@p2=%5B");
-	for (i = 0; i < n; i++)
-	{
-		DvSlice		value = chunk->rows[rows[i]].expected[v->rebuild->key_column];
-
-		if (i > 0)
-			dv_buf_puts(&ask->path, ",");
-		/* values are strings here, whatever the column's type */
-		if (value.p[0] != '"')
-			dv_buf_puts(&ask->path, "%22");
-		put_encoded(&ask->path, value.p, value.len);
-		if (value.p[0] != '"')
-			dv_buf_puts(&ask->path, "%22");
-	}
-	dv_buf_puts(&ask->path, "%5D");
-	ask->prefer = NULL;
-	chunk->asks++;
-	dv_asker_queue(&v->asker, ask);
-}
-
-/* Rows that were not found by their ids, in queries that fit a URL. */
+/* Rows that were not found by their ids. */
 static void
 ask_rest(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 {
 	int		   *rows = palloc(sizeof(int) * (n + 1));
-	int			k = v->rebuild->key_column;
 	int			count = 0;
-	size_t		chars = 0;
 	int			i;
 
 	for (i = from; i < from + n; i++)
@@ -232,23 +156,12 @@ ask_rest(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 
 		if (row->seen)
 			continue;
-		if (k < 0 || row->fault != NULL || row->expected == NULL || dv_page_is_null(row->expected[k]) || row->expected[k].len > 1000)
-		{
+		if (dv_verify_has_key(v, row))
+			rows[count++] = i;
+		else
 			v->rebuild->missing++;
-			continue;
-		}
-		/* at worst each byte takes three characters */
-		if (count == KEYS_MAX || (count > 0 && chars + row->expected[k].len * 3 > KEY_CHARS_MAX))
-		{
-			ask_keys(v, chunk, rows, count);
-			count = 0;
-			chars = 0;
-		}
-		chars += row->expected[k].len * 3 + 10;
-		rows[count++] = i;
 	}
-	if (count > 0)
-		ask_keys(v, chunk, rows, count);
+	dv_verify_ask_keys(v, chunk, rows, count);
 }
 
 void
@@ -265,69 +178,38 @@ dv_rebuild_range(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 	ask_rest(v, chunk, from, n);
 }
 
-/* The rows that a record's key is the key of. */
-static bool
-take_page(DvVerify *v, KeyAsk *part, DvPage *page)
+static void
+found_key(DvKeyAsk *part, int at, const pg_uuid_t *id)
 {
-	const DvVerifyColumn *c = &v->columns[v->rebuild->key_column];
-	DvSlice		record;
-	int			i;
+	const int  *rows;
+	int			n;
+	DvVerifyRow *row = &dv_verify_key_rows(part, &rows, &n)->rows[at];
 
-	while (dv_page_record(page, &record))
+	if (row->seen && memcmp(row->id.data, id->data, UUID_LEN) != 0)
+		row->has_id = false;	/* of several records it is not known which is meant */
+	else if (!row->seen)
 	{
-		DvSlice		key = dv_page_find(record, c->read_name);
-		pg_uuid_t	id;
-
-		if (!dv_page_uuid(dv_page_find(record, v->projection->wire.primary_id), id.data))
-			return false;
-		for (i = 0; i < part->n; i++)
-		{
-			DvVerifyRow *row = &part->chunk->rows[part->rows[i]];
-
-			if (!dv_compare_equal(c->kind, c->precision, row->expected[v->rebuild->key_column], key))
-				continue;
-			if (row->seen && memcmp(row->id.data, id.data, UUID_LEN) != 0)
-				row->has_id = false;	/* of several records it is not known which is meant */
-			else if (!row->seen)
-			{
-				row->id = id;
-				row->has_id = row->seen = true;
-			}
-		}
+		row->id = *id;
+		row->has_id = row->seen = true;
 	}
-	return true;
 }
 
 void
 dv_rebuild_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply)
 {
-	KeyAsk	   *part = ask->arg;
-	DvVerifyRow **found = palloc(sizeof(DvVerifyRow *) * (part->n + 1));
+	DvKeyAsk   *part = ask->arg;
+	const int  *rows;
+	int			n;
+	DvVerifyChunk *chunk = dv_verify_key_rows(part, &rows, &n);
+	DvVerifyRow **found = palloc(sizeof(DvVerifyRow *) * (n + 1));
 	int			nfound = 0;
-	DvPage		page;
 	int			i;
 
-	if (reply->status != 200)
-	{
-		dv_asker_fail_answer(&v->asker, reply);
+	if (!dv_verify_key_answer(v, ask, reply, found_key))
 		return;
-	}
-	if (!dv_page_open(&page, reply->body.data, reply->body.len) || !take_page(v, part, &page))
+	for (i = 0; i < n; i++)
 	{
-		if (++part->bad_answers < 5)
-			dv_asker_again(&v->asker, ask, false);
-		else
-			dv_asker_fail(&v->asker, "the answer to a query was not understood");
-		return;
-	}
-	if (page.next_link.p != NULL)
-	{
-		dv_asker_follow(&v->asker, ask, page.next_link);
-		return;
-	}
-	for (i = 0; i < part->n; i++)
-	{
-		DvVerifyRow *row = &part->chunk->rows[part->rows[i]];
+		DvVerifyRow *row = &chunk->rows[rows[i]];
 
 		if (row->seen && row->has_id)
 			found[nfound++] = row;
@@ -337,7 +219,7 @@ dv_rebuild_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply)
 			v->rebuild->missing++;
 	}
 	record_patiently(v, found, nfound);
-	dv_verify_release(part->chunk);
+	dv_verify_release(chunk);
 }
 
 void

@@ -159,9 +159,12 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		dv_resend_answer(v, ask, reply);
 		return;
 	}
-	if (v->rebuild != NULL && ask->prefer == NULL)
+	if (ask->prefer == NULL)
 	{
-		dv_rebuild_answer(v, ask, reply);
+		if (v->rebuild != NULL)
+			dv_rebuild_answer(v, ask, reply);
+		else
+			dv_verify_twins_answer(v, ask, reply);
 		return;
 	}
 	if (part->file != NULL)
@@ -187,6 +190,7 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	dv_verify_judge_unseen(v, part->chunk, part->from, part->n);
 	v->rc->total.rows_read += part->n;
 	dv_verify_ask_files(v, part->chunk, part->from, part->n);
+	dv_verify_ask_twins(v, part->chunk, part->from, part->n);
 	if (v->resend != NULL)
 		dv_resend_send(v, part->chunk, part->from, part->n);
 	if (v->rebuild != NULL)

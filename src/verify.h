@@ -4,7 +4,8 @@
  * verify_load.c reads the definition, verify.c walks a staging table and asks
  * for the records of its rows, verify_read.c reads rows and what they map to,
  * verify_judge.c compares them with the records, verify_expand.c what hangs on
- * records, verify_files.c the bytes of files, verify_store.c keeps what was found.
+ * records, verify_files.c the bytes of files, verify_keys.c looks for records by
+ * their source keys, verify_store.c keeps what was found.
  */
 #ifndef DV_VERIFY_H
 #define DV_VERIFY_H
@@ -135,6 +136,7 @@ typedef struct DvDifference
 } DvDifference;
 
 typedef struct DvVerifyFileAsk DvVerifyFileAsk; /* private to verify_files.c */
+typedef struct DvKeyAsk DvKeyAsk;	/* private to verify_keys.c */
 typedef struct DvResend DvResend;	/* private to resend.c */
 typedef struct DvRebuild DvRebuild; /* private to rebuild.c */
 
@@ -156,6 +158,9 @@ typedef struct DvVerify
 	bool		expand_refused; /* the service does not tell it */
 	char	   *right_id;		/* rows are links: primary key of the right end's table */
 	int64		files_compared;
+	int			key_column;		/* that carries the source key; -1: none */
+	bool		twins_of_all;	/* other records may have it, though the row's is there */
+	char	   *twins_sql;		/* which of the ids $1 are those of no row */
 	char	   *sample_sql;		/* condition on s, or NULL */
 	DvAsker		asker;
 	int			rows_per_read;
@@ -235,6 +240,24 @@ extern void dv_verify_ask_files(DvVerify *v, DvVerifyChunk *chunk, int from, int
 
 /* False where more of the file is on its way. */
 extern bool dv_verify_file_answer(DvVerify *v, DvVerifyFileAsk *file, DvAsk *ask, const DvHttpReply *reply);
+
+/* verify_keys.c: which column carries the source key, in the transaction that loads the definition. */
+extern void dv_verify_load_key(DvVerify *v);
+extern bool dv_verify_has_key(const DvVerify *v, const DvVerifyRow *row);
+
+/* Ask for the records that carry the keys of these rows, in queries that fit a URL. */
+extern void dv_verify_ask_keys(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n);
+
+/* Called for each record and row with the same key. */
+typedef void (*DvKeyFound) (DvKeyAsk *part, int row, const pg_uuid_t *id);
+
+/* False where the answer was no page, or more pages follow. */
+extern bool dv_verify_key_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply, DvKeyFound found);
+extern DvVerifyChunk *dv_verify_key_rows(const DvKeyAsk *part, const int **rows, int *n);
+
+/* Other records with the key of a row. */
+extern void dv_verify_ask_twins(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+extern void dv_verify_twins_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply);
 
 /* resend.c */
 extern void dv_resend_begin(DvVerify *v);

@@ -248,6 +248,7 @@ dv_verify_load(DvVerify *v)
 									   dv_session_api_path(v->rc->session), dv_session_api_url(v->rc->session), v->context);
 	load_columns(v);
 	load_select(v);
+	dv_verify_load_key(v);
 	number_sql = load_sample(v, &sample);
 	dv_call_restore(before);
 	dv_spi_commit(true);

@@ -146,6 +146,8 @@ is($t->finish($t->sql(q{SET dvmig.max_deletes = 50; SELECT dvmig.start('m', tabl
 is($t->run('m', q{confirm => '0D5E7A00-0000-4000-8000-000000000001'})->{state} // '', 'completed', 'the id of the organisation confirms as well')
   or diag($t->sql('SELECT * FROM dvmig.organisation'));
 is($t->sql(q{SELECT count(*) FROM people_success WHERE operation = 'D'}), '60', 'all are deleted');
+my $undone = $t->sql(q{SELECT max(run) FROM dvmig.run_history WHERE migration = 'm' AND kind = 'run' AND server = 'prod' AND succeeded > 0});
+like($t->error("SELECT dvmig.undo($undone)"), qr/55000.*undo.*needs to be confirmed.*confirm => 'dvsim'/s, 'an undo in production asks');
 like($t->error(q{SELECT dvmig.retarget('m', 'sim')}), qr/55000.*pointing a migration away from a production organisation needs/s, 'leaving production asks');
 
 # An organisation that does not tell its name goes by its id.

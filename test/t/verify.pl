@@ -307,4 +307,25 @@ is($t->sql(q{SELECT result FROM dvmig.verify('m2', 'staging.regions')}), 'differ
 is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, column_name, expected, found), ';') FROM dvmig.difference WHERE staging = 'staging.regions'}),
 	'3 statecode 1 0', 'is found');
 
+# --------------------------------------------------- other records with a row's key
+
+$t->sql(q{
+	CREATE TABLE staging.branches (no text PRIMARY KEY, name text);
+	INSERT INTO staging.branches SELECT 'B' || n, 'Branch ' || n FROM generate_series(1, 20) n;
+	CREATE TABLE staging.others (no text PRIMARY KEY, name text);
+	INSERT INTO staging.others VALUES ('B7', 'of another source, with an equal number');
+	SELECT dvmig.add_table('m2', 'staging.branches', 'account', target_key => 'accountnumber', auto_map => false);
+	SELECT dvmig.map_column('staging.branches', 'name', 'name');
+	SELECT dvmig.add_table('m2', 'staging.others', 'account', target_key => 'accountnumber', auto_map => false);
+	SELECT dvmig.map_column('staging.others', 'name', 'name')});
+is($t->run('m2')->{state}, 'completed', 'records that carry their keys');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, result), '; ' ORDER BY staging) FROM dvmig.verify('m2') WHERE target = 'account'}),
+	'staging.branches equal; staging.others equal', 'records of another staging table are its own');
+my $twin = $sim->create('accounts', { name => 'made twice', accountnumber => 'B3' })->{accountid};
+plant($sim, [ 'accounts', $t->sql(q{SELECT dataverse_id FROM staging.branches WHERE no = 'B5'}), undef ]);
+my $again = $sim->create('accounts', { name => 'made anew by hand', accountnumber => 'B5' })->{accountid};
+is($t->sql(q{SELECT concat_ws(' ', compared, equal, missing, extra) FROM dvmig.verify('m2', 'staging.branches')}), '20 19 1 2', 'another record with the key of a row is extra, be its own there or missing');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind, column_name, found, CASE WHEN kind = 'extra' THEN dataverse_id END), '; ' ORDER BY source_key, kind) FROM dvmig.difference WHERE staging = 'staging.branches'}),
+	"B3 extra accountnumber B3 $twin; B5 extra accountnumber B5 $again; B5 missing", 'and is told with its id');
+
 done_testing();
