@@ -134,8 +134,9 @@ handle_refusal(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *repl
 
 	if (too_much && part->n > ROWS_MIN && part->n > 20)
 		halve(v, part);
-	else if (reply->status >= 400 && reply->status < 500 && v->expand[0] != '\0')
+	else if (reply->status >= 400 && reply->status < 500 && strstr(ask->path.data, "&$expand=") != NULL)
 	{
+		/* several are on their way: each of them is asked for again */
 		dv_verify_without_expand(v);
 		halve(v, part);
 	}
