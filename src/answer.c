@@ -90,9 +90,16 @@ dv_answer_good(DvStep *step, const DvHttpReply *reply)
 void
 dv_answer_throttled(DvStep *step, const DvVerdict *v, int attempt)
 {
+	DvThrottle	told = {
+		.retry_after_ms = v->retry_after_ms,
+		.attempt = attempt,
+		.window = dv_verdict_window(v->message, strlen(v->message)),
+		.at_once = pg_strcasecmp(v->code, DV_CODE_AT_ONCE) == 0
+	};
+
 	step->rc->outage_since = 0;
 	step->counters.throttled++;
-	dv_gate_throttled(step, v->retry_after_ms, attempt);
+	dv_gate_throttled(step, &told);
 }
 
 void

@@ -15,6 +15,7 @@
 #include "gate.h"
 #include "settings.h"
 #include "spi.h"
+#include "wiretext.h"
 
 /* Longest wait in one turn, so that stop requests and timers are seen. */
 #define TURN_MS			100
@@ -188,9 +189,16 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	}
 	else if (reply->status == 429)
 	{
+		DvThrottle	told = {
+			.retry_after_ms = reply->retry_after_ms,
+			.attempt = ask->attempts,
+			.window = reply->body.len > 0 ? dv_verdict_window(reply->body.data, reply->body.len) : 0,
+			.at_once = reply->body.len > 0 && dv_wiretext_find(reply->body.data, reply->body.len, DV_CODE_AT_ONCE) != NULL
+		};
+
 		rc->outage_since = 0;
 		rc->total.throttled++;
-		dv_gate_user_throttled(rc, ask->user, reply->retry_after_ms, ask->attempts);
+		dv_gate_user_throttled(rc, ask->user, &told);
 		dv_asker_again(asker, ask, false);
 	}
 	else if (reply->status >= 500 && !has_parts(reply) && (ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503))

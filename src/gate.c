@@ -139,14 +139,14 @@ settle_hold(DvUser *user, TimestampTz now)
 }
 
 void
-dv_gate_user_throttled(DvRunContext *rc, int number, long retry_after_ms, int attempt)
+dv_gate_user_throttled(DvRunContext *rc, int number, const DvThrottle *told)
 {
 	DvShared   *shared = rc->lanes->shared;
 	DvUser	   *user = &shared->users[number];
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&shared->mutex);
-	dv_pace_throttled(&user->pace, retry_after_ms, attempt, now);
+	dv_pace_throttled(&user->pace, told, now);
 	settle_hold(user, now);
 	user->held_since = now;
 	user->held_until = Max(user->held_until, user->pace.hold_until);
@@ -154,9 +154,9 @@ dv_gate_user_throttled(DvRunContext *rc, int number, long retry_after_ms, int at
 }
 
 void
-dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt)
+dv_gate_throttled(DvStep *step, const DvThrottle *told)
 {
-	dv_gate_user_throttled(step->rc, dv_lane_of(step->rc->lanes)->user, retry_after_ms, attempt);
+	dv_gate_user_throttled(step->rc, dv_lane_of(step->rc->lanes)->user, told);
 }
 
 int64

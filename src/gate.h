@@ -27,10 +27,10 @@ extern int64 dv_gate_held_ms(DvLanes *lanes);
 
 /* What answers teach; see pace.h. */
 extern void dv_gate_good(DvStep *step, const DvHttpReply *reply);
-extern void dv_gate_throttled(DvStep *step, long retry_after_ms, int attempt);
+extern void dv_gate_throttled(DvStep *step, const DvThrottle *told);
 
 /* The same for one of the application users, by number: a job sends as all of them. */
-extern void dv_gate_user_throttled(DvRunContext *rc, int user, long retry_after_ms, int attempt);
+extern void dv_gate_user_throttled(DvRunContext *rc, int user, const DvThrottle *told);
 extern void dv_gate_trouble(DvStep *step);
 extern void dv_gate_hold(DvStep *step, TimestampTz until);
 extern void dv_gate_deadlock(DvStep *step);

@@ -18,17 +18,18 @@
 #define CEILING_MAX			64
 #define FIRST_LIMIT			4.0
 
+/* Until something tells of an end, an answer lets so many more go: all places in two or three round trips. */
+#define FIRST_GROWTH		3.0
+
 /* A hint that rises by this much tells of another service than the one that was learnt. */
 #define RAISED_HINT			1.5
 
-/* The limits of the service are counted over so many seconds. */
-#define WINDOW_SECONDS		300.0
+/* For this part of the window what was learnt is not learnt anew: one exhausted window is told of many times. */
+#define LEARN_PART_OF		0.05
 
-/* So long what was learnt is not learnt anew. */
-#define LEARN_SECONDS		15.0
-
-/* Nor is it lowered further than by this factor at once. */
-#define LEARN_LESS			0.9
+/* It is lowered by these factors at once, at least and at most. */
+#define LEARN_LESS			0.97
+#define LEARN_LEAST			0.9
 
 /* Being throttled after less than this part of the hold tells nothing of what the service bears. */
 #define LEARN_PART			0.5
@@ -39,9 +40,12 @@
 #define BULK_ROWS_MIN		1
 #define REFUSED_ROWS_MIN	20
 
-/* Requests should take about this long: long enough to amortise the round
- * trip, far below the two minutes after which the service gives up. */
-#define TARGET_SECONDS		10.0
+/*
+ * Requests should take about this long: long enough to amortise the round
+ * trip, far below the two minutes after which the service gives up, and short
+ * enough that many of them spread evenly over the web servers.
+ */
+#define TARGET_SECONDS		5.0
 #define TARGET_BYTES		(8 * 1024 * 1024)
 #define EACH_TARGET_SECONDS	10.0
 #define FIRST_EACH_ROWS		25
@@ -50,15 +54,35 @@
 /* Good answers at a learnt cap after which a quarter more is tried. */
 #define CAP_GOOD			100
 
-/* Growth of the soft limit, once there is one: this part in a minute, but no more for one answer. */
-#define SOFT_GROWTH			0.1
+/* What the service bears is tried out further by this part with an answer, but no more than that in a window. */
 #define ANSWER_GROWTH		0.00015
+#define WINDOW_GROWTH		0.5
+
+/* Only where so much of it is in use. */
+#define IN_USE				0.9
+
+/* After so many windows without a refusal, so many times as fast. */
+#define QUIET_WINDOWS		2
+#define QUIET_FASTER		4
+
+/* So much more than what it bears on average may be in flight, while less was used than that. */
+#define CATCH_UP			1.25
+
+/* Growth where there was a refusal, but a whole window has not been seen. */
+#define CAREFUL				0.25
+
+/* Seconds between looks at what the window has left. */
+#define LOOK_SECONDS		0.25
+
+/* Of what is in flight when it was too much at once, this part is not. */
+#define AT_ONCE_LESS		0.9
 
 /* So soon after a hold its end is what was wrong. */
 #define SOON_SECONDS		2.0
 
-/* Holds are at least two to the power of the refused probes in a row, in seconds, up to this power. */
+/* Holds are at least two to the power of the refused probes in a row, in seconds, up to this power and part of the window. */
 #define REFUSED_MAX			4
+#define REFUSED_PART		0.055
 
 /* A probe that was not refused by then was taken: refusals come at once. */
 #define PROBE_SECONDS		0.3
@@ -67,9 +91,16 @@
 #define STRAIN_MORE			1.15
 #define STRAIN_LESS			1.35
 
-/* The usual time is of about so many answers; the quickest follows it up over hundreds. */
+/* What a slow answer takes away: an eighth of the places in a round. */
+#define EASE_LESS			0.125
+
+/* Fewer in flight by this part must make rows quicker by that one, or have nothing to do with it. */
+#define EASE_PART			0.7
+#define EASE_HELPS			0.9
+
+/* The usual time is of about so many answers; the quickest follows it up over thousands. */
 #define USUAL_ANSWERS		16
-#define QUICK_UP			0.001
+#define QUICK_UP			0.0002
 
 /* Request-seconds of a whole request that may be saved up. */
 #define CREDIT_MAX			20.0
@@ -138,7 +169,6 @@ set_ceiling(DvPace *pace, int dop_hint)
 	{
 		pace->started = false;
 		pace->soft = 0;
-		pace->busy = pace->busy_length = 0;
 	}
 }
 
@@ -148,7 +178,21 @@ dv_pace_init(DvPace *pace, int dop_hint, int64_t now)
 	DvPace		fresh = {.limit = FIRST_LIMIT,.counted = now,.last_growth = now};
 
 	*pace = fresh;
+	dv_window_init(&pace->window, now);
 	set_ceiling(pace, dop_hint);
+}
+
+static bool
+knows_window(const DvPace *pace)
+{
+	return pace->soft > 0 && pace->window.told;
+}
+
+/* What may be in flight now: what is thought good, but no more than the window has left. */
+static double
+allowed(const DvPace *pace)
+{
+	return knows_window(pace) && pace->left < pace->limit ? pace->left : pace->limit;
 }
 
 /* Count time up to now: what was in flight, and the credit for a part of a request. */
@@ -157,18 +201,17 @@ count(DvPace *pace, int64_t now)
 {
 	double		passed = seconds_between(pace->counted, now);
 
+	dv_window_count(&pace->window, pace->in_flight, pace->counted, now);
 	if (now > pace->counted)
 		pace->counted = now;
-	pace->busy += passed * pace->in_flight;
-	pace->busy_length += passed;
-	if (pace->busy_length > WINDOW_SECONDS)
+	if (knows_window(pace) && seconds_between(pace->looked, now) >= LOOK_SECONDS)
 	{
-		pace->busy *= WINDOW_SECONDS / pace->busy_length;
-		pace->busy_length = WINDOW_SECONDS;
+		pace->looked = now;
+		pace->left = dv_window_bears(&pace->window, pace->soft * pace->window.seconds);
 	}
 	if (pace->counted <= pace->hold_until)
 		return;
-	pace->credit += passed * (pace->limit - pace->in_flight);
+	pace->credit += passed * (allowed(pace) - pace->in_flight);
 	if (pace->credit > CREDIT_MAX)
 		pace->credit = CREDIT_MAX;
 	if (pace->credit < -CREDIT_MAX)
@@ -185,7 +228,7 @@ may_probe(DvPace *pace, int64_t now)
 		pace->probe_round = now;
 		pace->probed = 0;
 	}
-	if (pace->probes >= pace->limit)
+	if (pace->probes >= allowed(pace))
 		pace->probes = 0;
 	return pace->probes == 0 || pace->probed < pace->probes;
 }
@@ -193,15 +236,16 @@ may_probe(DvPace *pace, int64_t now)
 bool
 dv_pace_may_send(DvPace *pace, int64_t now)
 {
-	int			whole = (int) pace->limit;
+	int			whole;
 
 	count(pace, now);
+	whole = (int) allowed(pace);
 	if (now < pace->hold_until)
 		return false;
 	if (pace->probes > 0 && !may_probe(pace, now))
 		return false;
 	return pace->in_flight < whole ||
-		(pace->in_flight == whole && pace->limit > whole && pace->credit > 0);
+		(pace->in_flight == whole && allowed(pace) > whole && pace->credit > 0);
 }
 
 void
@@ -222,42 +266,86 @@ dv_pace_ended(DvPace *pace, int n, int64_t now)
 int
 dv_pace_places(const DvPace *pace)
 {
-	return (int) pace->limit;
+	return allowed(pace) < 1 ? 1 : (int) allowed(pace);
 }
 
 bool
 dv_pace_is_holding(const DvPace *pace, int64_t now)
 {
-	return now < pace->hold_until || pace->probes > 0;
+	return now < pace->hold_until || pace->probes > 0 || (pace->in_flight == 0 && allowed(pace) < 1);
 }
 
 /*
- * Grow where all places are in use: by one for each answer at first, then by
- * about one per round, and beyond what the service bore before very slowly.
+ * What the service bears is tried out a little more with each answer, where
+ * that is in use. A service that has refused nothing for long may bear much more.
  */
+static void
+grow_soft(DvPace *pace, int64_t now, double seconds)
+{
+	double		window = pace->window.seconds;
+	double		more = ANSWER_GROWTH;
+
+	if (pace->soft >= pace->ceiling || dv_window_used(&pace->window) < IN_USE * pace->soft * window)
+		return;
+	if (seconds_between(pace->hold_until, now) > QUIET_WINDOWS * window)
+		more *= QUIET_FASTER;
+	if (more > seconds / window * WINDOW_GROWTH)
+		more = seconds / window * WINDOW_GROWTH;
+	pace->soft += pace->soft * more;
+}
+
+/* At first by some for each answer, then by about one per round, up to what the service bears. */
 static void
 grow(DvPace *pace, int64_t now)
 {
-	double		minutes = seconds_between(pace->last_growth, now) / 60;
+	double		seconds = seconds_between(pace->last_growth, now);
+	double		most = pace->ceiling;
 
 	pace->last_growth = now;
-	if (pace->soft > 0 && pace->limit >= pace->soft)
+	if (pace->soft > 0)
 	{
-		pace->soft += pace->soft * (minutes * SOFT_GROWTH < ANSWER_GROWTH ? minutes * SOFT_GROWTH : ANSWER_GROWTH);
-		pace->limit = pace->soft;
+		grow_soft(pace, now, seconds);
+		most = pace->soft * (knows_window(pace) ? CATCH_UP : 1);
 	}
-	else
-	{
-		pace->limit += pace->started ? 1 / pace->limit : 1;
-		if (pace->soft > 0 && pace->limit > pace->soft)
-			pace->limit = pace->soft;
-	}
+	pace->limit += !pace->started ? FIRST_GROWTH : (pace->soft <= 0 && pace->learnt != 0 ? CAREFUL : 1) / pace->limit;
+	if (pace->limit > most)
+		pace->limit = most;
 	if (pace->limit > pace->ceiling)
 		pace->limit = pace->ceiling;
 }
 
+/*
+ * Answers have become slow: fewer in flight make them quicker where requests
+ * wait for each other. Where they do not, that is how long a row takes now.
+ */
+static void
+ease(DvPace *pace, DvTablePace *table)
+{
+	pace->started = true;
+	if (pace->strained > 0 && pace->limit < pace->strained * EASE_PART)
+	{
+		if (table->usual > pace->strained_usual * EASE_HELPS)
+		{
+			table->quick = table->usual;
+			pace->strained = 0;
+			return;
+		}
+		pace->strained = 0;
+	}
+	if (pace->strained <= 0)
+	{
+		pace->strained = pace->limit;
+		pace->strained_usual = 0;
+	}
+	if (table->usual > pace->strained_usual)
+		pace->strained_usual = table->usual;
+	pace->limit -= EASE_LESS;
+	if (pace->limit < 1)
+		pace->limit = 1;
+}
+
 void
-dv_pace_good(DvPace *pace, const DvTablePace *table, int dop_hint, int64_t now)
+dv_pace_good(DvPace *pace, DvTablePace *table, int dop_hint, int64_t now)
 {
 	double		strain = table != NULL && table->quick > 0 ? table->usual / table->quick : 1;
 
@@ -267,62 +355,81 @@ dv_pace_good(DvPace *pace, const DvTablePace *table, int dop_hint, int64_t now)
 	if (seconds_between(pace->hold_until, now) >= SOON_SECONDS)
 		pace->refused = 0;
 	if (strain > STRAIN_LESS && pace->limit > 1)
-	{
-		pace->started = true;
-		pace->limit -= 0.5 / pace->limit;
-		if (pace->limit < 1)
-			pace->limit = 1;
-	}
+		ease(pace, table);
 	else if (strain < STRAIN_MORE)
+	{
+		pace->strained = 0;
 		grow(pace, now);
+	}
 	else
 		pace->started = true;
 }
 
 /*
- * What the service bore: what was in flight on average over about its window,
- * had it been spread over the hold too.
+ * What the service bears is what was used over its window until it refused
+ * more. Where it does not tell how long that is: had what was used so far been
+ * spread over the hold too.
  */
 static void
 learn(DvPace *pace, int64_t now)
 {
+	const DvWindow *window = &pace->window;
 	double		hold = seconds_between(now, pace->hold_until);
-	double		bore = pace->busy / (pace->busy_length + hold);
+	double		age = dv_window_age(window);
+	double		bore = dv_window_used(window) / (window->told ? window->seconds : age + hold);
 
 	/* Not for what we did of late, but for what was done before, or by others. */
-	if (pace->busy_length < hold * LEARN_PART)
+	if (age < hold * LEARN_PART)
 	{
-		pace->busy = pace->busy_length = 0;
+		dv_window_init(&pace->window, now);
 		pace->limit = pace->limit < 2 ? 1 : pace->limit / 2;
 		return;
 	}
-	/* One exhausted window is told of many times. */
-	if (pace->soft > 0 && seconds_between(pace->learnt, now) < LEARN_SECONDS)
+	if (pace->soft > 0 && seconds_between(pace->learnt, now) < LEARN_PART_OF * window->seconds)
 		return;
 	pace->learnt = now;
-	/* What is achieved is always below what is allowed: not a little less each time. */
-	if (pace->soft > 0 && bore < pace->soft * LEARN_LESS)
+	if (bore < 1)
+		bore = 1;
+	if (pace->soft > 0 && bore > pace->soft * LEARN_LESS)
 		bore = pace->soft * LEARN_LESS;
-	pace->soft = bore < 1 ? 1 : bore > pace->ceiling ? pace->ceiling : bore;
-	if (pace->limit > pace->soft)
-		pace->limit = pace->soft;
+	if (pace->soft > 0 && bore < pace->soft * LEARN_LEAST)
+		bore = pace->soft * LEARN_LEAST;
+	/* Before a whole window was seen, others may have used a part of it. */
+	pace->soft = window->told && age < window->seconds ? 0 : bore;
+	if (pace->limit > bore)
+		pace->limit = bore;
 }
 
-void
-dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, int64_t now)
+/* For how long nothing is sent after this refusal, in milliseconds. */
+static long
+hold_ms(DvPace *pace, const DvThrottle *told, int64_t now)
 {
-	int64_t		until;
-
 	/* Microsoft's advice without Retry-After: 2 to the power of the attempt. */
-	if (retry_after_ms < 0)
-		retry_after_ms = 1000L << (attempt < 6 ? attempt : 6);
+	long		ms = told->retry_after_ms >= 0 ? told->retry_after_ms : 1000L << (told->attempt < 6 ? told->attempt : 6);
+	long		most = (long) (pace->window.seconds * 1000 * REFUSED_PART);
+
 	/* One that went ahead after a hold is refused: the service tells too short a time. */
 	if (pace->hold_until > 0 && now >= pace->hold_until && seconds_between(pace->hold_until, now) < SOON_SECONDS)
 		pace->refused = pace->refused < REFUSED_MAX ? pace->refused + 1 : REFUSED_MAX;
-	if (pace->refused > 0 && retry_after_ms < 1000L << pace->refused)
-		retry_after_ms = 1000L << pace->refused;
-	until = now + retry_after_ms * 1000LL;
+	if (pace->refused > 0)
+	{
+		long		doubled = 1000L << pace->refused;
+
+		if (doubled > most)
+			doubled = most;
+		ms = ms > doubled ? ms : doubled;
+	}
+	return ms;
+}
+
+void
+dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now)
+{
+	int64_t		until;
+
 	count(pace, now);
+	dv_window_tell(&pace->window, told->window);
+	until = now + hold_ms(pace, told, now) * 1000LL;
 	pace->started = true;
 	pace->probes = 1;
 	pace->probe_round = 0;
@@ -330,7 +437,11 @@ dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, int64_t now)
 	if (until <= pace->hold_until)
 		return;
 	pace->hold_until = until;
-	learn(pace, now);
+	if (!told->at_once)
+		learn(pace, now);
+	else if (pace->limit > pace->in_flight * AT_ONCE_LESS)
+		pace->limit = pace->in_flight * AT_ONCE_LESS < 1 ? 1 : pace->in_flight * AT_ONCE_LESS;
+	pace->looked = 0;
 }
 
 /* Once a second at most: many answers tell of one and the same trouble. */

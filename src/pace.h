@@ -12,11 +12,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "window.h"
+
 /* One application user's: Dataverse counts its limits per user. */
 typedef struct DvPace
 {
-	double		limit;			/* requests in flight allowed now */
-	double		soft;			/* what the service bore over a whole cycle; 0 = not known */
+	double		limit;			/* requests in flight that are thought good */
+	double		soft;			/* what the service bears on average; 0 = not known */
+	double		left;			/* what the window has left for now */
+	int64_t		looked;			/* when that was looked at */
 	int			ceiling;		/* x-ms-dop-hint, or the default without one */
 	int			in_flight;
 	double		credit;			/* request-seconds saved up for the part of a request that "limit" has */
@@ -29,10 +33,20 @@ typedef struct DvPace
 	int64_t		probe_round;	/* when the round began; 0 = not yet */
 	int64_t		last_shrink;
 	int64_t		last_growth;
-	double		busy;			/* request-seconds of late, about a window of the service's */
-	double		busy_length;	/* and the seconds they are of */
-	int64_t		counted;		/* up to when credit and busy are counted */
+	DvWindow	window;			/* what was used of late */
+	int64_t		counted;		/* up to when credit and window are counted */
+	double		strained;		/* the limit when answers had become slow; 0 = they are not */
+	double		strained_usual; /* and how long a row took then */
 } DvPace;
+
+/* What an answer 429 says. */
+typedef struct DvThrottle
+{
+	long		retry_after_ms; /* -1: not told */
+	int			attempt;		/* of the request that was refused */
+	int			window;			/* seconds over which the service counts; 0: not told */
+	bool		at_once;		/* for too many at once: nothing is used up */
+} DvThrottle;
 
 /* One table's: tables differ in what they take. */
 typedef struct DvTablePace
@@ -83,14 +97,14 @@ extern int	dv_pace_places(const DvPace *pace);
 extern bool dv_pace_is_holding(const DvPace *pace, int64_t now);
 
 /* A good answer; dop_hint 0 where it had none. */
-extern void dv_pace_good(DvPace *pace, const DvTablePace *table, int dop_hint, int64_t now);
+extern void dv_pace_good(DvPace *pace, DvTablePace *table, int dop_hint, int64_t now);
 
 /* A good answer for n rows in "seconds". */
 extern void dv_pace_table_bulk(DvTablePace *table, int rows, double seconds);
 extern void dv_pace_table_each(DvTablePace *table, int rows, double seconds);
 
-/* Throttled: hold for retry_after_ms (-1: not told), and send less. */
-extern void dv_pace_throttled(DvPace *pace, long retry_after_ms, int attempt, int64_t now);
+/* Throttled: hold for Retry-After, and send less. */
+extern void dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now);
 
 /* The service had trouble (5xx, outage): fewer requests at once. */
 extern void dv_pace_trouble(DvPace *pace, int64_t now);

@@ -1,5 +1,5 @@
 /*
- * retryafter.c - the Retry-After header, in both of its forms
+ * retryafter.c - what an answer 429 tells: Retry-After in both of its forms, and the window
  *
  * Dataverse sends whole seconds; proxies in front of it may send an HTTP date
  * (RFC 9110, section 5.6.7: three notations, all of them in GMT).
@@ -71,6 +71,21 @@ dv_verdict_http_date(const char *text, long long *when)
 		return false;
 	*when = days_from_civil(y, m, d) * 86400LL + h * 3600LL + mi * 60LL + s;
 	return true;
+}
+
+int
+dv_verdict_window(const char *text, size_t len)
+{
+	static const char words[] = "time window of ";
+	const char *at = dv_wiretext_find(text, len, words);
+	int			seconds = 0;
+
+	if (at == NULL)
+		return 0;
+	for (at += sizeof(words) - 1; at < text + len && *at >= '0' && *at <= '9'; at++)
+		if (seconds <= LONGEST_S)
+			seconds = seconds * 10 + (*at - '0');
+	return seconds <= LONGEST_S ? seconds : 0;
 }
 
 long

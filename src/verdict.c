@@ -43,7 +43,7 @@ static const Rule rules[] = {
 	/* Throttled: the code counts, whatever status a proxy made of it. */
 	{"0x80072322", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* number of requests */
 	{"0x80072321", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* execution time */
-	{"0x80072326", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* concurrent requests */
+	{DV_CODE_AT_ONCE, 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* concurrent requests */
 	{"0x8005F103", 0, ALL, ALL, DV_WAIT, "throttled", 0},		/* Throttling */
 	{ANY, 429, ALL, ALL, DV_WAIT, "throttled", 0},
 

@@ -24,6 +24,9 @@ typedef enum DvVerdictKind
 	DV_FAIL_RUN
 } DvVerdictKind;
 
+/* Refused for too many requests at once: nothing is used up. */
+#define DV_CODE_AT_ONCE	"0x80072326"
+
 #define DV_CODE_LEN		24
 #define DV_CLASS_LEN	24
 #define DV_REQID_LEN	48
@@ -72,6 +75,12 @@ extern const char *dv_verdict_name(DvVerdictKind kind);
  * at most 24 hours, or -1 where it is neither.
  */
 extern long dv_verdict_retry_after(const char *value, size_t len, long long now);
+
+/*
+ * The seconds over which the service counts its limits, as an answer 429 tells
+ * in its text ("... over time window of 300 seconds"); 0 where it does not.
+ */
+extern int	dv_verdict_window(const char *text, size_t len);
 
 /* An HTTP date ("Mon, 04 May 2026 03:02:01 GMT") in seconds since 1970; false where it is none. */
 extern bool dv_verdict_http_date(const char *text, long long *when);

@@ -229,6 +229,28 @@ retry_after(const char *text, long long now)
 	return ms;
 }
 
+static int
+window(const char *text)
+{
+	size_t		len = strlen(text);
+	char	   *in = exact_copy(text, len);
+	int			seconds = dv_verdict_window(in, len);
+
+	free(in);
+	return seconds;
+}
+
+static void
+test_window(void)
+{
+	is_number(window("Number of requests exceeded the limit of 6000 over time window of 300 seconds."), 300, "the window of an answer 429");
+	is_number(window("Combined execution time of incoming requests exceeded limit of 1,200,000 milliseconds over time window of 30 seconds. Decrease"), 30, "and another");
+	is_number(window("Number of concurrent requests exceeded the limit of 52."), 0, "none");
+	is_number(window("over time window of "), 0, "cut off");
+	is_number(window("over time window of 30"), 30, "cut off behind the number");
+	is_number(window("over time window of 99999999999999999999 seconds"), 0, "not longer than a day");
+}
+
 static void
 test_retry_after(void)
 {
@@ -263,5 +285,6 @@ main(void)
 	test_table();
 	test_tries();
 	test_retry_after();
+	test_window();
 	return done_testing();
 }

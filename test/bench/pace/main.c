@@ -1,10 +1,16 @@
 /*
- * main.c - pace.c against six kinds of service: regret against an oracle
+ * main.c - pace.c against kinds of service: regret against an oracle
  *
  *   pace [seconds [seeds]]
+ *   pace like SERVERS HINT LATENCY_MS ROW_US ROWS SCALE RETRY_AFTER_S PINNED SECONDS
+ *
+ * "like" prints which part of the bound the oracle reaches in a service that
+ * test/bench/limits sets up: requests of so many rows, windows and limits so many
+ * times smaller.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model.h"
 
@@ -44,6 +50,20 @@ print(const Shape *shape, double seconds, int seeds)
 		   100.0 * sum.deadlocks / sum.requests, sum.timeouts, sum.bulk_rows, sum.limit);
 }
 
+static int
+like(char **argv)
+{
+	Shape		shape = {
+		.name = "like",.servers = atoi(argv[0]),.hint = atoi(argv[1]),.round_trip = 0.001,.per_request = atof(argv[2]) / 1e3,
+		.per_row = atof(argv[3]) / 1e6,.rows = atoi(argv[4]),.scale = atof(argv[5]),.retry_after = atof(argv[6]),
+		.pinned = atoi(argv[7]),.capacity = 1000,.noise = 0.05
+	};
+	double		seconds = atof(argv[8]);
+
+	printf("%.3f\n", model_oracle(&shape, seconds, 1) / model_bound(&shape, seconds));
+	return 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -51,6 +71,8 @@ main(int argc, char **argv)
 	int			seeds = argc > 2 ? atoi(argv[2]) : 3;
 	int			i;
 
+	if (argc == 11 && strcmp(argv[1], "like") == 0)
+		return like(argv + 2);
 	printf("%-20s %9s %9s %8s %8s %8s %6s %6s %7s %6s %5s %6s\n", "service", "rows/s", "oracle", "regret", "of bound",
 		   "429", "held", "above", "1205", "slow", "rows", "limit");
 	for (i = 0; i < nshapes; i++)

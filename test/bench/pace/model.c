@@ -17,7 +17,7 @@
 
 #define WINDOW			300.0
 #define SLICES			60
-#define LIMIT_REQUESTS	6000
+#define LIMIT_REQUESTS	6000.0
 #define LIMIT_TIME		1200.0
 #define LIMIT_AT_ONCE	52
 #define RENEW			30.0	/* connections: see http.c */
@@ -31,6 +31,9 @@ const Shape shapes[] = {
 	{.name = "deadlock-prone",.hint = 24,.servers = 4,.capacity = 24,.round_trip = 0.05,.per_request = 0.1,.per_row = 0.003,.noise = 0.2,.deadlock_from = 6,.deadlock_rate = 0.25},
 	{.name = "pinned connections",.hint = 24,.servers = 4,.pinned = true,.capacity = 32,.round_trip = 0.05,.per_request = 0.1,.per_row = 0.003,.noise = 0.2},
 	{.name = "changing hint",.hint = 32,.servers = 8,.capacity = 32,.round_trip = 0.06,.per_request = 0.1,.per_row = 0.003,.noise = 0.2,.hint_later = 8,.hint_period = 600},
+	{.name = "slow hours",.hint = 16,.servers = 8,.capacity = 64,.round_trip = 0.06,.per_request = 0.1,.per_row = 0.003,.noise = 0.2,.slow_period = 600},
+	{.name = "a tenth of the time",.hint = 48,.servers = 4,.capacity = 64,.round_trip = 0.002,.per_request = 0.005,.per_row = 0.004,.noise = 0.05,.scale = 10,.retry_after = 1,.rows = 100},
+	{.name = "short Retry-After",.hint = 48,.servers = 4,.capacity = 64,.round_trip = 0.02,.per_request = 0.05,.per_row = 0.004,.noise = 0.05,.retry_after = 1},
 };
 const int	nshapes = sizeof(shapes) / sizeof(shapes[0]);
 
@@ -54,6 +57,7 @@ typedef struct Flight
 	int			server;			/* -1 once it left it */
 	enum {GOOD, THROTTLED, DEADLOCK, TOO_LONG} answer;
 	double		retry_after;
+	bool		at_once;		/* refused for too many at once */
 	int			hint;
 } Flight;
 
@@ -89,6 +93,24 @@ micros(double seconds)
 	return (int64_t) ((seconds + 1000) * 1e6);
 }
 
+static double
+scale(const Shape *shape)
+{
+	return shape->scale > 0 ? shape->scale : 1;
+}
+
+static double
+window(const Shape *shape)
+{
+	return WINDOW / scale(shape);
+}
+
+static bool
+is_slow(const Model *m)
+{
+	return m->shape->slow_period > 0 && fmod(m->now, 2 * m->shape->slow_period) >= m->shape->slow_period;
+}
+
 static bool
 is_later(const Model *m)
 {
@@ -110,9 +132,9 @@ capacity_now(const Model *m)
 /* ---------------------------------------------------------------- limits */
 
 static int
-slice_of(Server *s, double now)
+slice_of(const Shape *shape, Server *s, double now)
 {
-	long		n = (long) (now / (WINDOW / SLICES));
+	long		n = (long) (now / (window(shape) / SLICES));
 	int			at = (int) (n % SLICES);
 
 	if (s->slice[at] != n)
@@ -125,9 +147,9 @@ slice_of(Server *s, double now)
 }
 
 static void
-sums(const Server *s, double now, int *count, double *time)
+sums(const Shape *shape, const Server *s, double now, int *count, double *time)
 {
-	long		n = (long) (now / (WINDOW / SLICES));
+	long		n = (long) (now / (window(shape) / SLICES));
 	int			i;
 
 	*count = 0;
@@ -142,21 +164,21 @@ sums(const Server *s, double now, int *count, double *time)
 
 /* Seconds until enough of the window is over; 0 where the request may come in. */
 static double
-refused_for(Server *s, double now)
+refused_for(const Shape *shape, Server *s, double now)
 {
 	double		time;
 	double		later;
 	int			count;
 
-	sums(s, now, &count, &time);
+	sums(shape, s, now, &count, &time);
 	if (s->at_once >= LIMIT_AT_ONCE)
 		return 1;
-	for (later = 0; count >= LIMIT_REQUESTS || time >= LIMIT_TIME; later += 1)
-		sums(s, now + later, &count, &time);
+	for (later = 0; count >= LIMIT_REQUESTS / scale(shape) || time >= LIMIT_TIME / scale(shape); later += 1)
+		sums(shape, s, now + later, &count, &time);
 	if (later == 0)
 		return 0;
 	/* It grows while a client keeps pushing. */
-	return later + s->pushes++ / 4;
+	return (shape->retry_after > 0 ? shape->retry_after : later) + s->pushes++ / 4;
 }
 
 /* ---------------------------------------------------------------- requests */
@@ -182,7 +204,8 @@ arrive(Model *m, Flight *f)
 	double		slower;
 	double		above;
 
-	f->retry_after = refused_for(s, m->now);
+	f->at_once = s->at_once >= LIMIT_AT_ONCE;
+	f->retry_after = refused_for(shape, s, m->now);
 	f->hint = hint_now(m);
 	if (f->retry_after > 0)
 	{
@@ -193,10 +216,10 @@ arrive(Model *m, Flight *f)
 	}
 	s->pushes = 0;
 	s->at_once++;
-	s->count[slice_of(s, m->now)]++;
+	s->count[slice_of(shape, s, m->now)]++;
 	m->at_work++;
 	slower = m->at_work > capacity_now(m) ? m->at_work / capacity_now(m) : 1;
-	f->worked = (shape->per_request + shape->per_row * f->rows) * slower * (1 + shape->noise * (2 * uniform(m) - 1));
+	f->worked = (shape->per_request + shape->per_row * f->rows * (is_slow(m) ? 2 : 1)) * slower * (1 + shape->noise * (2 * uniform(m) - 1));
 	f->answer = GOOD;
 	above = shape->deadlock_from > 0 ? m->at_work - shape->deadlock_from : 0;
 	if (above > 0 && uniform(m) < above * shape->deadlock_rate)
@@ -227,7 +250,7 @@ send_one(Model *m)
 	memset(f, 0, sizeof(*f));
 	f->used = true;
 	f->sent = m->now;
-	f->rows = m->table.bulk_rows;
+	f->rows = m->shape->rows > 0 ? m->shape->rows : m->table.bulk_rows;
 	f->server = pick_server(m, i);
 	r->requests++;
 	r->requests_late += m->now > 60;
@@ -237,6 +260,14 @@ send_one(Model *m)
 	m->table.in_flight++;
 	arrive(m, f);
 	return true;
+}
+
+static void
+throttled(Model *m, const Flight *f, int64_t now)
+{
+	DvThrottle	told = {.retry_after_ms = lround(f->retry_after * 1000),.window = (int) window(m->shape),.at_once = f->at_once};
+
+	dv_pace_throttled(&m->pace, &told, now);
 }
 
 static void
@@ -250,7 +281,7 @@ answer(Model *m, Flight *f)
 		Server	   *s = &m->servers[f->server];
 
 		s->at_once--;
-		s->time[slice_of(s, m->now)] += f->worked;
+		s->time[slice_of(m->shape, s, m->now)] += f->worked;
 		m->at_work--;
 	}
 	dv_pace_ended(&m->pace, 1, now);
@@ -268,7 +299,7 @@ answer(Model *m, Flight *f)
 			r->throttled_late += m->now > 60;
 			if (now + lround(f->retry_after * 1000) * 1000 > m->retry_at)
 				m->retry_at = now + lround(f->retry_after * 1000) * 1000;
-			dv_pace_throttled(&m->pace, lround(f->retry_after * 1000), 0, now);
+			throttled(m, f, now);
 			break;
 		case DEADLOCK:
 			r->deadlocks++;
@@ -312,7 +343,7 @@ best(const Shape *s, int hint, double capacity)
 	int			rows;
 
 	for (n = 1; n <= hint; n++)
-		for (rows = 10; rows <= 1000; rows += 10)
+		for (rows = s->rows > 0 ? s->rows : 10; rows <= (s->rows > 0 ? s->rows : 1000); rows += 10)
 			if (rows_a_second(s, n, rows, capacity) > most)
 				most = rows_a_second(s, n, rows, capacity);
 	return most;
@@ -324,6 +355,7 @@ fix(Model *m, double limit, int rows)
 {
 	m->pace.limit = m->pace.soft = limit < hint_now(m) ? limit : hint_now(m);
 	m->pace.last_growth = micros(m->now);
+	m->pace.window.told = false;
 	m->table.bulk_rows = rows;
 	m->table.parallel = limit;
 }
@@ -381,7 +413,7 @@ model_oracle(const Shape *shape, double seconds, unsigned seed)
 	int			i;
 
 	for (limit = 1; limit <= shape->hint; limit += limit < 12 ? 0.5 : 1)
-		for (i = 0; i < (int) (sizeof(sizes) / sizeof(sizes[0])); i++)
+		for (i = 0; i < (shape->rows > 0 ? 1 : (int) (sizeof(sizes) / sizeof(sizes[0]))); i++)
 		{
 			Result		r = run(shape, seconds, seed, limit, sizes[i]);
 
@@ -396,7 +428,12 @@ model_bound(const Shape *shape, double seconds)
 {
 	double		rows = seconds * best(shape, shape->hint, shape->capacity);
 
+	Shape		slow = *shape;
+
+	slow.per_row *= 2;
 	if (shape->hint_later > 0)
 		rows = (rows + seconds * best(shape, shape->hint_later, shape->hint_later)) / 2;
+	if (shape->slow_period > 0)
+		rows = (rows + seconds * best(&slow, shape->hint, shape->capacity)) / 2;
 	return rows;
 }

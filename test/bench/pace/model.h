@@ -26,6 +26,10 @@ typedef struct Shape
 	double		sql_timeout;	/* requests that work longer fail; 0 = none */
 	int			hint_later;		/* the hint, and capacity, change to this half of the time; 0 = no */
 	double		hint_period;
+	double		slow_period;	/* a row takes twice as long this half of the time; 0 = no */
+	double		scale;			/* windows and limits are so many times smaller; 0 = 1 */
+	double		retry_after;	/* what it tells, in seconds; 0 = until enough of the window is over */
+	int			rows;			/* of a request, where they are not to be found out; 0 = they are */
 } Shape;
 
 typedef struct Result
@@ -43,6 +47,7 @@ typedef struct Result
 	int			above_hint;		/* sent with more in flight than advised */
 } Result;
 
+/* Six kinds of service, and what else must not unsettle the pace: all of them. */
 extern const Shape shapes[];
 extern const int nshapes;
 
