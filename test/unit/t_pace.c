@@ -279,8 +279,8 @@ test_rate(void)
 static void
 test_service(const Shape *shape)
 {
-	/* a window has few slow requests: what is borne shows late */
-	double		seconds = RUN_SECONDS * (shape->sql_timeout > 0 ? 4 : 1);
+	/* a window has few slow requests: what is borne shows late; and a Retry-After that is too short is refused many times at first */
+	double		seconds = RUN_SECONDS * (shape->sql_timeout > 0 || shape->retry_after > 0 ? 4 : 1);
 	Result		r = model_run(shape, seconds, 1);
 	char		text[128];
 	double		part = shape - shapes < SIX ? PART * (WITH_ORACLE ? model_oracle(shape, seconds, 1) : 0)
