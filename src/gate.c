@@ -45,8 +45,8 @@ dv_gate_is_open(DvStep *step, TimestampTz now)
 
 	SpinLockAcquire(&shared->mutex);
 	open = may_send(shared, me, now);
-	step->held = !open && (dv_pace_is_holding(&dv_user_of(lanes)->pace, now) || !dv_rate_may_send(&shared->rate, now));
-	me->hungry = !open && !step->held && !shared->paused;
+	step->held = !open && (shared->paused || dv_pace_is_holding(&dv_user_of(lanes)->pace, now) || !dv_rate_may_send(&shared->rate, now));
+	me->hungry = !open && !step->held;
 	SpinLockRelease(&shared->mutex);
 	return open;
 }

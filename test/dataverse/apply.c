@@ -421,7 +421,7 @@ sim_apply_create(SimReq *r, SimTxn *x, SimRec *rec, bool bound, SimGuid *id, Sim
 		return false;
 	default_currency(r, rec);
 	full_name(r, rec, NULL);
-	r->rows++;
+	r->rows += (uint64_t) sim_switch_weight(t->name);
 	if (!sim_txn_put(x, t, *id, new_row(r, rec), true, e))
 		return false;
 	if (rec->children != NULL && !create_children(r, x, rec, *id, e))
@@ -461,7 +461,7 @@ sim_apply_update(SimReq *r, SimTxn *x, SimRec *rec, uint32_t slot, SimErr *e)
 	row->modified_by = sim_principal_number(r->user);
 	if (rec->has_owner)
 		set_owner(r, rec, row);
-	r->rows++;
+	r->rows += (uint64_t) sim_switch_weight(t->name);
 	if (!sim_txn_put(x, t, id, row, false, e))
 		return false;
 	return rec->children == NULL || create_children(r, x, rec, id, e);

@@ -80,9 +80,9 @@ read_targets(SimReq *r, SimTable *t, Targets *out, SimErr *e)
 
 /* A write that takes longer than the database allows ends with a time-out. */
 static bool
-in_time(int n, SimErr *e)
+in_time(int n, const SimTable *t, SimErr *e)
 {
-	if (sim_sw.sql_timeout <= 0 || (int64_t) n * sim_sw.row_time <= (int64_t) sim_sw.sql_timeout * 1000)
+	if (sim_sw.sql_timeout <= 0 || (int64_t) n * sim_switch_weight(t->name) * sim_sw.row_time <= (int64_t) sim_sw.sql_timeout * 1000)
 		return true;
 	sim_sleep_us((int64_t) sim_sw.sql_timeout * 1000);
 	return sim_fail(e, 500, "0x80044151", "SQL timeout expired. Sql Number: -2. Please reduce the batch size.");
@@ -139,7 +139,7 @@ create_multiple(SimReq *r, SimTable *t, SimResp *resp)
 	bool		ok;
 
 	sim_stats_request(SIM_K_CREATE_MULTIPLE, r->in_batch);
-	if (!read_targets(r, t, &all, &resp->err) || !in_time(all.n, &resp->err))
+	if (!read_targets(r, t, &all, &resp->err) || !in_time(all.n, t, &resp->err))
 		return false;
 	sim_stats_targets((uint64_t) all.n);
 	ids = sim_arena_alloc(r->arena, sizeof *ids * (size_t) all.n);
@@ -234,7 +234,7 @@ update_multiple(SimReq *r, SimTable *t, SimResp *resp)
 	bool		ok = true;
 
 	sim_stats_request(SIM_K_UPDATE_MULTIPLE, r->in_batch);
-	if (!read_targets(r, t, &all, &resp->err) || !in_time(all.n, &resp->err))
+	if (!read_targets(r, t, &all, &resp->err) || !in_time(all.n, t, &resp->err))
 		return false;
 	sim_stats_targets((uint64_t) all.n);
 	seen_init(r, &seen, all.n);
@@ -299,7 +299,7 @@ upsert_multiple(SimReq *r, SimTable *t, SimResp *resp)
 	bool		ok = true;
 
 	sim_stats_request(SIM_K_UPSERT_MULTIPLE, r->in_batch);
-	if (!read_targets(r, t, &all, &resp->err) || !in_time(all.n, &resp->err))
+	if (!read_targets(r, t, &all, &resp->err) || !in_time(all.n, t, &resp->err))
 		return false;
 	sim_stats_targets((uint64_t) all.n);
 	seen_init(r, &seen, all.n);

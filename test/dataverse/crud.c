@@ -292,7 +292,7 @@ sim_crud_delete(SimReq *r, SimRef *ref, SimResp *resp)
 	if (ok)
 	{
 		ok = sim_apply_delete(x, ref->table, slot, &resp->err);
-		r->rows++;
+		r->rows += (uint64_t) sim_switch_weight(ref->table->name);
 		resp->status = 204;
 	}
 	sim_crud_end(r, &own, ok);

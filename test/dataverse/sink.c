@@ -8,6 +8,7 @@
 
 #include "bulk.h"
 #include "stats.h"
+#include "switches.h"
 
 bool		sim_sink = false;
 
@@ -105,7 +106,7 @@ sim_sink_create_multiple(SimReq *r, SimTable *t, SimResp *resp)
 	sim_buf_puts(s.out, "]}");
 	sim_stats_targets(s.n);
 	sim_stats_rows(s.n, 0, 0, 0);
-	r->rows += s.n;
+	r->rows += s.n * (uint64_t) sim_switch_weight(t->name);
 	resp->status = 200;
 	return true;
 }

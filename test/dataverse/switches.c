@@ -80,12 +80,14 @@ static const Switch switches[] =
 	NUM(retry_after, 1, 1, 1),
 	NUM(latency, 0, 0, 0),
 	NUM(row_time, 0, 0, 0),
+	NUM(slow_factor, 1, 1, 1),
 	NUM(sql_timeout, 0, 0, 0),
 	NUM(max_body, 104857600, 134217728, 33554432),
 	WORD(cookies, off_on, 1, 1, 1),
 	TEXT(static_token),
 	TEXT(automation),
 	TEXT(deny_owner),
+	TEXT(slow_table),
 	TEXT(deny_privilege),
 };
 
@@ -101,6 +103,12 @@ static char *
 text(const Switch *s)
 {
 	return (char *) &sim_sw + s->offset;
+}
+
+int
+sim_switch_weight(const char *table)
+{
+	return strcmp(table, sim_sw.slow_table) == 0 ? sim_sw.slow_factor : 1;
 }
 
 bool

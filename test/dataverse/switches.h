@@ -59,6 +59,7 @@ typedef struct SimSwitches
 	int			retry_after;	/* s, least */
 	int			latency;		/* ms added to every request */
 	int			row_time;		/* us of work for every row of a write */
+	int			slow_factor;
 	int			sql_timeout;	/* ms; a bulk request that needs longer is refused; 0: off */
 	int			max_body;		/* bytes; more is answered 413 */
 	int			cookies;
@@ -66,10 +67,14 @@ typedef struct SimSwitches
 	char		static_token[128];	/* accepted without the token endpoint; "" none */
 	char		automation[512];	/* table.column=value: set after every create */
 	char		deny_owner[64];	/* user or team that may not own records */
+	char		slow_table[64];	/* logical name: its rows take slow_factor times as long */
 	char		deny_privilege[96];	/* a privilege that nobody has, such as prvCreateContact */
 } SimSwitches;
 
 extern SimSwitches sim_sw;
+
+/* How many rows' work a row of this table is. */
+extern int	sim_switch_weight(const char *table);
 
 /* Set all switches as a profile says; false when there is no such profile. */
 extern bool sim_switches_profile(const char *name);

@@ -350,6 +350,14 @@ with(sql_timeout => 100, sub
 	is($sim->count('accounts'), 0, 'none is made');
 	is($bulk->(20)->{status}, 200, 'twenty do not');
 });
+with(slow_table => 'account', sub
+{
+	my ($sim) = @_;
+	set_switches($sim, row_time => 2000, slow_factor => 50, sql_timeout => 1000);
+	my $bulk = sub {$sim->req('POST', "$_[0]/Microsoft.Dynamics.CRM.CreateMultiple", {Targets => [map {{'@odata.type' => "Microsoft.Dynamics.CRM.$_[1]", $_[2] => "r$_"}} 1 .. 20]})};
+	is($bulk->('accounts', 'account', 'name')->{status}, 500, 'twenty rows of a slow table take too long');
+	is($bulk->('contacts', 'contact', 'lastname')->{status}, 200, 'those of another do not');
+});
 with(bulk_warmup => 'on', sub
 {
 	my ($sim) = @_;
