@@ -1,0 +1,123 @@
+# What is asked of a run while it lives takes effect, each by itself; and tables
+# that take different times find their own size of request, without a setting
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+use Time::HiRes qw(time);
+
+use DvMig;
+
+my $t = DvMig->new(name => 'tune', profile => 'strict', set => { dop_hint => 8 });
+
+$t->sql(q{CREATE TABLE people (id int PRIMARY KEY, family text);
+	CREATE TABLE firms (id int PRIMARY KEY, name text);
+	INSERT INTO people SELECT n, 'Name ' || n FROM generate_series(1, 15000) n});
+$t->migration('m', tables => 'contact,account');
+$t->sql(q{SELECT dvmig.add_table('m', 'people', 'contact', source_key => 'id');
+	SELECT dvmig.map_column('people', 'lastname', 'family')});
+my %fields = (people => { lastname => 's.family' });
+
+# what the simulator counted since it was asked to begin anew
+sub seen { return $t->sim->stats; }
+sub anew { $t->sim->sim(POST => 'reset?keep=records'); return; }
+# sent($n): wait until so many more rows have been created
+sub sent
+{
+	my ($n) = @_;
+	my $from = seen()->{rows_created};
+	my $until = time + 120;
+
+	until (seen()->{rows_created} >= $from + $n) { die "no rows come\n" if time > $until; select undef, undef, undef, 0.05; }
+	return;
+}
+
+$t->sim->set(row_time => 2000, latency => 20);
+my $run = $t->start('m', 'lanes => 1');
+sent(500);
+
+# soon(code): what is asked of a run is taken up within a second, and what was read before goes first
+sub soon
+{
+	my ($good) = @_;
+	for (1 .. 20)
+	{
+		anew();
+		sent(200);
+		return 1 if $good->(seen());
+	}
+	return 0;
+}
+
+# --- rows of a request
+$t->sql("SELECT dvmig.tune($run, batch_rows => 40)");
+ok(soon(sub { $_[0]{bulk_targets} <= 40 * $_[0]{requests}{create_multiple} }), 'batch_rows is taken up');
+
+# --- requests at once; looking is one more
+$t->sql("SELECT dvmig.tune($run, in_flight => 2)");
+ok(soon(sub { $_[0]{in_flight_max} <= 2 + 1 }), 'in_flight is taken up');
+anew();
+sent(200);
+cmp_ok(seen()->{in_flight_max}, '<=', 2 + 1, 'and holds');
+cmp_ok(seen()->{bulk_targets}, '<=', 40 * seen()->{requests}{create_multiple}, 'as batch_rows does');
+
+# --- rows a second: never more than the cap, and a request
+$t->sql("SELECT dvmig.tune($run, in_flight => 0, rate => 100)");
+ok($t->wait_for("SELECT hold_ms > 500 FROM dvmig.run_history WHERE run = $run"), 'a rate cap is taken up, and its time is hold');
+my ($began, $before) = (time, seen()->{rows_created});
+sent(200);
+cmp_ok(seen()->{rows_created} - $before, '<=', 100 * (time - $began) + 100 + 2 * 40, 'it holds');
+
+# --- lanes, more and fewer
+$t->sql("SELECT dvmig.tune($run, lanes => 3, rate => 500)");
+ok($t->wait_for("SELECT lanes = 3 FROM dvmig.progress WHERE run = $run"), 'more lanes');
+ok($t->wait_for("SELECT count(*) = 3 FROM dvmig.run_lane WHERE run = $run AND rows_done > 0"), 'which all do a part');
+$t->sql("SELECT dvmig.tune($run, lanes => 1)");
+ok($t->wait_for("SELECT lanes = 1 FROM dvmig.progress WHERE run = $run"), 'fewer lanes');
+
+# --- pause and resume
+$t->sql("SELECT dvmig.pause($run)");
+# held(ms): wait until so much more of the time is hold
+sub held
+{
+	my ($ms) = @_;
+	my $from = $t->sql("SELECT hold_ms FROM dvmig.run_history WHERE run = $run");
+	return $t->wait_for("SELECT hold_ms >= $from + $ms FROM dvmig.run_history WHERE run = $run");
+}
+ok($t->wait_for("SELECT state = 'paused' AND in_flight = 0 FROM dvmig.progress WHERE run = $run") && held(1500), 'a pause is hold');
+anew();
+held(500);
+is(seen()->{bulk_targets}, 0, 'nothing is sent meanwhile');
+$t->sql("SELECT dvmig.resume($run)");
+
+# --- the split of the time
+$t->sim->set(row_time => 0, latency => 0);
+$t->sql("SELECT dvmig.tune($run, batch_rows => 0, rate => 0)");
+is($t->finish($run)->{state}, 'completed', 'the run completes');
+$t->account('m', %fields);
+my $split = $t->rows(qq{SELECT l.lane, (l.read_ms + l.encode_ms + l.wait_ms + l.hold_ms + l.record_ms)::float8 AS spent,
+	extract(epoch FROM h.ended_at - h.started_at) * 1000 AS elapsed FROM dvmig.run_lane l JOIN dvmig.run_history h USING (run) WHERE run = $run AND l.lane = 1})->[0];
+cmp_ok($split->{spent}, '<=', $split->{elapsed} + 1000, 'read, encode, wait, hold and record are no more than a lane had');
+cmp_ok($split->{spent}, '>=', $split->{elapsed} / 2, 'and most of it');
+
+# --- a quick table and one with plug-ins: each finds its size
+$t->sql(q{TRUNCATE people, people_success, people_error; DELETE FROM dvmig.table_pace;
+	SELECT dvmig.add_table('m', 'firms', 'account', source_key => 'id');
+	SELECT dvmig.map_column('firms', 'name', 'name');
+	INSERT INTO people SELECT n, 'Name ' || n FROM generate_series(1, 12000) n;
+	INSERT INTO firms SELECT n, 'Firm ' || n FROM generate_series(1, 600) n});
+$t->sim->sim(POST => 'reset');
+# a row of a contact takes 0.2 ms, one of an account 100 ms, and what takes 8 s fails
+$t->sim->set(row_time => 200, slow_table => 'account', slow_factor => 500, sql_timeout => 8000, dop_hint => 6);
+$run = $t->run('m');
+is($run->{state}, 'completed', 'two tables that differ');
+my %rows = map { $_->{table_name} => $_ } @{ $t->rows(q{SELECT * FROM dvmig.table_pace WHERE pass = 'write'}) };
+cmp_ok($rows{contact}{bulk_rows}, '>=', 500, 'the quick one is sent by many rows');
+cmp_ok($rows{account}{bulk_rows}, '<=', 80, 'the slow one by few');
+cmp_ok($rows{account}{bulk_rows}, '>=', 10, 'but not one by one');
+$t->account('m', %fields, firms => { name => 's.name' });
+
+done_testing();
