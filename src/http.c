@@ -52,7 +52,7 @@
  * A body of 1.5 MB goes out in a few writes: with libcurl's 64 kB, 52 of them
  * at once took a third longer (test/bench/run).
  */
-#define HTTP_UPLOAD_BUFFER			(256L * 1024)
+#define HTTP_UPLOAD_BUFFER			(128L * 1024)
 
 typedef struct DvTransfer
 {

@@ -121,13 +121,13 @@ sub measure
 	return {
 		users => $users, rate => ($last->{rows_created} - $first->{rows_created}) / $window / $o{windows}, bound => $rate,
 		throttled => all($last->{throttled}) - all($first->{throttled}), requests => $last->{total} - $first->{total},
-		in_wait => $last->{in_wait}, batch => sql("SELECT bulk_rows FROM dvmig.table_pace WHERE pass = 'write'"),
+		in_wait => $last->{in_wait},
 	};
 }
 
 printf "%s web servers, %s connections, x-ms-dop-hint %d; a window of %d s, of which %d are measured; a request of %d rows takes %.2f s\n\n",
   @o{qw(servers connections hint)}, $window, $o{windows}, $rows, $request;
-my @head = ('application users', 'rows/s', 'of bound', 'of oracle', 'x one user', 'answered 429', 'sent in a Retry-After', 'rows a request');
+my @head = ('application users', 'rows/s', 'of bound', 'of oracle', 'x one user', 'answered 429', 'sent in a Retry-After');
 print '| ', join(' | ', @head), " |\n", '|', ' ---: |' x @head, "\n";
 my $part = oracle_part();
 my $one;
@@ -136,6 +136,6 @@ for my $users (split /,/, $o{users})
 {
 	my $r = measure($users);
 	$one //= $r->{rate} / $users;
-	printf "| %d | %.0f | %.3f | %.3f | %.2f | %.2f%% | %d | %s |\n", $users, $r->{rate}, $r->{rate} / $r->{bound}, $r->{rate} / $r->{bound} / $part,
-	  $r->{rate} / $one, 100 * $r->{throttled} / $r->{requests}, $r->{in_wait}, $r->{batch} || '';
+	printf "| %d | %.0f | %.3f | %.3f | %.2f | %.2f%% | %d |\n", $users, $r->{rate}, $r->{rate} / $r->{bound}, $r->{rate} / $r->{bound} / $part,
+	  $r->{rate} / $one, 100 * $r->{throttled} / $r->{requests}, $r->{in_wait};
 }
