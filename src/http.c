@@ -48,10 +48,7 @@
 /* Above the 52 concurrent requests that the service allows one user. */
 #define HTTP_MAX_CONNECTIONS		64L
 
-/*
- * A body of 1.5 MB goes out in a few writes: with libcurl's 64 kB, 52 of them
- * at once took a third longer (test/bench/run).
- */
+/* libcurl's 64 kB make 52 bodies of 1.5 MB at once a third slower (test/bench/run). */
 #define HTTP_UPLOAD_BUFFER			(128L * 1024)
 
 typedef struct DvTransfer
@@ -111,7 +108,6 @@ dv_http_open(void)
 	http->cleanup.func = http_cleanup;
 	http->cleanup.arg = http;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &http->cleanup);
-
 	http->multi = curl_multi_init();
 	if (http->multi == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -258,7 +254,6 @@ transfer_set_optional(DvTransfer *t, bool plain_http_ok)
 	/* Without the guard above, a write gets a connection that cannot be stale. */
 	if (!guarded && t->write)
 		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-
 #if LIBCURL_VERSION_NUM >= 0x075500
 	if (curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain_http_ok ? "http,https" : "https") == CURLE_OK)
 		return;
@@ -288,7 +283,6 @@ transfer_set_request(DvTransfer *t, const DvHttpRequest *request)
 		if (strcmp(request->method, "POST") != 0)
 			curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
 	}
-
 	/* "Expect: 100-continue" would cost a round trip for every batch. */
 	t->headers = curl_slist_append(NULL, "Expect:");
 	if (t->headers == NULL)
@@ -359,8 +353,7 @@ dv_http_send(DvHttp *http, const DvHttpRequest *request)
 				 errhint("Use libcurl 7.80 or later, built with TLS.")));
 	}
 	transfer_set_optional(t, request->plain_http_ok);
-	if (t->write)
-		curl_easy_setopt(t->easy, CURLOPT_UPLOAD_BUFFERSIZE, HTTP_UPLOAD_BUFFER);
+	curl_easy_setopt(t->easy, CURLOPT_UPLOAD_BUFFERSIZE, HTTP_UPLOAD_BUFFER);
 	/* A libcurl without gzip refuses this; answers are then longer, not wrong. */
 	curl_easy_setopt(t->easy, CURLOPT_ACCEPT_ENCODING, "");
 	if (curl_multi_add_handle(http->multi, t->easy) != CURLM_OK)
@@ -474,7 +467,6 @@ http_perform(DvHttp *http)
 		curl_multi_remove_handle(http->multi, t->easy);		/* msg is gone with it */
 		transfer_unlink(http, t);
 		transfer_finish(t, code);
-
 		t->box->owner = t->owner;
 		t->box->next = NULL;
 		if (http->finished_last)
