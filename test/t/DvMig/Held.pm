@@ -167,7 +167,16 @@ sub DvMig::Held::Session::do
 	return $s->expect(qr/^done$/m);
 }
 
-sub DvMig::Held::Session::send { my ($s, $text) = @_; $s->{in} .= $text; $s->{psql}->pump_nb; return; }
+# Each command has the time that a test may wait.
+sub DvMig::Held::Session::send
+{
+	my ($s, $text) = @_;
+
+	$s->{timer}->start($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
+	$s->{in} .= $text;
+	$s->{psql}->pump_nb;
+	return;
+}
 
 # What it said until the pattern came.
 sub DvMig::Held::Session::expect
