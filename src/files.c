@@ -125,6 +125,17 @@ own_verdict(Upload *u, DvVerdictKind kind, const char *error_class, const char *
 	u->verdict.kind = kind;
 }
 
+/*
+ * Only the beginning of a session says where to go on, and nothing else has a
+ * body: 200 with one is of something before the service, such as a page to log in.
+ */
+static bool
+is_accepted(const DvHttpReply *reply, bool more)
+{
+	return reply->status == 204 || (more && reply->status == 206) ||
+		(reply->status == 200 && (reply->location[0] != '\0' || reply->body.len == 0));
+}
+
 /* Send one request and judge its answer; "more" tells whether chunks follow. */
 static DvHttpReply *
 send_part(Upload *u, const char *path, const char *const *headers, Size length, bool more)
@@ -142,10 +153,15 @@ send_part(Upload *u, const char *path, const char *const *headers, Size length, 
 		own_verdict(u, DV_RETRY, "unanswered", "unanswered", reply->error[0] ? reply->error : "no answer");
 		dv_answer_outage(step, GetCurrentTimestamp(), u->verdict.message);
 	}
-	else if (reply->status == 204 || reply->status == (more ? 206 : 200) || (more && reply->status == 200))
+	else if (is_accepted(reply, more))
 	{
 		u->verdict.kind = DV_DONE;
 		dv_answer_good(step, reply);
+	}
+	else if (reply->status / 100 == 2)
+	{
+		own_verdict(u, DV_RETRY, "unanswered", "unanswered", "not an answer of Dataverse to an upload");
+		dv_answer_outage(step, GetCurrentTimestamp(), u->verdict.message);
 	}
 	else
 	{

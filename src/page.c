@@ -147,6 +147,18 @@ named(DvSlice name, const char *wanted)
 	return name.len == strlen(wanted) && memcmp(name.p, wanted, name.len) == 0;
 }
 
+/* Something else among the records is no answer: what it left out must not be taken for missing. */
+static bool
+only_records(const DvPage *page)
+{
+	DvPage		walk = *page;
+	DvSlice		record;
+
+	while (dv_page_record(&walk, &record))
+		;
+	return blanks(walk.next, walk.end) == walk.end;
+}
+
 bool
 dv_page_open(DvPage *page, const char *body, size_t len)
 {
@@ -186,7 +198,7 @@ dv_page_open(DvPage *page, const char *body, size_t len)
 	}
 	/* what is behind the last member is the end of the page, and nothing else */
 	at = blanks(at, end);
-	return page->next != NULL && at < end && *at == '}' && blanks(at + 1, end) == end;
+	return page->next != NULL && at < end && *at == '}' && blanks(at + 1, end) == end && only_records(page);
 }
 
 bool

@@ -28,7 +28,7 @@ typedef struct DvPage
 	DvSlice		count;			/* @odata.count, or none */
 } DvPage;
 
-/* Read {"value":[...]}; false where the answer is not such a page, whole and alone. */
+/* Read {"value":[...]}; false where the answer is not such a page of records, whole and alone. */
 extern bool dv_page_open(DvPage *page, const char *body, size_t len);
 
 /* The next record, with its braces; false after the last one. */

@@ -57,10 +57,13 @@ sub peak
 sub each_body
 {
 	my ($name, $match, $code) = @_;
+	my $after = delete $match->{after};
 
 	for my $body (@bodies)
 	{
-		$sim->fault({ match => {%$match}, do => 'body', count => 1, %{ $body->[1] } });
+		# success without a body is what an upload is answered with: a lie that nobody could tell
+		next if defined $after && !$after && $body->[0] eq 'no body';
+		$sim->fault({ match => {%$match}, do => 'body', count => 1, $after ? (after => JSON::PP::true) : (), %{ $body->[1] } });
 		my $said = $code->();
 		$sim->sim('DELETE', 'fault');
 		is($said, '', "$name: $body->[0]");

@@ -54,6 +54,9 @@ test_pages(void)
 	reads("", "no page");
 	reads("[]", "no page");
 	reads("{\"value\":1}", "no page");
+	reads("{\"value\":[1]}", "no page");
+	reads("{\"value\":[{\"a\":1},null]}", "no page");
+	reads("{\"value\":[{\"a\":1},[2],{\"a\":3}]}", "no page");
 	reads("{\"value\":[{\"a\":1}", "no page");
 	reads("{\"value\":[{\"a\":1}]}}", "no page");
 	reads("{\"value\":[{\"a\":1}]}{\"value\":[]}", "no page");
