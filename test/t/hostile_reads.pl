@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 
 use DvMig::Held;
 
-my $h = DvMig::Held->new(name => 'hostile_reads', conf => "dvmig.settle_time = '100ms'\n");
+my $h = DvMig::Held->new(name => 'hostile_reads', conf => "dvmig.settle_time = '100ms'\nshared_buffers = 16MB\n");
 my $t = $h->t;
 my $sim = $t->sim;
 
@@ -62,7 +62,7 @@ sub each_body
 	for my $body (@bodies)
 	{
 		# success without a body is what an upload is answered with: a lie that nobody could tell
-		next if defined $after && !$after && $body->[0] eq 'no body';
+		next if defined $after && !$after && $body->[0] =~ /^(no body|UTF-16)$/;
 		$sim->fault({ match => {%$match}, do => 'body', count => 1, $after ? (after => JSON::PP::true) : (), %{ $body->[1] } });
 		my $said = $code->();
 		$sim->sim('DELETE', 'fault');
