@@ -70,8 +70,10 @@ sub goes_on
 	is($t->sql("SELECT dvmig.wait($run)"), 'interrupted', "$name: the run is interrupted");
 	is($t->run($h->migration)->{state}, 'completed', "$name: the next run completes");
 	$h->exact($name, join '/', $rows, 0, $rows - 2, 2, 0);
+	# what was on its way is found, and written over as after any restore: the database is another one now
 	my $sent = $h->sim->counters('contacts');
-	is("$sent->{creates} $sent->{updates}", $rows - 2 . ' 0', "$name: every row was sent once");
+	is($sent->{creates}, $rows - 2, "$name: every record was made once");
+	cmp_ok($sent->{updates}, '<', $rows - 100, "$name: and what had its outcome was not sent again");
 	$t->sql("UPDATE $table SET family = 'Short', processing_flag = 'U' WHERE id IN (7, 11)");
 	is($t->run($h->migration)->{state}, 'completed', "$name: what had failed goes when it is corrected");
 	is($t->sql(sprintf q{SELECT concat_ws('/', compared, equal, missing, different) FROM dvmig.verify('%s')}, $h->migration), "$rows/$rows/0/0", "$name: and a verification finds all of it");
