@@ -154,6 +154,50 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_unloadable(dvmig.migration_table, text, text, bool) IS 'query of the keys of rows that will not be loaded, null where there are none';
 
+-- _check_levels: rows of a hierarchy that goes level by level and that no row
+-- that will be loaded leads to: what is above them fails, or goes in a circle.
+-- "missing" is the query of the keys that will not be loaded, with theirs.
+CREATE FUNCTION dvmig._check_levels(m dvmig.migration, t dvmig.migration_table, thrown text, samples int, INOUT missing text, OUT findings jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	c dvmig.column_map;
+	k record;
+	r jsonb;
+	names text[] := ARRAY(SELECT 'k' || i FROM generate_series(1, cardinality(t.source_key)) i);
+	own text := (SELECT string_agg('e.' || n, ', ') FROM unnest(names) n);
+	up text := replace(own, 'k', 'p');
+	lost text;
+BEGIN
+	findings := '[]';
+	SELECT q.* INTO k FROM dvmig._key_sql(t.source_key, 's') q;
+	FOR c IN SELECT cm.* FROM dvmig.column_map cm WHERE cm.staging = t.staging AND NOT cm.fallback AND dvmig._by_level(cm) ORDER BY cm.position LOOP
+		lost := format('WITH RECURSIVE bad AS MATERIALIZED (%s), '
+			'edge AS MATERIALIZED (SELECT * FROM (SELECT %s AS sort_key, %s AS label, %s FROM %s s WHERE %s OFFSET 0) q), '
+			'free AS MATERIALIZED (SELECT * FROM edge e WHERE NOT EXISTS (SELECT FROM bad b WHERE (%s) = (%s))), '
+			'reached AS (SELECT %s FROM free e WHERE %s OR NOT EXISTS (SELECT FROM edge o WHERE (%s) = (%s)) AND NOT EXISTS (SELECT FROM bad b WHERE (%s) = (%s)) '
+			'UNION ALL SELECT %s FROM reached r JOIN free e ON (%s) = (%s)) '
+			'SELECT e.* FROM free e WHERE NOT EXISTS (SELECT FROM reached r WHERE (%s) = (%s))',
+			coalesce(missing, format('SELECT %s FROM %s s WHERE false', (SELECT string_agg(format('s.%I AS k%s', n, i), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(n, i)), t.staging)),
+			k.sort_sql, k.label_sql,
+			(SELECT string_agg(format('s.%I AS k%s, (%s) AS p%2$s', n, i, e), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
+			t.staging, dvmig._check_scope(t.staging, false, thrown),
+			replace(own, 'e.', 'b.'), own,
+			own, (SELECT string_agg(replace(n, 'k', 'e.p') || ' IS NULL', ' OR ') FROM unnest(names) n),
+			replace(own, 'e.', 'o.'), up, replace(own, 'e.', 'b.'), up,
+			own, up, replace(own, 'e.', 'r.'),
+			replace(own, 'e.', 'r.'), own);
+		r := dvmig._query_as(m.owner, format('SELECT jsonb_build_object(''n'', count(*), ''keys'', to_jsonb(dvmig._first_keys(q.sort_key, q.label, %s))) FROM (%s) q', samples, lost))::jsonb;
+		CONTINUE WHEN (r ->> 'n')::bigint = 0;
+		findings := findings || dvmig._check_finding('error', t.staging::text, c.target_column, 'parent_not_loaded', (r ->> 'n')::bigint, nullif(r -> 'keys', 'null'),
+			'a row above this one will not be loaded, or the hierarchy goes in a circle', 'Correct the rows above; rows that wait for them go by themselves in the next run.');
+		missing := concat_ws(' UNION ALL ', missing, format('SELECT %s FROM (%s) e', own, lost));
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_levels(dvmig.migration, dvmig.migration_table, text, int, text) IS 'findings about rows of a hierarchy that goes level by level whose parents will not be loaded';
+
 -- _check_table: all findings about the rows of one table.
 CREATE FUNCTION dvmig._check_table(m dvmig.migration, t dvmig.migration_table, deferred text[], counts jsonb, unloadable jsonb, samples int, shown bool,
 	OUT findings jsonb, OUT missing_sql text, OUT thrown text)
@@ -196,6 +240,11 @@ BEGIN
 		bad_rows_sql := CASE WHEN (r ->> 'bad')::bigint > 0 THEN q.rows_sql END;
 	END IF;
 	missing_sql := dvmig._check_unloadable(t, bad_rows_sql, thrown, (counts ->> 'left_out')::bigint > 0);
+	IF (counts ->> 'wanted')::bigint > 0 AND r IS NOT NULL THEN
+		b := dvmig._check_levels(m, t, thrown, samples, missing_sql);
+		findings := findings || b.findings;
+		missing_sql := b.missing;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION dvmig._check_table(dvmig.migration, dvmig.migration_table, text[], jsonb, jsonb, int, bool) IS 'findings about the rows of one staging table, and the keys that will not be loaded';

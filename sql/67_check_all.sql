@@ -50,7 +50,7 @@ DECLARE
 BEGIN
 	SELECT q.* INTO k FROM dvmig._key_sql(t.source_key, 's') q;
 	SELECT string_agg('k' || i, ', ' ORDER BY i), string_agg('p' || i, ', ' ORDER BY i) INTO own, up FROM generate_series(1, cardinality(t.source_key)) i;
-	FOR c IN SELECT cm.target_column, cm.expression_sql FROM dvmig.column_map cm WHERE cm.staging = t.staging AND cm.parent = t.staging LOOP
+	FOR c IN SELECT cm.target_column, cm.expression_sql, dvmig._by_level(cm) AS fails FROM dvmig.column_map cm WHERE cm.staging = t.staging AND cm.parent = t.staging LOOP
 		r := dvmig._query_as(m.owner, format(
 			'WITH RECURSIVE edge AS MATERIALIZED (SELECT * FROM (SELECT %1$s AS sort_key, %2$s AS label, %3$s FROM %4$s s WHERE %5$s OFFSET 0) q WHERE %6$s), '
 			'reached AS (SELECT %7$s FROM edge e WHERE NOT EXISTS (SELECT FROM edge o WHERE (%8$s) = (%9$s)) '
@@ -62,8 +62,9 @@ BEGIN
 			(SELECT string_agg(format('p%s IS NOT NULL', i), ' AND ') FROM generate_series(1, cardinality(t.source_key)) i),
 			own, regexp_replace(up, 'p', 'e.p', 'g'), regexp_replace(own, 'k', 'o.k', 'g'), regexp_replace(own, 'k', 'e.k', 'g'), regexp_replace(own, 'k', 'r.k', 'g'), samples))::jsonb;
 		IF (r ->> 'n')::bigint > 0 THEN
-			RETURN NEXT dvmig._check_finding('warning', t.staging::text, c.target_column, 'loop', (r ->> 'n')::bigint, nullif(r -> 'keys', 'null'),
-				'the hierarchy goes in a circle: these rows are in it or below it', 'Dataverse refuses circles in relationships that are hierarchies. Take a parent out.');
+			RETURN NEXT dvmig._check_finding(CASE WHEN c.fails THEN 'error' ELSE 'warning' END, t.staging::text, c.target_column, 'loop', (r ->> 'n')::bigint, nullif(r -> 'keys', 'null'),
+				'the hierarchy goes in a circle: these rows are in it or below it', CASE WHEN c.fails THEN 'Rows go after the one above them, so none of these can go first. Take a parent out.'
+					ELSE 'Dataverse refuses circles in relationships that are hierarchies. Take a parent out.' END);
 		END IF;
 	END LOOP;
 END
