@@ -119,11 +119,26 @@ $sim->set(deny_privilege => 'prvAppendToAccount', created_on_privilege => 'off')
 $t->sql(q{SELECT dvmig.map_column('bills', 'overriddencreatedon', 'now()'); SELECT * FROM dvmig.refresh_metadata('sim', '{account}')});
 is(lacking(), 'public.bills: the application user lacks privileges: prvappendtoaccount (to be pointed at by lookups), prvoverridecreatedoncreatedby (to fill overriddencreatedon)',
 	'also those for columns and lookups');
+$sim->set(bypass_privilege => 'off');
+$t->sql(q{SELECT dvmig.set_table('firms', 'bypass_custom_logic', 'sync'); SELECT * FROM dvmig.refresh_metadata('sim', '{account}')});
+like(lacking(), qr/public.firms: .*prvbypasscustombusinesslogic \(to pass over custom logic\)/, 'and that custom logic may not be passed over');
+$t->sql(q{SELECT dvmig.set_table('firms', 'bypass_custom_logic', NULL)});
 $sim->fault({ match => { path_contains => 'RetrieveUserPrivileges', count => 0 }, do => 'status', status => 403, code => '0x80040220', message => 'no' });
 $t->sql(q{SELECT * FROM dvmig.refresh_metadata('sim', '{account}')});
 is(lacking() =~ /lacks/, 1, 'what is not told is as it was');
 $t->sql('DELETE FROM dvmig.metadata_privilege');
 is(lacking(), '', 'and where nothing is known nothing is said');
+
+# ------------------------------------------------- a required lookup in a circle
+
+$t->sql(q{
+	CREATE TABLE staff (id int PRIMARY KEY, firm int); INSERT INTO staff VALUES (1, 1);
+	SELECT dvmig.add_table('m', 'staff', 'contact', auto_map => false);
+	SELECT dvmig.map_column('staff', 'lastname', $$'x'$$), dvmig.map_lookup('staff', 'parentcustomerid', 'firm', 'firms'), dvmig.map_lookup('firms', 'primarycontactid', 'id', 'staff')});
+$t->sql(q{UPDATE dvmig.metadata_column SET required_level = 'SystemRequired', valid_for_create = true WHERE column_name IN ('primarycontactid', 'parentcustomerid') AND table_name IN ('account', 'contact');
+	INSERT INTO firms (id) VALUES (99)});
+like($t->sql(q{SELECT string_agg(DISTINCT severity || ' ' || target_column, ', ') FROM dvmig.check('m') WHERE rule = 'required_deferred'}), qr/^error (primarycontactid|parentcustomerid)$/,
+	'lookups that Dataverse requires and that go in a circle: one would come too late');
 
 $t->sim->stop;
 $t->node->stop;

@@ -26,9 +26,12 @@ for my $profile (qw(strict lenient odd))
 		SELECT dvmig.add_table('m', 'staging.customers', 'account', source_key => 'customer_id', ids => 'platform');
 		SELECT dvmig.map_column('staging.customers', 'name', 'company_name')});
 
+	my $errors = sub { return $t->sql(q{SELECT string_agg(concat_ws(' ', rule, target_column, affected_rows), ', ' ORDER BY rule) FROM dvmig.check('m') WHERE severity = 'error'}); };
+	is($errors->(), 'no_key 400', "$profile: check says that rows could not be known again");
 	is($t->run('m')->{state}, 'failed', "$profile: without a mapped alternate key the run does not begin");
 	is($t->counts('staging.customers'), '400/400/0/0/0', "$profile: and no row changes its flag");
 	$t->sql(q{SELECT dvmig.map_column('staging.customers', 'new_legacyid', 'code')});
+	is($errors->(), 'key_incomplete new_legacyid 1', "$profile: with a key, which row lacks it");
 
 	# One answer is lost after its commit, one request before it.
 	$t->sim->fault({ match => { path_contains => 'CreateMultiple', nth => 1, count => 1 }, do => 'reset_after' });
