@@ -79,6 +79,23 @@ for my $profile (qw(strict lenient odd))
 	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, source_key, column_name), '; ' ORDER BY staging, source_key::int) FROM dvmig.difference}),
 		'staging.mails 1 @parties; staging.mails 2 @parties; staging.mails 4 @parties; staging.notes 4 documentbody', "$profile: and named");
 
+	# --- from a table of parties, by a subquery for each role
+	$t->sql(q{
+		CREATE TABLE staging.meetings (id int PRIMARY KEY, about text);
+		INSERT INTO staging.meetings SELECT n, 'Meeting ' || n FROM generate_series(1, 20) n;
+		CREATE TABLE staging.meeting_parties (meeting int, person int, role text, PRIMARY KEY (meeting, role, person));
+		INSERT INTO staging.meeting_parties SELECT m, p, CASE WHEN p % 2 = 0 THEN 'must' ELSE 'may' END FROM generate_series(1, 19) m, generate_series(1, 10) p WHERE (m + p) % 3 = 0;
+		SELECT dvmig.add_table('m', 'staging.meetings', 'appointment', auto_map => false);
+		SELECT dvmig.map_column('staging.meetings', 'subject', 'about');
+		SELECT dvmig.map_party('staging.meetings', r, format($$(SELECT array_agg(p.person) FROM staging.meeting_parties p WHERE p.meeting = s.id AND p.role = %L)$$, w), 'staging.people')
+		FROM (VALUES ('requiredattendees', 'must'), ('optionalattendees', 'may')) v (r, w)});
+	is($t->run('m', 'ignore_gate => true')->{state}, 'completed', "$profile: a table of parties");
+	my %meeting = map { lc $_->{activityid} => $_->{subject} =~ s/Meeting //r } @{ $t->sim->export('appointments') };
+	is(join(' ', sort map { join ',', $meeting{ lc $_->{_activityid_value} }, $_->{participationtypemask}, $person{ lc $_->{_partyid_value} } }
+			grep { $meeting{ lc $_->{_activityid_value} } && $_->{participationtypemask} != 9 } @{ $t->sim->export('activityparties') }),
+		$t->sql(q{SELECT string_agg(p, ' ' ORDER BY p COLLATE "C") FROM (SELECT meeting || ',' || CASE role WHEN 'must' THEN 5 ELSE 6 END || ',P' || person AS p FROM staging.meeting_parties) q}),
+		"$profile: gives each meeting its own");
+
 	$run = $t->finish($t->start('m', q{passes => '{states}'}));
 	is($run->{state}, 'completed', "$profile: deals are closed");
 	is(join(' ', sort map { "$_->{subject}:" . ($_->{actualrevenue} + 0) } @{ $t->sim->export('opportunitycloses') }), 'Best "offer":100 Price:7', "$profile: their activities say what was mapped");
