@@ -225,7 +225,8 @@ $t->sql(q{
 	INSERT INTO staging.people VALUES (301, repeat('x', 5000), NULL);
 	INSERT INTO staging.mails VALUES (61, 'Mail 61', '{1}', 'nobody@example.org', NULL), (62, 'Mail 62', '{301}', NULL, NULL)});
 is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, rule, target_column, affected_rows), ', ' ORDER BY staging, rule) FROM dvmig.refresh_references('m') r, dvmig.check('m') WHERE severity = 'error' AND r.referenced_table = 'systemuser'}),
-	'staging.mails party_not_found activity parties 1, staging.people too_long lastname 1, staging.tracks too_long new_name 1', 'the check tells who is nobody');
+	'staging.mails parent_not_loaded activity parties 1, staging.mails party_not_found activity parties 1, staging.people too_long lastname 1, staging.tracks too_long new_name 1',
+	'the check tells who is nobody, and who waits for somebody who fails');
 is($t->sql(q{SELECT count(*) FROM dvmig.migration_table t, dvmig.preview(t.staging, 3) p WHERE p.request IS NOT NULL}), 5, 'previews');
 $run = $t->run('m', q{ignore_gate => true, lanes => 2});
 is($run->{state}, 'completed', 'a run of what changed');
