@@ -40,6 +40,7 @@ $sim->fault({ match => { method => 'POST', path_contains => 'CreateMultiple' }, 
 my $killed = $t->start('m', 'lanes => 1');
 for (1 .. 600) { last if contacts() > 100; select undef, undef, undef, 0.1; }
 cmp_ok(contacts(), '>', 100, 'records are made, and nobody is told');
+like($t->error("SELECT dvmig.undo($killed)"), qr/55006.*is being migrated by run $killed/s, 'a run at work is not undone');
 kill 'KILL', $t->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'dvmig run $killed'");
 my $connect = $t->node->connstr('postgres');
 for (1 .. 600) { select undef, undef, undef, 0.1; last if system('pg_isready', '-q', '-d', $connect) == 0; }
@@ -56,5 +57,10 @@ is($t->sql('SELECT string_agg(id::text, $$ $$ ORDER BY id) FROM staging.people_s
 is($t->sql("SELECT created || ' ' || deleted FROM dvmig.undo($next->{run})"), '0 0', 'the run that found them created none');
 is($t->sql("SELECT created || ' ' || deleted FROM dvmig.undo($killed)"), '498 498', 'the one that was killed did');
 is(join(' ', sort map { lc $_->{contactid} } @{ $sim->export('contacts') }), join(' ', sort $theirs, $made), 'what was there before is left');
+
+# undone only where it went to
+$t->server('elsewhere', environment => 'test');
+$t->sql(q{SELECT dvmig.release('staging.people'); SELECT * FROM dvmig.refresh_metadata('elsewhere', '{contact}'); SELECT dvmig.retarget('m', 'elsewhere')});
+like($t->error("SELECT dvmig.undo($next->{run})"), qr/55000.*went to server "sim", and the migration goes to "elsewhere" now/s, 'after a retarget its outcomes are others');
 
 done_testing();

@@ -88,10 +88,35 @@ test_values(void)
 	ok(!dv_page_uuid(dv_page_find(all, "y"), id), "one that is not there");
 }
 
+/* What ends or escapes in a string, at every place of the words of eight bytes that it is read by. */
+static void
+test_places(void)
+{
+	int			at;
+
+	for (at = 0; at < 20; at++)
+	{
+		char		body[100];
+		char		want[100];
+
+		snprintf(body, sizeof(body), "{\"value\":[{\"a\":\"%.*s\",\"b\":1}]}", at, "abcd\xC3\xA4ghijkl\x7Fnopqrst");
+		snprintf(want, sizeof(want), "a=\"%.*s\";b=1;|", at, "abcd\xC3\xA4ghijkl\x7Fnopqrst");
+		reads(body, want);
+		snprintf(body, sizeof(body), "{\"value\":[{\"a\":\"%.*s\\\"%s\"}]}", at, "abcdefghijklmnopqrst", "uvwxyz");
+		snprintf(want, sizeof(want), "a=\"%.*s\\\"%s\";|", at, "abcdefghijklmnopqrst", "uvwxyz");
+		reads(body, want);
+		snprintf(body, sizeof(body), "{\"value\":[{\"a\":\"%.*s\x1F%s\"}]}", at, "abcdefghijklmnopqrst", "uvwxyz");
+		reads(body, "no page");
+		snprintf(body, sizeof(body), "{\"value\":[{\"a\":\"%.*s", at, "abcdefghijklmnopqrst");
+		reads(body, "no page");
+	}
+}
+
 int
 main(void)
 {
 	test_pages();
+	test_places();
 	test_values();
 	return done_testing();
 }
