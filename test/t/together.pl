@@ -194,7 +194,7 @@ like($t->{last_output}, qr/60 succeeded, 0 failed/, 'which its notice tells');
 # ------------------------------------------------------------------ all is undone, and done again
 
 my $undone = $t->sql("SELECT string_agg(concat_ws(' ', staging, created, deleted, changed_since, has_related, failed), '; ' ORDER BY staging) FROM dvmig.undo($first)");
-is($undone, 'staging.deals 80 80 0 0 0; staging.firms 200 200 0 0 0; staging.lists 10 10 0 0 0; staging.mails 60 60 0 0 0; staging.papers 12 12 0 0 0; staging.people 300 300 0 0 0; '
+is($undone, 'staging.deals 80 80 0 0 0; staging.firms 200 200 0 0 0; staging.lists 10 10 0 0 0; staging.mails 60 60 0 0 0; staging.pairs 200 200 0 0 0; staging.papers 12 12 0 0 0; staging.people 300 300 0 0 0; '
 	. 'staging.regions 90 90 0 0 0; staging.tracks 40 40 0 0 0', 'closed records go too, and what a close left is no obstacle');
 is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, staged, unprocessed, succeeded, invariant_holds), '; ' ORDER BY staging) FROM dvmig.status WHERE succeeded > 0 OR unprocessed <> staged OR NOT invariant_holds}), '',
 	'all rows are unprocessed again, links too');
@@ -203,9 +203,7 @@ is(join(' ', map { scalar @{ $sim->export($_) } } qw(accounts contacts new_regio
 is(linked(), '', 'no link either');
 # its counters would take what is made anew for what was made twice
 $sim->sim(POST => 'reset');
-$run = $t->run('m');
-is("$run->{state} $run->{succeeded}", 'completed 0', 'links wait for their records');
-like($t->{last_output}, qr/left out because they are on hold after an undo: staging.firms/, 'which are not loaded before they are released');
+like($t->error(q{SELECT dvmig.start('m')}), qr/on hold after an undo: staging\.firms.*staging\.pairs.*SELECT dvmig\.release\('staging\.firms'\)/s, 'nothing is loaded before it is released, links neither');
 $t->sql(q{SELECT dvmig.release(staging) FROM dvmig.migration_table WHERE held_by_undo IS NOT NULL});
 faults('new_playlists', 'contacts');
 $run = $t->run('m', q{lanes => 2, passes => '{write,deferred,links,files,states,delete}'});
