@@ -232,6 +232,9 @@ extern void dv_verify_judge_without_id(DvVerify *v, DvVerifyChunk *chunk);
 /* verify_expand.c: are the parties of these roles ("2,3") the same? Has the collection that link? */
 extern bool dv_verify_same_parties(const char *masks, DvSlice expected, DvSlice found);
 extern void dv_verify_without_expand(DvVerify *v);
+
+/* Has the record the collections that were asked for with it? Where one has not, none is compared. */
+extern bool dv_verify_is_expanded(const DvVerify *v, DvSlice record);
 extern bool dv_verify_has_link(const DvVerify *v, DvSlice collection, const pg_uuid_t *right);
 
 /* verify_files.c: files of a chunk's rows, in its transaction; ask for those of the records that were seen. */

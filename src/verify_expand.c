@@ -141,6 +141,29 @@ dv_verify_same_parties(const char *masks, DvSlice expected, DvSlice found)
 	return left == 0;
 }
 
+/*
+ * Is the collection there, and whole? A service may leave it out, or have an
+ * empty one with a link to where it is: that tells nothing of what is in it.
+ */
+static bool
+is_told(DvSlice record, const char *name)
+{
+	return dv_page_find(record, name).p != NULL && dv_page_find(record, psprintf("%s@odata.nextLink", name)).p == NULL;
+}
+
+bool
+dv_verify_is_expanded(const DvVerify *v, DvSlice record)
+{
+	int			i;
+
+	if (v->projection->link != NULL)
+		return is_told(record, v->projection->link);
+	for (i = 0; i < v->ncolumns; i++)
+		if (v->columns[i].kind == DV_COMPARE_PARTIES && v->columns[i].read_name != NULL && !is_told(record, v->columns[i].read_name))
+			return false;
+	return true;
+}
+
 /* Without the collections: they are named among what was not compared. */
 void
 dv_verify_without_expand(DvVerify *v)

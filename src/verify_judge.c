@@ -420,6 +420,8 @@ dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage 
 
 		if (!dv_page_uuid(dv_page_find(record, v->projection->wire.primary_id), id.data))
 			return false;
+		if (v->expand[0] != '\0' && !dv_verify_is_expanded(v, record))
+			dv_verify_without_expand(v);
 		row = first_row(rows, n, &id);
 		for (; row != NULL && row < rows + n && memcmp(row->id.data, id.data, UUID_LEN) == 0; row++)
 		{

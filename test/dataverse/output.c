@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "switches.h"
 #include "value.h"
 
 static bool
@@ -228,8 +229,25 @@ put_collection(SimBuf *b, const SimExpand *x, SimGuid id)
 }
 
 static void
+put_members(SimBuf *b, const SimExpand *x, const SimSlot *slot)
+{
+	LinkList	l = {b, x};
+
+	sim_buf_char(b, '[');
+	if (sim_sw.collections == SIM_HERE && x->prop->kind == SIM_P_COLLECTION)
+		put_collection(b, x, slot->id);
+	else if (sim_sw.collections == SIM_HERE)
+		sim_links_each(x->prop->relation, x->prop->side, &slot->id, put_linked, &l);
+	sim_buf_char(b, ']');
+	if (sim_sw.collections == SIM_ELSEWHERE)
+		sim_buf_printf(b, ",\"%s@odata.nextLink\":\"elsewhere\"", x->prop->name);
+}
+
+static void
 put_expand(SimBuf *b, const SimOutput *o, const SimExpand *x, const SimSlot *slot)
 {
+	if (sim_sw.collections == SIM_LEFT_OUT && x->prop->kind != SIM_P_NAV)
+		return;
 	comma(b);
 	sim_json_put(b, x->prop->name);
 	sim_buf_char(b, ':');
@@ -246,16 +264,7 @@ put_expand(SimBuf *b, const SimOutput *o, const SimExpand *x, const SimSlot *slo
 			sim_output_record(b, x->output, sim_store_slot(x->output->table, at), NULL);
 		return;
 	}
-	sim_buf_char(b, '[');
-	if (x->prop->kind == SIM_P_COLLECTION)
-		put_collection(b, x, slot->id);
-	else
-	{
-		LinkList	l = {b, x};
-
-		sim_links_each(x->prop->relation, x->prop->side, &slot->id, put_linked, &l);
-	}
-	sim_buf_char(b, ']');
+	put_members(b, x, slot);
 }
 
 void

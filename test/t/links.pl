@@ -108,6 +108,12 @@ for my $profile (qw(strict lenient odd))
 	is($t->sql(q{SELECT concat_ws(' ', compared, not_compared) FROM dvmig.verify('m', 'staging.pairs')}), '0 {"links: the service does not tell them with the records"}',
 		"$profile: a service that does not tell links is told of");
 	$t->sim->sim('DELETE', 'fault');
+	for my $where (qw(left_out elsewhere))
+	{
+		$t->sim->set(collections => $where);
+		is($t->sql(q{SELECT concat_ws(' ', compared, missing, not_compared) FROM dvmig.verify('m', 'staging.pairs')}), '0 0 {"links: the service does not tell them with the records"}',
+			"$profile: and one that has collections $where");
+	}
 	$t->sim->stop;
 	$t->node->stop;
 }

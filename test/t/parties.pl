@@ -64,6 +64,12 @@ for my $profile (qw(strict lenient odd))
 	# --- a verification reads parties and bodies back
 	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, result, compared, nullif(array_to_string(not_compared, ','), '')), '; ' ORDER BY staging) FROM dvmig.verify('m') WHERE target <> 'opportunity'}),
 		'staging.mails equal 29; staging.notes equal 10; staging.people equal 10', "$profile: parties and bodies are as they were sent") or diag($t->sql('SELECT * FROM dvmig.difference'));
+	for my $where (qw(left_out elsewhere))
+	{
+		$t->sim->set(collections => $where);
+		is($t->sql(q{SELECT concat_ws(' ', result, compared, not_compared::text LIKE '%parties%') FROM dvmig.verify('m', 'staging.mails')}), 'equal 29 t', "$profile: parties that are $where are not compared");
+	}
+	$t->sim->set(collections => 'here');
 	my %id = map { $_->{id} => $_->{dataverse_id} } @{ $t->rows('SELECT id, dataverse_id FROM staging.mails') };
 	my @person = map { $_->{dataverse_id} } @{ $t->rows('SELECT dataverse_id FROM staging.people ORDER BY id') };
 	my $party = sub { return { 'partyid_contact@odata.bind' => "contacts($person[$_[0]])", participationtypemask => $_[1] } };

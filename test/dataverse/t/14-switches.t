@@ -358,6 +358,19 @@ with(slow_table => 'account', sub
 	is($bulk->('accounts', 'account', 'name')->{status}, 500, 'twenty rows of a slow table take too long');
 	is($bulk->('contacts', 'contact', 'lastname')->{status}, 200, 'those of another do not');
 });
+for my $where ([here => 1, 0], [left_out => undef, 0], [elsewhere => 0, 1])
+{
+	with(collections => $where->[0], sub
+	{
+		my ($sim) = @_;
+		my $lead = $sim->create('leads', {lastname => 'l'});
+		my $account = $sim->create('accounts', {name => 'a', 'accountleads_association@odata.bind' => ["leads($lead)"]});
+		my $record = $sim->req('GET', "accounts($account)?\$select=name&\$expand=accountleads_association(\$select=leadid)")->json;
+		my $list = $record->{accountleads_association};
+		is($list && @$list, $where->[1], "collections $where->[0]: members");
+		is(exists $record->{'accountleads_association@odata.nextLink'} ? 1 : 0, $where->[2], 'a link to them');
+	});
+}
 with(bulk_warmup => 'on', sub
 {
 	my ($sim) = @_;
