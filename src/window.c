@@ -56,12 +56,19 @@ dv_window_tell(DvWindow *window, int seconds)
 void
 dv_window_count(DvWindow *window, int in_flight, int64_t from, int64_t to)
 {
-	/* After a pause all of it is over. */
-	if (to / SLICE - window->slice > DV_WINDOW_SLICES)
+	int64_t		oldest = to / SLICE - DV_WINDOW_SLICES + 1;
+
+	/*
+	 * After a pause all of it is over; so is the time before a user signed in,
+	 * which has no beginning. This runs with a spinlock held: never walk over it.
+	 */
+	if (window->slice < oldest - 1)
 	{
 		memset(window->used, 0, sizeof(window->used));
-		window->slice = to / SLICE - DV_WINDOW_SLICES;
+		window->slice = oldest - 1;
 	}
+	if (from < oldest * SLICE)
+		from = oldest * SLICE;
 	while (from < to)
 	{
 		int64_t		number = from / SLICE;

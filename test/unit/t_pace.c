@@ -113,6 +113,20 @@ send_for(DvPace *p, int seconds, int64_t *now)
 	return sent;
 }
 
+/* A process may end before its user signed in: ages of nothing are not walked over. */
+static void
+test_ages(void)
+{
+	DvPace		p;
+
+	dv_pace_init(&p, 8, 0);
+	dv_pace_ended(&p, 0, INT64_MAX / 2);
+	ok(dv_window_used(&p.window) == 0, "what was before anything was sent costs nothing");
+	dv_pace_sent(&p, INT64_MAX / 2);
+	dv_pace_ended(&p, 1, INT64_MAX / 2 + 1000000);
+	ok(dv_window_used(&p.window) > 0.99 && dv_window_used(&p.window) < 1.01, "and what comes then is counted");
+}
+
 /* The window that the service tells of: what was used in it, and when it is free again. */
 static void
 test_window(void)
@@ -304,6 +318,7 @@ main(void)
 
 	test_limits();
 	test_hold();
+	test_ages();
 	test_window();
 	test_used_up();
 	test_strain();
