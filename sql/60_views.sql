@@ -272,7 +272,7 @@ BEGIN
 		ORDER BY m.name, mt.position LOOP
 		result := dvmig._query_as(t.owner, format(
 			$q$SELECT coalesce(jsonb_agg(q), '[]')::text FROM (SELECT e.error_class, e.code, e.error_column, count(*) AS failed_rows,
-				min(e.message) AS message, (array_agg(concat_ws(', ', %s) ORDER BY e.recorded_at))[1] AS sample_key
+				min(e.message::text) AS message, (array_agg(concat_ws(', ', %s) ORDER BY e.recorded_at))[1] AS sample_key
 				FROM %s e GROUP BY 1, 2, 3) q$q$,
 			(SELECT string_agg(format('e.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i)), t.error_table))::jsonb;
 		RETURN QUERY SELECT t.name, t.tab::text, r.error_class, r.code, r.error_column, r.failed_rows, r.message, r.sample_key
