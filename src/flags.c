@@ -11,13 +11,12 @@
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "direct.h"
 #include "flags.h"
+#include "keys.h"
 #include "sets.h"
 #include "spi.h"
 
@@ -42,35 +41,19 @@ static Flag *last_flags;
 static int	last_count;
 static bool last_skipped;
 
-static Datum
-array_of(Datum *values, bool *nulls, int n, Oid type)
-{
-	int			lower = 1;
-	int16		len;
-	bool		byval;
-	char		align;
-
-	get_typlenbyvalalign(type, &len, &byval, &align);
-	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, type, len, byval, align));
-}
-
 /* Parameters $1 ... $6: ctid, xmin, tableoid, file, flag, id. */
 #define FLAG_ARRAYS	6
 
 static void
-flag_arrays(Flag *flags, int n, Oid *types, Datum *arrays)
+flag_arrays(DvArrays *a, Flag *flags, int n)
 {
 	static const Oid element[FLAG_ARRAYS] = {TIDOID, XIDOID, OIDOID, OIDOID, TEXTOID, UUIDOID};
 	Datum	   *values[FLAG_ARRAYS];
 	bool	   *nulls = palloc(sizeof(bool) * n);
-	bool	   *no_nulls = palloc0(sizeof(bool) * n);
 	int			i;
 
 	for (i = 0; i < FLAG_ARRAYS; i++)
-	{
 		values[i] = palloc(sizeof(Datum) * n);
-		types[i] = get_array_type(element[i]);
-	}
 	for (i = 0; i < n; i++)
 	{
 		char		flag[2] = {flags[i].flag, '\0'};
@@ -83,15 +66,17 @@ flag_arrays(Flag *flags, int n, Oid *types, Datum *arrays)
 		values[5][i] = UUIDPGetDatum(&flags[i].id);
 		nulls[i] = !flags[i].has_id;
 	}
+	a->n = n;
+	a->count = 0;
 	for (i = 0; i < FLAG_ARRAYS; i++)
-		arrays[i] = array_of(values[i], i == FLAG_ARRAYS - 1 ? nulls : no_nulls, n, element[i]);
+		dv_keys_add(a, values[i], i == FLAG_ARRAYS - 1 ? nulls : NULL, element[i]);
 }
 
 #define FLAG_UNNEST "unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY u(c, x, t, r, f, i, n)"
 #define FLAG_MATCH	"s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t AND pg_catalog.pg_relation_filenode(s.tableoid) = u.r"
 
 static void
-update_flags(const DvStep *step, Flag *flags, bool skip_locked, Oid *types, Datum *arrays)
+update_flags(const DvStep *step, Flag *flags, bool skip_locked, DvArrays *a)
 {
 	const char *table = step->projection->staging_sql;
 	char	   *sql;
@@ -106,7 +91,7 @@ update_flags(const DvStep *step, Flag *flags, bool skip_locked, Oid *types, Datu
 	else
 		sql = psprintf("UPDATE %s s SET processing_flag = u.f, dataverse_id = coalesce(u.i, s.dataverse_id)"
 					   " FROM " FLAG_UNNEST " WHERE " FLAG_MATCH " RETURNING u.n, s.processing_flag::pg_catalog.text", table);
-	dv_spi_run(sql, FLAG_ARRAYS, types, arrays, NULL, SPI_OK_UPDATE_RETURNING);
+	dv_spi_run(sql, a->count, a->types, a->values, NULL, SPI_OK_UPDATE_RETURNING);
 	for (i = 0; i < SPI_processed; i++)
 	{
 		int			at = atoi(dv_spi_text((int) i, 1)) - 1;
@@ -119,13 +104,13 @@ update_flags(const DvStep *step, Flag *flags, bool skip_locked, Oid *types, Datu
 
 /* Which of the unset versions are still there? */
 static void
-find_versions(const DvStep *step, Flag *flags, Oid *types, Datum *arrays)
+find_versions(const DvStep *step, Flag *flags, DvArrays *a)
 {
 	uint64		i;
 
 	dv_spi_run(psprintf("SELECT u.n FROM " FLAG_UNNEST " JOIN %s s ON " FLAG_MATCH,
 						step->projection->staging_sql),
-			   FLAG_ARRAYS, types, arrays, NULL, SPI_OK_SELECT);
+			   a->count, a->types, a->values, NULL, SPI_OK_SELECT);
 	for (i = 0; i < SPI_processed; i++)
 		flags[atoi(dv_spi_text((int) i, 1)) - 1].there = true;
 }
@@ -185,22 +170,21 @@ set_directly(DvStep *step, Flag *flags, int n)
 static void
 set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 {
-	Oid			types[FLAG_ARRAYS];
-	Datum		arrays[FLAG_ARRAYS];
+	DvArrays	a;
 	bool		all = true;
 	int			i;
 
 	if (skip_locked || step->no_direct || !set_directly(step, flags, n))
 	{
-		flag_arrays(flags, n, types, arrays);
-		update_flags(step, flags, skip_locked, types, arrays);
+		flag_arrays(&a, flags, n);
+		update_flags(step, flags, skip_locked, &a);
 	}
 	for (i = 0; i < n; i++)
 		all &= flags[i].set;
 	if (!all)
 	{
-		flag_arrays(flags, n, types, arrays);
-		find_versions(step, flags, types, arrays);
+		flag_arrays(&a, flags, n);
+		find_versions(step, flags, &a);
 	}
 	last_flags = flags;
 	last_count = n;

@@ -10,7 +10,7 @@
 #include "projection.h"
 
 /* Array parameters of a statement at most: the keys, and what goes with each row. */
-#define DV_ARRAYS_MAX	(INDEX_MAX_KEYS + 8)
+#define DV_ARRAYS_MAX	(INDEX_MAX_KEYS + 16)
 
 typedef struct DvArrays
 {

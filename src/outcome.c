@@ -10,19 +10,17 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "direct.h"
 #include "engine.h"
 #include "files.h"
 #include "flags.h"
+#include "keys.h"
 #include "phase.h"
 #include "spi.h"
 #include "states.h"
@@ -84,57 +82,10 @@ dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict)
 	*outcome->verdict = *verdict;
 }
 
-/* k1, k2 with a prefix on each. */
-static char *
-key_list(const DvProjection *p, const char *prefix)
-{
-	StringInfoData list;
-	int			i;
-
-	initStringInfo(&list);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&list, "%s%s%s", i ? ", " : "", prefix, p->keys[i].column);
-	return list.data;
-}
-
-/* unnest($1::t1[], ... , extra) u(k1, ..., names) */
-static char *
-unnest_list(const DvProjection *p, const char *extra, const char *names)
-{
-	StringInfoData list;
-	int			i;
-
-	initStringInfo(&list);
-	appendStringInfoString(&list, "unnest(");
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&list, "%s$%d", i ? ", " : "", i + 1);
-	appendStringInfo(&list, "%s) u(%s%s)", extra, key_list(p, ""), names);
-	return list.data;
-}
-
-static char *
-parameters(const DvProjection *p, int count)
-{
-	StringInfoData list;
-	int			i;
-
-	initStringInfo(&list);
-	for (i = 0; i < count; i++)
-		appendStringInfo(&list, ", $%d", p->nkeys + 1 + i);
-	return list.data;
-}
-
 static char *
 delete_sql(const DvProjection *p, const char *table)
 {
-	StringInfoData sql;
-	int			i;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "DELETE FROM %s x USING %s WHERE ", table, unnest_list(p, "", ""));
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%sx.%s = u.%s", i ? " AND " : "", p->keys[i].column, p->keys[i].column);
-	return sql.data;
+	return psprintf("DELETE FROM %s x USING %s WHERE %s", table, dv_keys_unnest(p, NULL), dv_keys_match(p, "x", "u"));
 }
 
 /* The statements of a step, made once. */
@@ -161,11 +112,11 @@ record_sql(DvStep *step)
 		" run = excluded.run, recorded_at = excluded.recorded_at, message = %s,"
 		" owed_passes = excluded.owed_passes, record_state = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.record_state, x.record_state) END,"
 		" file_hash = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.file_hash, x.file_hash) END",
-		p->success_sql, key_list(p, ""), key_list(p, "u."), p->pass, step->rc->run,
+		p->success_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), p->pass, step->rc->run,
 		p->states ? "u.\"dvmig result\"" : "NULL", p->nfiles > 0 ? "u.\"dvmig result\"" : "NULL",
-		unnest_list(p, parameters(p, result ? 7 : 6), psprintf(", \"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\", \"dvmig owes\"%s",
-																result ? ", \"dvmig result\"" : "")),
-		key_list(p, ""), p->later ? "x.operation" : "excluded.operation", write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)",
+		dv_keys_unnest(p, psprintf("\"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\", \"dvmig owes\"%s",
+								   result ? ", \"dvmig result\"" : "")),
+		dv_keys_list(p, ""), p->later ? "x.operation" : "excluded.operation", write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)",
 		/* what the pass before said of the values stays */
 		p->later ? "nullif(pg_catalog.concat_ws('; ', nullif(x.message, 'unchanged'), excluded.message), '')" : "excluded.message");
 	sql->error = psprintf(
@@ -176,9 +127,9 @@ record_sql(DvStep *step)
 		" operation = excluded.operation, error_column = excluded.error_column, error_class = excluded.error_class,"
 		" code = excluded.code, message = excluded.message, http_status = excluded.http_status,"
 		" request_id = excluded.request_id, attempts = x.attempts + excluded.attempts, run = excluded.run, recorded_at = excluded.recorded_at",
-		p->error_sql, key_list(p, ""), key_list(p, "u."), step->rc->run,
-		unnest_list(p, parameters(p, 10), ", \"dvmig id\", \"dvmig created\", \"dvmig op\", \"dvmig column\", \"dvmig class\", \"dvmig code\", \"dvmig message\", \"dvmig status\", \"dvmig request\", \"dvmig attempts\""),
-		key_list(p, ""));
+		p->error_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), step->rc->run,
+		dv_keys_unnest(p, "\"dvmig id\", \"dvmig created\", \"dvmig op\", \"dvmig column\", \"dvmig class\", \"dvmig code\", \"dvmig message\", \"dvmig status\", \"dvmig request\", \"dvmig attempts\""),
+		dv_keys_list(p, ""));
 	sql->not_success = delete_sql(p, p->success_sql);
 	sql->not_error = delete_sql(p, p->error_sql);
 	MemoryContextSwitchTo(old);
@@ -186,29 +137,8 @@ record_sql(DvStep *step)
 	return sql;
 }
 
-/* Columns of a set of rows, as array parameters. */
-typedef struct Arrays
-{
-	int			n;				/* rows */
-	int			count;			/* parameters */
-	Oid			types[INDEX_MAX_KEYS + 16];
-	Datum		values[INDEX_MAX_KEYS + 16];
-} Arrays;
-
 static void
-add_array(Arrays *a, const Datum *values, bool *nulls, Oid type, Oid array_type,
-		  int16 len, bool byval, char align)
-{
-	int			lower = 1;
-	int			n = a->n;
-	ArrayType  *array = construct_md_array((Datum *) values, nulls, 1, &n, &lower, type, len, byval, align);
-
-	a->types[a->count] = array_type;
-	a->values[a->count++] = PointerGetDatum(array);
-}
-
-static void
-add_text_array(Arrays *a, const char **texts)
+add_text_array(DvArrays *a, const char **texts)
 {
 	Datum	   *values = palloc(sizeof(Datum) * a->n);
 	bool	   *nulls = palloc(sizeof(bool) * a->n);
@@ -219,23 +149,18 @@ add_text_array(Arrays *a, const char **texts)
 		nulls[i] = texts[i] == NULL || texts[i][0] == '\0';
 		values[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
 	}
-	add_array(a, values, nulls, TEXTOID, TEXTARRAYOID, -1, false, TYPALIGN_INT);
+	dv_keys_add(a, values, nulls, TEXTOID);
 }
 
 static void
-add_key_arrays(Arrays *a, const DvProjection *p, DvOutcome **rows)
+begin_arrays(DvArrays *a, const DvProjection *p, DvOutcome **rows, int n)
 {
-	Datum	   *values = palloc(sizeof(Datum) * a->n);
-	int			k;
+	Datum	  **keys = palloc(sizeof(Datum *) * n);
 	int			i;
 
-	for (k = 0; k < p->nkeys; k++)
-	{
-		for (i = 0; i < a->n; i++)
-			values[i] = rows[i]->row->keys[k];
-		add_array(a, values, NULL, p->keys[k].type, p->keys[k].array_type,
-				  p->keys[k].len, p->keys[k].byval, p->keys[k].align);
-	}
+	for (i = 0; i < n; i++)
+		keys[i] = rows[i]->row->keys;
+	dv_keys_arrays(a, p, keys, n);
 }
 
 /* Is the record known to exist although its row failed? */
@@ -246,7 +171,7 @@ has_record(const DvRow *row)
 }
 
 static void
-add_id_array(Arrays *a, DvOutcome **rows)
+add_id_array(DvArrays *a, DvOutcome **rows)
 {
 	Datum	   *values = palloc(sizeof(Datum) * a->n);
 	bool	   *nulls = palloc(sizeof(bool) * a->n);
@@ -259,11 +184,11 @@ add_id_array(Arrays *a, DvOutcome **rows)
 		nulls[i] = row->wire.id[0] == '\0' || (!rows[i]->success && !has_record(row));
 		values[i] = UUIDPGetDatum(&row->uuid);
 	}
-	add_array(a, values, nulls, UUIDOID, get_array_type(UUIDOID), UUID_LEN, false, TYPALIGN_CHAR);
+	dv_keys_add(a, values, nulls, UUIDOID);
 }
 
 static void
-add_created_array(Arrays *a, DvOutcome **rows)
+add_created_array(DvArrays *a, DvOutcome **rows)
 {
 	Datum	   *values = palloc(sizeof(Datum) * a->n);
 	bool	   *nulls = palloc(sizeof(bool) * a->n);
@@ -274,11 +199,11 @@ add_created_array(Arrays *a, DvOutcome **rows)
 		nulls[i] = rows[i]->row->created_run == 0;
 		values[i] = Int64GetDatum(rows[i]->row->created_run);
 	}
-	add_array(a, values, nulls, INT8OID, INT8ARRAYOID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	dv_keys_add(a, values, nulls, INT8OID);
 }
 
 static void
-add_op_array(Arrays *a, DvOutcome **rows)
+add_op_array(DvArrays *a, DvOutcome **rows)
 {
 	const char **texts = palloc(sizeof(char *) * a->n);
 	int			i;
@@ -290,7 +215,7 @@ add_op_array(Arrays *a, DvOutcome **rows)
 
 /* What a row still owes, and where this pass sets it the state its record has now. */
 static void
-add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
+add_pass_arrays(DvArrays *a, const DvStep *step, DvOutcome **rows)
 {
 	const char **texts = palloc(sizeof(char *) * a->n);
 	int			i;
@@ -309,7 +234,7 @@ add_pass_arrays(Arrays *a, const DvStep *step, DvOutcome **rows)
 static void
 upsert_successes(DvStep *step, DvOutcome **rows, int n)
 {
-	Arrays		a = {.n = n};
+	DvArrays	a;
 	Datum	   *hashes = palloc(sizeof(Datum) * n);
 	bool	   *nulls = palloc(sizeof(bool) * n);
 	const char **messages = palloc(sizeof(char *) * n);
@@ -317,7 +242,7 @@ upsert_successes(DvStep *step, DvOutcome **rows, int n)
 
 	if (n == 0)
 		return;
-	add_key_arrays(&a, step->projection, rows);
+	begin_arrays(&a, step->projection, rows, n);
 	dv_spi_run(record_sql(step)->not_error, a.count, a.types, a.values, NULL, SPI_OK_DELETE);
 	add_id_array(&a, rows);
 	add_op_array(&a, rows);
@@ -331,7 +256,7 @@ upsert_successes(DvStep *step, DvOutcome **rows, int n)
 		nulls[i] = !rows[i]->row->has_hash;
 		messages[i] = dv_outcome_message(rows[i]);
 	}
-	add_array(&a, hashes, nulls, BYTEAOID, BYTEAARRAYOID, -1, false, TYPALIGN_INT);
+	dv_keys_add(&a, hashes, nulls, BYTEAOID);
 	add_created_array(&a, rows);
 	add_text_array(&a, messages);
 	add_pass_arrays(&a, step, rows);
@@ -367,7 +292,7 @@ record_successes(DvStep *step, DvOutcome **rows, int n)
 }
 
 static void
-add_verdict_arrays(Arrays *a, DvOutcome **rows)
+add_verdict_arrays(DvArrays *a, DvOutcome **rows)
 {
 	const char **texts[5];
 	Datum	   *status = palloc(sizeof(Datum) * a->n);
@@ -392,19 +317,19 @@ add_verdict_arrays(Arrays *a, DvOutcome **rows)
 	}
 	for (i = 0; i < 4; i++)
 		add_text_array(a, texts[i]);
-	add_array(a, status, nulls, INT4OID, INT4ARRAYOID, sizeof(int32), true, TYPALIGN_INT);
+	dv_keys_add(a, status, nulls, INT4OID);
 	add_text_array(a, texts[4]);
-	add_array(a, attempts, NULL, INT4OID, INT4ARRAYOID, sizeof(int32), true, TYPALIGN_INT);
+	dv_keys_add(a, attempts, NULL, INT4OID);
 }
 
 static void
 record_failures(DvStep *step, DvOutcome **rows, int n)
 {
-	Arrays		a = {.n = n};
+	DvArrays	a;
 
 	if (n == 0)
 		return;
-	add_key_arrays(&a, step->projection, rows);
+	begin_arrays(&a, step->projection, rows, n);
 	dv_spi_run(record_sql(step)->not_success, a.count, a.types, a.values, NULL, SPI_OK_DELETE);
 	add_id_array(&a, rows);
 	add_created_array(&a, rows);

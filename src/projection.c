@@ -151,7 +151,6 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 
 		key->type = getBaseType(DatumGetObjectId(oids[i]));
 		get_typlenbyvalalign(key->type, &key->len, &key->byval, &key->align);
-		key->array_type = get_array_type(key->type);
 		key->type_name = MemoryContextStrdup(context, format_type_be_qualified(key->type));
 	}
 }

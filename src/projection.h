@@ -49,7 +49,6 @@ typedef struct DvKeyType
 	int16		len;
 	bool		byval;
 	char		align;
-	Oid			array_type;
 	char	   *name;
 	char	   *column;			/* quoted */
 	char	   *type_name;		/* qualified */
