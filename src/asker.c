@@ -275,14 +275,41 @@ dv_asker_pause(void)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
 }
 
-void
-dv_asker_wait_out(DvRunContext *rc, ErrorData *error, TimestampTz began)
+/* After a try that failed: wait where there is time left, else throw on. */
+static void
+wait_out(DvRunContext *rc, ErrorData *error, TimestampTz began)
 {
 	if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), DV_LOCK_PATIENCE_MS))
 		ReThrowError(error);
 	FreeErrorData(error);
 	dv_asker_pause();
 	dv_worker_look(rc);
+}
+
+void
+dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *arg), void *arg)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	MemoryContext context = CurrentMemoryContext;
+
+	for (;;)
+	{
+		ErrorData  *volatile error = NULL;
+
+		PG_TRY();
+		{
+			work(arg);
+		}
+		PG_CATCH();
+		{
+			error = dv_spi_abort(errors);
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		if (error == NULL)
+			return;
+		wait_out(rc, error, began);
+	}
 }
 
 bool

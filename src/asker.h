@@ -74,10 +74,11 @@ extern void dv_asker_pause(void);
 #define DV_LOCK_PATIENCE_MS	60000
 
 /*
- * A try to record, begun for the first time at "began", has failed: wait a moment
- * where a user's lock was in the way and there is time left, else throw on.
+ * Do some recording, in a transaction that "work" begins and commits, until no
+ * user's lock is in the way; any other error, or the last one when patience is
+ * at its end, is thrown on. Errors are kept in "errors" meanwhile.
  */
-extern void dv_asker_wait_out(DvRunContext *rc, ErrorData *error, TimestampTz began);
+extern void dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *arg), void *arg);
 
 /*
  * Send what is due and take one answer, waiting briefly. False when nothing is

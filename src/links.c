@@ -27,11 +27,20 @@ end_of(const DvStep *step, int side, const Datum *values, const bool *nulls)
 }
 
 void
+dv_links_hash(const pg_uuid_t *left, const pg_uuid_t *right, unsigned char hash[16])
+{
+	char		ends[ENDS_LEN];
+
+	memcpy(ends, left, UUID_LEN);
+	memcpy(ends + UUID_LEN, right, UUID_LEN);
+	dv_hash128(ends, ENDS_LEN, hash);
+}
+
+void
 dv_links_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 {
 	const pg_uuid_t *left = end_of(step, 0, values, nulls);
 	const pg_uuid_t *right = end_of(step, 1, values, nulls);
-	char		ends[ENDS_LEN];
 
 	/* repeated rather than looked for */
 	row->verify = false;
@@ -41,9 +50,7 @@ dv_links_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 		dv_source_key_handle(step->projection, values + DV_PROJ_KEYS - 1, &row->handle);
 		return;
 	}
-	memcpy(ends, left, UUID_LEN);
-	memcpy(ends + UUID_LEN, right, UUID_LEN);
-	dv_hash128(ends, ENDS_LEN, row->hash);
+	dv_links_hash(left, right, row->hash);
 	memcpy(&row->handle, row->hash, UUID_LEN);
 }
 

@@ -13,6 +13,9 @@
  */
 extern void dv_links_take(DvStep *step, DvRow *row, const Datum *values, const bool *nulls);
 
+/* The hash that stands for a link in its outcome. */
+extern void dv_links_hash(const pg_uuid_t *left, const pg_uuid_t *right, unsigned char hash[16]);
+
 /* Make the row's request; false where it has its verdict already. */
 extern bool dv_links_encode(DvStep *step, DvRow *row, const Datum *values, const bool *nulls);
 

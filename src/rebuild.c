@@ -78,10 +78,22 @@ add_versions(DvArrays *a, DvVerifyRow *const *rows)
 		dv_keys_add(a, elements[i], NULL, types[i]);
 }
 
+/* Rows whose records are there. */
+typedef struct Recording
+{
+	DvVerify   *v;
+	DvVerifyRow *const *rows;
+	int			n;
+} Recording;
+
 /* Outcomes by key; flags on just the versions that were read: what was edited meanwhile is still to be sent. */
 static void
-record(DvVerify *v, DvVerifyRow *const *rows, int n)
+record(void *arg)
 {
+	const Recording *r = arg;
+	DvVerify   *v = r->v;
+	DvVerifyRow *const *rows = r->rows;
+	int			n = r->n;
 	const DvProjection *p = v->projection;
 	DvArrays	a;
 	Datum	   *elements = palloc(sizeof(Datum) * n);
@@ -116,27 +128,10 @@ record(DvVerify *v, DvVerifyRow *const *rows, int n)
 static void
 record_patiently(DvVerify *v, DvVerifyRow *const *rows, int n)
 {
-	TimestampTz began = GetCurrentTimestamp();
-	MemoryContext context = CurrentMemoryContext;
+	Recording	r = {v, rows, n};
 
-	while (n > 0)
-	{
-		ErrorData  *volatile error = NULL;
-
-		PG_TRY();
-		{
-			record(v, rows, n);
-		}
-		PG_CATCH();
-		{
-			error = dv_spi_abort(v->context);
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
-		if (error == NULL)
-			break;
-		dv_asker_wait_out(v->rc, error, began);
-	}
+	if (n > 0)
+		dv_asker_patiently(v->rc, v->context, record, &r);
 	v->rebuild->found += n;
 }
 

@@ -240,10 +240,23 @@ record_sql(DvVerify *v)
 					p->success_sql, v->rc->run, dv_keys_unnest(p, "\"dvmig hash\", \"dvmig sent\""), dv_keys_match(p, "x", "u"));
 }
 
+/* Rows whose outcome is to say what their records hold, and whether it was sent now. */
+typedef struct Recording
+{
+	DvVerify   *v;
+	DvVerifyRow *const *rows;
+	int			n;
+	bool		sent;
+} Recording;
+
 /* The hash of what the records hold now, so that a reload of the rows is unchanged. */
 static void
-record(DvVerify *v, DvVerifyRow *const *rows, int n, bool sent)
+record(void *arg)
 {
+	const Recording *r = arg;
+	DvVerify   *v = r->v;
+	DvVerifyRow *const *rows = r->rows;
+	int			n = r->n;
 	DvArrays	a;
 	Datum	   *hashes = palloc(sizeof(Datum) * n);
 	Datum	   *are_sent = palloc(sizeof(Datum) * n);
@@ -259,7 +272,7 @@ record(DvVerify *v, DvVerifyRow *const *rows, int n, bool sent)
 		memcpy(VARDATA(hash), rows[i]->hash, sizeof(rows[i]->hash));
 		hashes[i] = PointerGetDatum(hash);
 		nulls[i] = !rows[i]->others_equal;
-		are_sent[i] = BoolGetDatum(sent);
+		are_sent[i] = BoolGetDatum(r->sent);
 		keys[i] = rows[i]->keys;
 	}
 	dv_spi_begin("dvmig: recording outcomes");
@@ -276,27 +289,10 @@ record(DvVerify *v, DvVerifyRow *const *rows, int n, bool sent)
 static void
 record_patiently(DvVerify *v, DvVerifyRow *const *rows, int n, bool sent)
 {
-	TimestampTz began = GetCurrentTimestamp();
-	MemoryContext context = CurrentMemoryContext;
+	Recording	r = {v, rows, n, sent};
 
-	while (n > 0)
-	{
-		ErrorData  *volatile error = NULL;
-
-		PG_TRY();
-		{
-			record(v, rows, n, sent);
-		}
-		PG_CATCH();
-		{
-			error = dv_spi_abort(v->context);
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
-		if (error == NULL)
-			return;
-		dv_asker_wait_out(v->rc, error, began);
-	}
+	if (n > 0)
+		dv_asker_patiently(v->rc, v->context, record, &r);
 }
 
 /* ---------------------------------------------------------------- sending */
@@ -337,45 +333,42 @@ ask_update(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
 	dv_asker_queue(&v->asker, ask);
 }
 
-/* Until no user's lock is in the way: without its image no record is updated. */
+/* Images of records, with the keys and ids of their rows. */
+typedef struct Images
+{
+	DvVerify   *v;
+	Datum	  **keys;
+	Datum	   *ids;
+	Datum	   *records;
+	int			n;
+} Images;
+
+static void
+store_images(void *arg)
+{
+	const Images *images = arg;
+
+	dv_before_store(images->v->projection, images->v->rc->run, images->keys, images->ids, images->records, images->n);
+}
+
+/* Without its image no record is updated. */
 static void
 keep_images(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
 {
-	Datum	  **keys = palloc(sizeof(Datum *) * (n + 1));
-	Datum	   *ids = palloc(sizeof(Datum) * (n + 1));
-	Datum	   *images = palloc(sizeof(Datum) * (n + 1));
-	TimestampTz began = GetCurrentTimestamp();
-	MemoryContext context = CurrentMemoryContext;
+	Images		images = {v, palloc(sizeof(Datum *) * (n + 1)), palloc(sizeof(Datum) * (n + 1)), palloc(sizeof(Datum) * (n + 1)), n};
 	int			i;
 
-	if (v->projection->before_sql == NULL)
+	if (v->projection->before_sql == NULL || n == 0)
 		return;
 	for (i = 0; i < n; i++)
 	{
 		DvVerifyRow *row = &chunk->rows[rows[i]];
 
-		keys[i] = row->keys;
-		ids[i] = UUIDPGetDatum(&row->id);
-		images[i] = CStringGetTextDatum(pg_any_to_server(row->image, (int) strlen(row->image), PG_UTF8));
+		images.keys[i] = row->keys;
+		images.ids[i] = UUIDPGetDatum(&row->id);
+		images.records[i] = CStringGetTextDatum(pg_any_to_server(row->image, (int) strlen(row->image), PG_UTF8));
 	}
-	while (n > 0)
-	{
-		ErrorData  *volatile error = NULL;
-
-		PG_TRY();
-		{
-			dv_before_store(v->projection, v->rc->run, keys, ids, images, n);
-		}
-		PG_CATCH();
-		{
-			error = dv_spi_abort(v->context);
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
-		if (error == NULL)
-			return;
-		dv_asker_wait_out(v->rc, error, began);
-	}
+	dv_asker_patiently(v->rc, v->context, store_images, &images);
 }
 
 void

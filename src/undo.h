@@ -143,8 +143,11 @@ extern void dv_undo_delete(DvUndo *u);
 /* Put tables on hold: all of them before the first record is touched. */
 extern void dv_undo_hold(DvUndo *u);
 
-/* The figures of a table. */
-extern void dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended);
+/* May what was refused so be tried again? */
+extern bool dv_undo_is_passing(const DvVerdict *v);
+
+/* A $batch over n rows is answered, ndone of them for good: pace and figures. */
+extern void dv_undo_answered(DvUndo *u, DvUndoTable *table, const DvHttpReply *reply, int n, int ndone);
 
 /* Records that were looked at as unchanged, and that a user has written since: they stay. */
 extern void dv_undo_changed_meanwhile(DvUndo *u, const DvUndoTable *table, int64 n);

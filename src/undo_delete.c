@@ -216,31 +216,32 @@ take_links_back(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *ro
 	dv_spi_commit(false);
 }
 
+/* What dv_undo_patiently() was called with. */
+typedef struct Recording
+{
+	DvUndo	   *u;
+	DvUndoTable *table;
+	DvUndoChunk *chunk;
+	const int  *rows;
+	int			n;
+	void		(*record) (DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n);
+} Recording;
+
+static void
+do_record(void *arg)
+{
+	const Recording *r = arg;
+
+	r->record(r->u, r->table, r->chunk, r->rows, r->n);
+}
+
 void
 dv_undo_patiently(DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n,
 				  void (*record) (DvUndo *u, DvUndoTable *table, DvUndoChunk *chunk, const int *rows, int n))
 {
-	TimestampTz began = GetCurrentTimestamp();
-	MemoryContext context = CurrentMemoryContext;
+	Recording	r = {u, table, chunk, rows, n, record};
 
-	for (;;)
-	{
-		ErrorData  *volatile error = NULL;
-
-		PG_TRY();
-		{
-			record(u, table, chunk, rows, n);
-		}
-		PG_CATCH();
-		{
-			error = dv_spi_abort(u->context);
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
-		if (error == NULL)
-			return;
-		dv_asker_wait_out(u->rc, error, began);
-	}
+	dv_asker_patiently(u->rc, u->context, do_record, &r);
 }
 
 /* ---------------------------------------------------------------- answers */
@@ -255,8 +256,8 @@ note_failure(DvUndo *u, DvUndoTable *table, const pg_uuid_t *id, const DvVerdict
 	(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", id, 1, "failed");
 }
 
-void
-dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended)
+static void
+store(DvUndo *u, DvUndoTable *table, bool ended)
 {
 	Oid			types[7] = {INT8OID, OIDOID, INT8OID, INT8OID, BOOLOID, TEXTOID, INT8OID};
 	Datum		values[7];
@@ -277,6 +278,22 @@ dv_undo_store(DvUndo *u, DvUndoTable *table, bool ended)
 	dv_spi_run("SELECT dvmig._undo_store($1, $2::regclass, $3, $4, $5, $6, $7)", 7, types, values, nulls, SPI_OK_SELECT);
 	dv_call_restore(before);
 	dv_spi_commit(true);
+}
+
+bool
+dv_undo_is_passing(const DvVerdict *v)
+{
+	return v->kind == DV_WAIT || v->kind == DV_RETRY || v->kind == DV_SETTLE || v->kind == DV_SHRINK;
+}
+
+void
+dv_undo_answered(DvUndo *u, DvUndoTable *table, const DvHttpReply *reply, int n, int ndone)
+{
+	if (reply->status == 200)
+		dv_pace_table_each(&table->pace, n, reply->seconds);
+	u->rc->total.succeeded += ndone;
+	u->rc->total.rows_sent += n;
+	store(u, table, false);
 }
 
 static void
@@ -405,7 +422,7 @@ judge(DvUndo *u, const DeleteAsk *part, const DvVerdict *v, Judged *j)
 	j->stale = palloc(sizeof(int) * part->n);
 	for (i = 0; i < part->n && !u->rc->failed; i++)
 	{
-		bool		passing = v[i].kind == DV_WAIT || v[i].kind == DV_RETRY || v[i].kind == DV_SETTLE || v[i].kind == DV_SHRINK;
+		bool		passing = dv_undo_is_passing(&v[i]);
 		bool		no_conditions = pg_strcasecmp(v[i].code, DV_NO_CONDITIONS) == 0;
 
 		table->without_etag |= no_conditions;
@@ -433,14 +450,10 @@ handle_deleted(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 
 	dv_wire_batch_reply(&w, wire_rows(part), part->n, v, NULL);
 	judge(u, part, v, &j);
-	if (reply->status == 200)
-		dv_pace_table_each(&chunk->table->pace, part->n, reply->seconds);
 	if (j.ndone > 0)
 		dv_undo_patiently(u, chunk->table, chunk, j.done, j.ndone, take_back);
 	chunk->table->deleted += j.ndone;
-	u->rc->total.succeeded += j.ndone;
-	u->rc->total.rows_sent += part->n;
-	dv_undo_store(u, chunk->table, false);
+	dv_undo_answered(u, chunk->table, reply, part->n, j.ndone);
 	/* what was too much in one request goes in two */
 	if (j.nagain > 1 && v[0].kind == DV_SHRINK)
 	{
@@ -496,7 +509,7 @@ dv_undo_delete(DvUndo *u)
 			dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, begin_delete);
 		if (u->rc->stopping)
 			break;
-		dv_undo_store(u, &u->tables[i], true);
+		store(u, &u->tables[i], true);
 		u->rc->total.failed += u->tables[i].failed;
 	}
 }

@@ -14,8 +14,8 @@
 #include "answer.h"
 #include "compat.h"
 #include "encode.h"
-#include "hash128.h"
 #include "keys.h"
+#include "links.h"
 #include "spi.h"
 #include "undo.h"
 
@@ -135,7 +135,7 @@ handle_links(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	dv_wire_batch_reply(&w, wire_rows(part), part->n, v, NULL);
 	for (i = 0; i < part->n && !u->rc->failed; i++)
 	{
-		bool		passing = v[i].kind == DV_WAIT || v[i].kind == DV_RETRY || v[i].kind == DV_SETTLE || v[i].kind == DV_SHRINK;
+		bool		passing = dv_undo_is_passing(&v[i]);
 
 		/* what is not there is taken away */
 		if (v[i].kind == DV_DONE || v[i].kind == DV_GONE || (v[i].http_status == 404 && !passing))
@@ -147,14 +147,10 @@ handle_links(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		else
 			fail(chunk->table, &v[i]);
 	}
-	if (reply->status == 200)
-		dv_pace_table_each(&chunk->table->pace, part->n, reply->seconds);
 	if (ndone > 0)
 		dv_undo_patiently(u, chunk->table, chunk, done, ndone, take_back);
 	chunk->table->deleted += ndone;
-	u->rc->total.succeeded += ndone;
-	u->rc->total.rows_sent += part->n;
-	dv_undo_store(u, chunk->table, false);
+	dv_undo_answered(u, chunk->table, reply, part->n, ndone);
 	/* what was too much in one request goes in two */
 	if (nagain > 1 && v[0].kind == DV_SHRINK)
 	{
@@ -184,14 +180,11 @@ dv_undo_links_take(DvUndoChunk *chunk, int i, HeapTuple tuple, TupleDesc desc, i
 	Datum		right = SPI_getbinval(tuple, desc, 1, &isnull[0]);
 	Datum		left = SPI_getbinval(tuple, desc, first, &isnull[1]);
 	Datum		hash = SPI_getbinval(tuple, desc, first + 1, &isnull[2]);
-	char		ends[2 * UUID_LEN];
 	unsigned char now[16];
 
 	if (isnull[0] || isnull[1] || isnull[2])
 		return;
-	memcpy(ends, DatumGetUUIDP(left), UUID_LEN);
-	memcpy(ends + UUID_LEN, DatumGetUUIDP(right), UUID_LEN);
-	dv_hash128(ends, sizeof(ends), now);
+	dv_links_hash(DatumGetUUIDP(left), DatumGetUUIDP(right), now);
 	chunk->ids[i] = *DatumGetUUIDP(right);
 	chunk->lefts[i] = *DatumGetUUIDP(left);
 	chunk->seen[i] = VARSIZE_ANY_EXHDR(DatumGetByteaPP(hash)) == sizeof(now) && memcmp(VARDATA_ANY(DatumGetByteaPP(hash)), now, sizeof(now)) == 0;

@@ -422,7 +422,7 @@ is_unclear(DvUndoTable *table, const DvVerdict *v)
 	bool		no_conditions = pg_strcasecmp(v->code, DV_NO_CONDITIONS) == 0;
 
 	table->without_etag |= no_conditions;
-	return no_conditions || v->http_status == 412 || v->kind == DV_WAIT || v->kind == DV_RETRY || v->kind == DV_SETTLE || v->kind == DV_SHRINK;
+	return no_conditions || v->http_status == 412 || dv_undo_is_passing(v);
 }
 
 static void
@@ -451,13 +451,9 @@ handle_updates(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 			/* without the service's text, which may quote the record */
 			fail(table, psprintf("records could not be restored: %s%s%s (HTTP status %d)",
 								 v[i].error_class, v[i].code[0] ? " " : "", v[i].code, v[i].http_status));
-	if (reply->status == 200)
-		dv_pace_table_each(&table->pace, part->n, reply->seconds);
 	restored(u, chunk, done, ndone);
 	table->restored += ndone;
-	u->rc->total.succeeded += ndone;
-	u->rc->total.rows_sent += part->n;
-	dv_undo_store(u, table, false);
+	dv_undo_answered(u, table, reply, part->n, ndone);
 	if (nagain > 0)
 		ask_records(u, RESTORE_READ, chunk, again, nagain);
 	dv_undo_release(chunk);
