@@ -65,7 +65,8 @@ struct DvDirect
 	AttrNumber	flag;
 	AttrNumber	id;
 
-	/* success rows: where each column goes, from 0 */
+	/* success rows: when they are recorded, and where each column goes, from 0 */
+	TimestampTz now;
 	int			keys[INDEX_MAX_KEYS];
 	int			columns[S_COLUMNS];
 };
@@ -242,6 +243,7 @@ dv_direct_open_success(const DvProjection *p)
 		return NULL;
 	}
 	d = open_direct(rel);
+	d->now = GetCurrentTimestamp();
 	memcpy(d->keys, found.keys, sizeof(d->keys));
 	memcpy(d->columns, found.columns, sizeof(d->columns));
 	if (has_rights(p->success, ACL_SELECT) && has_rights(p->success, ACL_UPDATE))
@@ -330,7 +332,7 @@ set_text(TupleTableSlot *slot, int at, const char *text)
 
 /* What the verdict says; the other columns stay what they are in the slot. */
 static void
-set_outcome(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, TupleTableSlot *slot)
+set_outcome(DvDirect *d, const DvStep *step, const DvOutcome *o, TupleTableSlot *slot)
 {
 	const DvRow *row = o->row;
 	char		op[2] = {row->wire.op, '\0'};
@@ -355,14 +357,14 @@ set_outcome(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now
 	}
 	slot->tts_values[at[S_RUN]] = Int64GetDatum(step->rc->run);
 	slot->tts_isnull[at[S_RUN]] = false;
-	slot->tts_values[at[S_RECORDED]] = TimestampTzGetDatum(now);
+	slot->tts_values[at[S_RECORDED]] = TimestampTzGetDatum(d->now);
 	slot->tts_isnull[at[S_RECORDED]] = false;
 	set_text(slot, at[S_MESSAGE], dv_outcome_message(o));
 	set_text(slot, at[S_OWED], dv_outcome_owed_passes(row->owes));
 }
 
 static void
-fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, TupleTableSlot *slot)
+fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TupleTableSlot *slot)
 {
 	const DvProjection *p = step->projection;
 	int			i;
@@ -374,7 +376,7 @@ fill_slot(DvDirect *d, const DvStep *step, const DvOutcome *o, TimestampTz now, 
 		slot->tts_values[d->keys[i]] = o->row->keys[i];
 		slot->tts_isnull[d->keys[i]] = false;
 	}
-	set_outcome(d, step, o, now, slot);
+	set_outcome(d, step, o, slot);
 	set_text(slot, d->columns[S_PASS], p->pass);
 	ExecStoreVirtualTuple(slot);
 }
@@ -407,7 +409,7 @@ dv_direct_update(DvDirect *d, const DvStep *step, const DvOutcome *o)
 	ExecClearTuple(d->slot);
 	memcpy(d->slot->tts_values, d->old->tts_values, sizeof(Datum) * natts);
 	memcpy(d->slot->tts_isnull, d->old->tts_isnull, sizeof(bool) * natts);
-	set_outcome(d, step, o, GetCurrentTimestamp(), d->slot);
+	set_outcome(d, step, o, d->slot);
 	/* what was not written stays of the pass that it was of */
 	if (o->message == NULL || strcmp(o->message, "unchanged") != 0)
 		set_text(d->slot, at[S_PASS], step->projection->pass);
@@ -422,14 +424,13 @@ void
 dv_direct_insert(DvDirect *d, const DvStep *step, DvOutcome **rows, int n)
 {
 	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
-	TimestampTz now = GetCurrentTimestamp();
 	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(d->rel));	/* not counted: a thousand slots point at it */
 	int			i;
 
 	for (i = 0; i < n; i++)
 	{
 		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
-		fill_slot(d, step, rows[i], now, slots[i]);
+		fill_slot(d, step, rows[i], slots[i]);
 		if (d->rel->rd_att->constr != NULL)
 			ExecConstraints(d->info, slots[i], d->estate);
 	}
