@@ -12,7 +12,8 @@
 --
 -- Columns of every projection, in order:
 --   1 ctid  2 xmin  3 tableoid   the row version a verdict will belong to
---   4 op                         I, U or D
+--   4 op                         I, U or D; in passes over what is written also P or E, where the outcome is
+--                                recorded and only the flag is missing, and null where there is no outcome
 --   5 id                         the record's id
 --   6 content_hash               of what was last written, where known
 --   7 created_run                run that created the record, where known
@@ -245,7 +246,9 @@ BEGIN
 	-- a record that was kept is not ours to write over by reloading its row: looked at again like a new one
 	op := CASE WHEN pass = 'delete' THEN '''D''' WHEN pass = 'verify' THEN
 			'CASE WHEN s.processing_flag = ''E'' THEN ''E'' WHEN s.action_flag = ''D'' THEN ''D'' ELSE s.processing_flag::text END'
-		WHEN t.relationship IS NOT NULL THEN '''I''' WHEN pass <> 'write' THEN '''U'''
+		WHEN t.relationship IS NOT NULL THEN '''I'''
+		-- what moved while its last request was on its way has its outcome, and lacks its flag
+		WHEN pass <> 'write' THEN format('CASE WHEN x.owed_passes IS NOT NULL THEN ''U'' WHEN x.%1$I IS NOT NULL THEN ''P'' WHEN e.%1$I IS NOT NULL THEN ''E'' END', t.source_key[1])
 		ELSE 'CASE WHEN s.action_flag = ''U'' OR x.operation <> ''D'' AND NOT ' || kept || ' OR e.created_run IS NOT NULL THEN ''U'' ELSE ''I'' END' END;
 	-- Faults first (they will not heal by waiting), then what has to wait.
 	SELECT concat_ws(', ',
@@ -292,8 +295,8 @@ BEGIN
 			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D'''
 			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D'''
 			WHEN 'verify' THEN 's.processing_flag IN (''S'', ''P'', ''E'')'
-			-- the first of the passes that its outcome says are owed
-			ELSE format('s.processing_flag = ''S'' AND s.action_flag <> ''D'' AND EXISTS (SELECT FROM %s x WHERE %s AND split_part(x.owed_passes, '','', 1) = %L)',
+			-- not those whose outcome says that they owe another pass first
+			ELSE format('s.processing_flag = ''S'' AND s.action_flag <> ''D'' AND NOT EXISTS (SELECT FROM %s x WHERE %s AND split_part(x.owed_passes, '','', 1) <> %L)',
 				t.success_table, success_on, pass) END)
 	INTO all_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;

@@ -56,7 +56,7 @@ unrecorded(const DvStep *step)
 	int			i;
 
 	for (i = 0; i < step->noutcomes; i++)
-		n += !step->outcomes[i].success;
+		n += !step->outcomes[i].success && !step->outcomes[i].flag_only;
 	return n;
 }
 

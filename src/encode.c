@@ -348,10 +348,15 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 		dv_links_take(step, row, values, nulls);
 	if (row->wire.id[0] == '\0' && step->nkey_columns > 0 && fault == NULL)
 		keyed = dv_altkey_take(step, row, values, nulls, scratch, &key_fault);
-	if (is_busy(step, row) || dv_source_answered_too_often(step, row))
+	if (row->wire.op == DV_OP_NONE || is_busy(step, row) || dv_source_answered_too_often(step, row))
 		return false;
 	row->batch->open_rows++;
 	step->lap_taken++;
+	if (row->wire.op == DV_OP_SUCCEEDED || row->wire.op == DV_OP_FAILED)
+	{
+		dv_outcome_flag(step, row, row->wire.op);
+		return false;
+	}
 	step->counters.rows_read++;
 	/* a record that was there before may be in any state */
 	if (row->existed)

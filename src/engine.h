@@ -22,7 +22,7 @@
 #include "projection.h"
 #include "session.h"
 
-/* The three kinds of request a row can be in. */
+/* The kinds of request a row can be in. */
 typedef enum DvStage
 {
 	DV_STAGE_WRITE,				/* bulk message, all or nothing */
@@ -53,6 +53,11 @@ typedef struct DvVersion
 	Oid			tableoid;
 	Oid			filenode;		/* of the table or partition */
 } DvVersion;
+
+/* SQL: is a row "s" of a staging table that version? Each part is SQL, of the types tid, xid, oid, oid. */
+#define DV_IS_VERSION(ctid, xmin, tableoid, filenode) \
+	"s.ctid = " ctid " AND s.xmin = " xmin " AND s.tableoid = " tableoid \
+	" AND pg_catalog.pg_relation_filenode(s.tableoid) = " filenode
 
 typedef struct DvRow
 {
@@ -118,6 +123,7 @@ typedef struct DvOutcome
 {
 	DvRow	   *row;
 	bool		success;
+	bool		flag_only;		/* it is recorded, and only its flag is missing */
 	char		flag;			/* S, P or E */
 	const char *message;		/* or NULL; a constant */
 	DvVerdict  *verdict;		/* failures */
@@ -267,6 +273,9 @@ extern bool dv_source_is_passing(DvStep *step, const ErrorData *error);
 /* outcome.c */
 extern void dv_outcome_success(DvStep *step, DvRow *row, const char *message);
 extern void dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict);
+
+/* The row's outcome is recorded already: give it its flag. */
+extern void dv_outcome_flag(DvStep *step, DvRow *row, char flag);
 
 /* What is worth knowing of a success: what happened, and what policies did to the values sent. */
 extern const char *dv_outcome_message(const DvOutcome *outcome);

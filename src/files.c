@@ -26,6 +26,9 @@
 /* Bytes of a chunk; Dataverse asks for 4 MiB (x-ms-chunk-size), and takes less. */
 #define CHUNK_BYTES		(4 * 1024 * 1024)
 
+/* Pause between two looks for a stop, or at a table that a user locks, in milliseconds. */
+#define LOOK_MS			100
+
 /* Tries of one file that fails for a passing reason. */
 #define FILE_TRIES		8
 
@@ -37,9 +40,12 @@ typedef struct Upload
 	DvStep	   *step;
 	DvRow	   *row;
 	const DvFileColumn *column;
-	bool		there;			/* the row version is still there, with a file */
+	bool		left;			/* the row stays as it is: its version is gone, or the run stops */
+	bool		has_file;
 	int64		size;
 	char	   *name;
+	int64		offset;			/* of the chunk */
+	int32		length;
 	char	   *chunk;			/* CHUNK_BYTES of room */
 	DvVerdict	verdict;		/* of the last request, or our own */
 } Upload;
@@ -64,65 +70,134 @@ dv_files_text(const DvRow *row)
 	return text;
 }
 
-/* Run a query over the row version; the number of rows. */
-static uint64
-query_row(Upload *u, const char *sql, int64 offset, int32 length)
-{
-	DvVersion  *v = &u->row->version;
-	Oid			types[5] = {INT8OID, INT4OID, TIDOID, XIDOID, OIDOID};
-	Datum		values[5] = {Int64GetDatum(offset), Int32GetDatum(length), PointerGetDatum(&v->ctid),
-	TransactionIdGetDatum(v->xmin), ObjectIdGetDatum(v->tableoid)};
-
-	return dv_spi_run(psprintf("SELECT %s FROM %s s WHERE s.ctid = $3 AND s.xmin = $4 AND s.tableoid = $5"
-							   " AND $1 >= 0 AND $2 >= 0", sql, u->step->projection->staging_sql),
-					  5, types, values, NULL, SPI_OK_SELECT);
-}
-
-/* Size and name of the file; u->there is false where there is none. */
-static void
-describe(Upload *u)
-{
-	const DvFileColumn *c = u->column;
-	bool		isnull;
-
-	dv_spi_begin("dvmig: looking at a file");
-	u->there = query_row(u, psprintf("%s, coalesce(%s, 'file')", c->size_sql, c->name_sql), 0, 0) == 1;
-	if (u->there)
-	{
-		u->size = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-		u->there = !isnull;
-		u->name = MemoryContextStrdup(u->row->batch->context, dv_spi_text(0, 2));
-	}
-	dv_spi_commit(true);
-}
-
-/* Bytes from an offset on, into u->chunk; false where the row was changed meanwhile. */
-static bool
-read_chunk(Upload *u, int64 offset, int32 length)
-{
-	bool		ok;
-	bool		isnull;
-
-	dv_spi_begin("dvmig: reading a file");
-	ok = query_row(u, u->column->bytes_sql, offset, length) == 1;
-	if (ok)
-	{
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-		bytea	   *bytes = isnull ? NULL : DatumGetByteaPP(value);
-
-		ok = bytes != NULL && VARSIZE_ANY_EXHDR(bytes) == (Size) length;
-		if (ok)
-			memcpy(u->chunk, VARDATA_ANY(bytes), length);
-	}
-	dv_spi_commit(true);
-	return ok;
-}
-
 static void
 own_verdict(Upload *u, DvVerdictKind kind, const char *error_class, const char *code, const char *message)
 {
 	u->verdict = *dv_encode_verdict(error_class, code, u->column->column, message);
 	u->verdict.kind = kind;
+}
+
+/* Wait outside of a transaction, looking for a stop. */
+static void
+pause_until(DvStep *step, TimestampTz until)
+{
+	while (!step->rc->stopping && GetCurrentTimestamp() < until)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS, PG_WAIT_EXTENSION);
+		dv_worker_tick(step);
+	}
+}
+
+/* Run a query over the row version; false where that is gone. */
+static bool
+query_row(Upload *u, const char *sql)
+{
+	DvVersion  *v = &u->row->version;
+	Oid			types[6] = {INT8OID, INT4OID, TIDOID, XIDOID, OIDOID, OIDOID};
+	Datum		values[6] = {Int64GetDatum(u->offset), Int32GetDatum(u->length), PointerGetDatum(&v->ctid),
+	TransactionIdGetDatum(v->xmin), ObjectIdGetDatum(v->tableoid), ObjectIdGetDatum(v->filenode)};
+
+	return dv_spi_run(psprintf("SELECT %s FROM %s s WHERE " DV_IS_VERSION("$3", "$4", "$5", "$6") " AND $1 >= 0 AND $2 >= 0",
+							   sql, u->step->projection->staging_sql),
+					  6, types, values, NULL, SPI_OK_SELECT) == 1;
+}
+
+/* Size and name of the file, if the row has one; false where the row's version is gone. */
+static bool
+take_size(Upload *u)
+{
+	const DvFileColumn *c = u->column;
+	bool		isnull;
+
+	if (!query_row(u, psprintf("%s, coalesce(%s, 'file')", c->size_sql, c->name_sql)))
+		return false;
+	u->size = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	u->has_file = !isnull;
+	u->name = MemoryContextStrdup(u->row->batch->context, dv_spi_text(0, 2));
+	return true;
+}
+
+/* Bytes of the file; false where the row's version is gone, or its large object was changed. */
+static bool
+take_chunk(Upload *u)
+{
+	bool		isnull;
+	Datum		value;
+	bytea	   *bytes;
+
+	if (!query_row(u, u->column->bytes_sql))
+		return false;
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	bytes = isnull ? NULL : DatumGetByteaPP(value);
+	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != (Size) u->length)
+		return false;
+	memcpy(u->chunk, VARDATA_ANY(bytes), u->length);
+	return true;
+}
+
+/* One look at the row in a transaction of its own; NULL, or the error it met. */
+static ErrorData *
+try_look(Upload *u, bool (*take) (Upload *u))
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		dv_spi_begin("dvmig: reading a file");
+		dv_spi_wait_briefly();
+		u->left = !take(u);
+		dv_spi_commit(true);
+	}
+	PG_CATCH();
+	{
+		error = dv_spi_abort(context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return error;
+}
+
+/*
+ * Look at the row; false where it is left, or its expression throws: then it has
+ * its verdict. A user who locks the table is waited for outside of a transaction.
+ */
+static bool
+look(Upload *u, bool (*take) (Upload *u))
+{
+	ErrorData  *error;
+
+	while ((error = try_look(u, take)) != NULL)
+	{
+		if (dv_source_is_row_fault(error->sqlerrcode))
+		{
+			own_verdict(u, DV_FAIL_ROW, "transform", unpack_sql_state(error->sqlerrcode), error->message);
+			return false;
+		}
+		if (!dv_spi_is_contention(error))
+			ReThrowError(error);
+		pause_until(u->step, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS));
+		u->left = u->step->rc->stopping;
+		if (u->left)
+			return false;
+	}
+	return !u->left;
+}
+
+static bool
+describe(Upload *u)
+{
+	u->offset = u->length = 0;
+	return look(u, take_size);
+}
+
+/* Bytes from an offset on, into u->chunk. */
+static bool
+read_chunk(Upload *u, int64 offset)
+{
+	u->offset = offset;
+	u->length = (int32) Min(CHUNK_BYTES, u->size - offset);
+	return look(u, take_chunk);
 }
 
 /*
@@ -234,16 +309,11 @@ send_chunks(Upload *u, const char *path)
 
 	for (offset = 0; offset < u->size; offset += CHUNK_BYTES)
 	{
-		int32		length = (int32) Min(CHUNK_BYTES, u->size - offset);
-
-		if (!read_chunk(u, offset, length))
-		{
-			u->there = false;
+		if (!read_chunk(u, offset))
 			return;
-		}
-		headers[n] = psprintf("Content-Range: bytes " INT64_FORMAT "-" INT64_FORMAT "/" INT64_FORMAT, offset, offset + length - 1, u->size);
+		headers[n] = psprintf("Content-Range: bytes " INT64_FORMAT "-" INT64_FORMAT "/" INT64_FORMAT, offset, offset + u->length - 1, u->size);
 		headers[n + 1] = NULL;
-		dv_http_reply_free(send_part(u, path, headers, length, offset + length < u->size));
+		dv_http_reply_free(send_part(u, path, headers, u->length, offset + u->length < u->size));
 		dv_worker_tick(u->step);
 		if (u->verdict.kind != DV_DONE || u->step->rc->stopping)
 			return;
@@ -264,10 +334,8 @@ upload_once(Upload *u)
 
 	if (u->size <= CHUNK_BYTES)
 	{
-		if (read_chunk(u, 0, (int32) u->size))
+		if (read_chunk(u, 0))
 			dv_http_reply_free(send_part(u, path, headers, (Size) u->size, false));
-		else
-			u->there = false;
 		return;
 	}
 	headers[n] = "x-ms-transfer-mode: chunked";
@@ -284,27 +352,16 @@ upload_once(Upload *u)
 	dv_http_reply_free(reply);
 }
 
-/* Wait outside of a transaction, looking for a stop. */
-static void
-pause_until(DvStep *step, TimestampTz until)
-{
-	while (!step->rc->stopping && GetCurrentTimestamp() < until)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100, PG_WAIT_EXTENSION);
-		dv_worker_tick(step);
-	}
-}
-
 /* Upload the file, again where it may help; true once it is there. */
 static bool
 upload(Upload *u)
 {
 	int			tries = 0;
 
-	while (!u->step->rc->stopping && u->there)
+	while (!u->step->rc->stopping)
 	{
 		upload_once(u);
-		if (!u->there || u->step->rc->stopping)
+		if (u->left || u->step->rc->stopping)
 			break;
 		switch (u->verdict.kind)
 		{
@@ -329,7 +386,7 @@ upload(Upload *u)
 	return false;
 }
 
-/* Add a file to the hash of the row's files; false where the row was changed meanwhile. */
+/* Add a file to the hash of the row's files. */
 static bool
 hash_file(Upload *u, DvSha256 *hash)
 {
@@ -340,55 +397,46 @@ hash_file(Upload *u, DvSha256 *hash)
 	dv_sha256_update(hash, &u->size, sizeof(u->size));
 	for (offset = 0; offset < u->size; offset += CHUNK_BYTES)
 	{
-		int32		length = (int32) Min(CHUNK_BYTES, u->size - offset);
-
 		CHECK_FOR_INTERRUPTS();
-		if (!read_chunk(u, offset, length))
+		if (!read_chunk(u, offset))
 			return false;
-		dv_sha256_update(hash, u->chunk, length);
+		dv_sha256_update(hash, u->chunk, u->length);
 	}
 	return true;
 }
 
-/* Is a large object gone, or a file larger than its column takes? Then the row has its verdict. */
+/* Is a large object gone, or a file larger than its column takes? */
 static bool
-unfit(Upload *u)
+is_unfit(Upload *u)
 {
 	if (u->size < 0)
 	{
-		dv_outcome_failure(u->step, u->row, dv_encode_verdict("transform", "file_missing", u->column->column, "there is no large object of this oid"));
+		own_verdict(u, DV_FAIL_ROW, "transform", "file_missing", "there is no large object of this oid");
 		return true;
 	}
 	if (u->column->max_size <= 0 || u->size <= u->column->max_size)
 		return false;
-	dv_outcome_failure(u->step, u->row, dv_encode_verdict("length", "file_too_big", u->column->column,
-														psprintf("the file has " INT64_FORMAT " bytes, and the column takes " INT64_FORMAT, u->size, u->column->max_size)));
+	own_verdict(u, DV_FAIL_ROW, "length", "file_too_big",
+				psprintf("the file has " INT64_FORMAT " bytes, and the column takes " INT64_FORMAT, u->size, u->column->max_size));
 	return true;
 }
 
-/* Hash all files of a row into row->hash; false where it has a verdict, or was changed. */
+/* Hash all files of a row into row->hash; false where it is left, or has a verdict. */
 static bool
-hash_files(Upload *u, bool *unchanged, bool *changed)
+hash_files(Upload *u, bool *unchanged)
 {
 	DvSha256	hash;
 	unsigned char digest[DV_SHA256_DIGEST];
 	int			i;
 
-	*changed = false;
 	dv_sha256_init(&hash);
 	for (i = 0; i < u->step->projection->nfiles; i++)
 	{
 		u->column = &u->step->projection->files[i];
-		describe(u);
-		if (!u->there)
-			continue;
-		if (unfit(u))
+		if (!describe(u))
 			return false;
-		if (!hash_file(u, &hash))
-		{
-			*changed = true;
+		if (u->has_file && (is_unfit(u) || !hash_file(u, &hash)))
 			return false;
-		}
 	}
 	dv_sha256_final(&hash, digest);
 	/* a forgotten request may have put another file there */
@@ -399,41 +447,44 @@ hash_files(Upload *u, bool *unchanged, bool *changed)
 	return true;
 }
 
+/* Upload all files of a row; false where it is left, or has a verdict. */
+static bool
+upload_files(Upload *u)
+{
+	DvStep	   *step = u->step;
+	int			i;
+
+	for (i = 0; i < step->projection->nfiles; i++)
+	{
+		u->column = &step->projection->files[i];
+		if (!describe(u))
+			return false;
+		if (!u->has_file)
+			continue;
+		u->row->attempts++;
+		step->counters.rows_sent++;
+		if (!upload(u))
+			return false;
+	}
+	return true;
+}
+
 static void
 upload_row(Upload *u)
 {
 	DvStep	   *step = u->step;
 	bool		unchanged;
-	bool		changed;
-	int			i;
 
-	if (!hash_files(u, &unchanged, &changed))
+	if (hash_files(u, &unchanged) && (unchanged || upload_files(u)))
+		dv_outcome_success(step, u->row, unchanged ? "files unchanged" : "files uploaded");
+	else if (step->rc->stopping || u->left || u->verdict.kind == DV_FAIL_RUN)
 	{
-		if (changed)
-			dv_answer_leave_row(step, u->row);
-		return;
+		/* what was sent of it may be there */
+		step->unsettled |= u->row->attempts > 0;
+		dv_answer_leave_row(step, u->row);
 	}
-	for (i = 0; i < step->projection->nfiles && !unchanged; i++)
-	{
-		u->column = &step->projection->files[i];
-		describe(u);
-		if (!u->there)
-			continue;
-		u->row->attempts++;
-		step->counters.rows_sent++;
-		if (upload(u))
-			continue;
-		if (step->rc->stopping || !u->there || u->verdict.kind == DV_FAIL_RUN)
-		{
-			/* what was sent of it may be there */
-			step->unsettled = true;
-			dv_answer_leave_row(step, u->row);
-		}
-		else
-			dv_outcome_failure(step, u->row, &u->verdict);
-		return;
-	}
-	dv_outcome_success(step, u->row, unchanged ? "files unchanged" : "files uploaded");
+	else
+		dv_outcome_failure(step, u->row, &u->verdict);
 }
 
 void
@@ -446,7 +497,7 @@ dv_files_send(DvStep *step, DvRow **rows, int n)
 
 	for (i = 0; i < n; i++)
 	{
-		Upload		u = {.step = step,.row = rows[i],.chunk = chunk,.there = true};
+		Upload		u = {.step = step,.row = rows[i],.chunk = chunk};
 
 		if (step->rc->stopping)
 			dv_answer_leave_row(step, rows[i]);

@@ -73,7 +73,7 @@ flag_arrays(DvArrays *a, Flag *flags, int n)
 }
 
 #define FLAG_UNNEST "unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY u(c, x, t, r, f, i, n)"
-#define FLAG_MATCH	"s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t AND pg_catalog.pg_relation_filenode(s.tableoid) = u.r"
+#define FLAG_MATCH	DV_IS_VERSION("u.c", "u.x", "u.t", "u.r")
 
 static void
 update_flags(const DvStep *step, Flag *flags, bool skip_locked, DvArrays *a)
@@ -197,7 +197,7 @@ flag_of(const DvOutcome *o, Flag *flag)
 	memset(flag, 0, sizeof(Flag));
 	flag->version = o->row->version;
 	flag->flag = o->flag;
-	flag->has_id = o->success && o->row->wire.id[0] != '\0';
+	flag->has_id = o->flag != 'E' && o->row->wire.id[0] != '\0';
 	flag->id = o->row->uuid;
 	flag->handle = o->row->handle;
 }

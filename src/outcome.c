@@ -82,6 +82,15 @@ dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict)
 	*outcome->verdict = *verdict;
 }
 
+void
+dv_outcome_flag(DvStep *step, DvRow *row, char flag)
+{
+	DvOutcome  *outcome = add_outcome(step, row);
+
+	outcome->flag_only = true;
+	outcome->flag = flag;
+}
+
 static char *
 delete_sql(const DvProjection *p, const char *table)
 {
@@ -350,7 +359,7 @@ record_rows(DvStep *step)
 	for (i = 0; i < step->noutcomes; i++)
 		if (step->outcomes[i].success)
 			rows[good++] = &step->outcomes[i];
-		else
+		else if (!step->outcomes[i].flag_only)
 			rows[--bad] = &step->outcomes[i];
 	record_successes(step, rows, good);
 	record_failures(step, rows + bad, step->noutcomes - bad);
@@ -409,16 +418,16 @@ count_outcomes(DvStep *step)
 	{
 		DvOutcome  *o = &step->outcomes[i];
 
-		if (!o->success)
+		if (o->success)
+			step->counters.succeeded++;
+		else if (!o->flag_only)
 		{
 			step->counters.failed++;
 			step->mapping_failures += strcmp(o->verdict->error_class, "mapping") == 0;
 		}
-		else
-			step->counters.succeeded++;
 		if (o->message != NULL && strcmp(o->message, "unchanged") == 0)
 			step->counters.unchanged++;
-		step->counters.again += o->row->again;
+		step->counters.again += o->row->again && !o->flag_only;
 		dv_engine_release_row(step, o->row);
 	}
 	step->noutcomes = 0;

@@ -34,6 +34,15 @@ enum
 	DV_PROJ_KEYS				/* first key column */
 };
 
+/*
+ * What a later pass may find instead of an operation: a row that moved (VACUUM
+ * FULL, an edit) while its last request was on its way has its outcome, and only
+ * its flag does not say so. Without an outcome it is no row of the pass.
+ */
+#define DV_OP_NONE		'\0'
+#define DV_OP_SUCCEEDED	'P'
+#define DV_OP_FAILED	'E'
+
 /* Columns of a row that is read without its maps. */
 enum
 {
