@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
@@ -252,25 +251,6 @@ free_plans(void *arg)
 		free_plan(&plans->plans[i]);
 }
 
-static SPIPlanPtr
-make_plan(const DvStep *step)
-{
-	Oid			types[2 * INDEX_MAX_KEYS + 1];
-	Datum		values[2 * INDEX_MAX_KEYS];
-	int			n = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
-	DvReadWhat	what = step->ahead.what == DV_AHEAD_NONE ? DV_READ_FRESH : DV_READ_MAPPED;
-	SPIPlanPtr	plan;
-
-	types[n++] = INT8OID;
-	plan = SPI_prepare_cursor(dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 0, what),
-							  n, types, CURSOR_OPT_GENERIC_PLAN);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	if (SPI_keepplan(plan) != 0)
-		elog(ERROR, "SPI_keepplan failed");
-	return plan;
-}
-
 /* The plan for this read, made where there is none of the definition as it is now. */
 static SPIPlanPtr
 plan_of(DvStep *step)
@@ -292,32 +272,9 @@ plan_of(DvStep *step)
 	plans->inner_sql = step->projection->inner_sql;
 	plan = &plans->plans[kind];
 	if (*plan == NULL)
-		*plan = make_plan(step);
+		*plan = dv_projection_plan(step->projection, step->last_keys, step->until_keys,
+								   step->ahead.what == DV_AHEAD_NONE ? DV_READ_FRESH : DV_READ_MAPPED);
 	return *plan;
-}
-
-static void
-add_parameter(ParamListInfo list, int at, Oid type, Datum value)
-{
-	list->params[at].value = value;
-	list->params[at].isnull = false;
-	list->params[at].pflags = PARAM_FLAG_CONST;
-	list->params[at].ptype = type;
-}
-
-static ParamListInfo
-parameters(const DvStep *step, int limit)
-{
-	Oid			types[2 * INDEX_MAX_KEYS];
-	Datum		values[2 * INDEX_MAX_KEYS];
-	int			n = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
-	ParamListInfo list = makeParamList(n + 1);
-	int			i;
-
-	for (i = 0; i < n; i++)
-		add_parameter(list, i, types[i], values[i]);
-	add_parameter(list, n, INT8OID, Int64GetDatum(limit));
-	return list;
 }
 
 /*
@@ -373,7 +330,7 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 		.step = step,.limit = limit,.whole = true,
 		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
 	};
-	SPIExecuteOptions options = {.params = parameters(step, limit),.read_only = true,.dest = &r.pub};
+	SPIExecuteOptions options = {.params = dv_projection_parameters(step->projection, step->last_keys, step->until_keys, limit),.read_only = true,.dest = &r.pub};
 	int			i;
 
 	initStringInfo(&r.scratch);

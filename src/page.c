@@ -22,9 +22,12 @@ blanks(const char *p, const char *end)
 
 #define EACH_BYTE(c)	(0x0101010101010101ULL * (c))
 
-/* Is one of eight bytes a quote, a backslash or a control character? */
-static bool
-has_special(const char *p)
+/*
+ * The high bits of those of eight bytes that are a quote, a backslash or a control
+ * character. The lowest bit that is set is true; above it, others may be set too.
+ */
+static inline uint64_t
+specials(const char *p)
 {
 	uint64_t	x;
 	uint64_t	quote;
@@ -36,14 +39,30 @@ has_special(const char *p)
 	return (((quote - EACH_BYTE(1)) & ~quote) | ((backslash - EACH_BYTE(1)) & ~backslash) | ((x - EACH_BYTE(0x20)) & ~x)) & EACH_BYTE(0x80);
 }
 
+/* The first such byte at or behind p, or where it cannot be far. */
+static inline const char *
+next_special(const char *p, const char *end)
+{
+	while (end - p >= 8)
+	{
+		uint64_t	found = specials(p);
+
+		if (found != 0)
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+			return p + (__builtin_ctzll(found) >> 3);
+#else
+			return p;
+#endif
+		p += 8;
+	}
+	return p;
+}
+
 /* Behind a string that begins at p; NULL where it does not end. */
 static const char *
 skip_string(const char *p, const char *end)
 {
-	p++;
-	while (end - p >= 8 && !has_special(p))
-		p += 8;
-	for (; p < end; p++)
+	for (p = next_special(p + 1, end); p < end; p = next_special(p + 1, end))
 	{
 		if (*p == '"')
 			return p + 1;
@@ -68,9 +87,9 @@ skip_word(const char *p, const char *end)
 
 static const char *skip_value(const char *p, const char *end, int depth);
 
-/* Behind an object or array that begins at p. */
+/* Behind an object or array that begins at p; "records": an array of nothing but objects. */
 static const char *
-skip_nested(const char *p, const char *end, int depth)
+skip_nested(const char *p, const char *end, int depth, bool records)
 {
 	bool		object = *p == '{';
 	char		close = object ? '}' : ']';
@@ -89,6 +108,8 @@ skip_nested(const char *p, const char *end, int depth)
 				return NULL;
 			p = blanks(p + 1, end);
 		}
+		else if (records && *p != '{')
+			return NULL;
 		p = skip_value(p, end, depth - 1);
 		if (p == NULL)
 			return NULL;
@@ -110,29 +131,35 @@ skip_value(const char *p, const char *end, int depth)
 	if (*p == '"')
 		return skip_string(p, end);
 	if (*p == '{' || *p == '[')
-		return skip_nested(p, end, depth);
+		return skip_nested(p, end, depth, false);
 	return skip_word(p, end);
+}
+
+/* The name of the next member; where its value begins, or NULL. */
+static const char *
+member_name(const char *at, const char *end, DvSlice *name)
+{
+	const char *p = blanks(at, end);
+	const char *behind;
+
+	if (p >= end || (*p != '{' && *p != ','))
+		return NULL;
+	p = blanks(p + 1, end);
+	if (p >= end || *p != '"' || (behind = skip_string(p, end)) == NULL)
+		return NULL;
+	name->p = p + 1;
+	name->len = (size_t) (behind - p) - 2;
+	p = blanks(behind, end);
+	return p < end && *p == ':' ? blanks(p + 1, end) : NULL;
 }
 
 bool
 dv_page_member(DvSlice record, const char **at, DvSlice *name, DvSlice *value)
 {
 	const char *end = record.p + record.len;
-	const char *p = blanks(*at, end);
-	const char *behind;
+	const char *p = member_name(*at, end, name);
+	const char *behind = p ? skip_value(p, end, DEPTH_MAX) : NULL;
 
-	if (p >= end || (*p != '{' && *p != ','))
-		return false;
-	p = blanks(p + 1, end);
-	if (p >= end || *p != '"' || (behind = skip_string(p, end)) == NULL)
-		return false;
-	name->p = p + 1;
-	name->len = (size_t) (behind - p) - 2;
-	p = blanks(behind, end);
-	if (p >= end || *p != ':')
-		return false;
-	p = blanks(p + 1, end);
-	behind = skip_value(p, end, DEPTH_MAX);
 	if (behind == NULL)
 		return false;
 	value->p = p;
@@ -147,16 +174,26 @@ named(DvSlice name, const char *wanted)
 	return name.len == strlen(wanted) && memcmp(name.p, wanted, name.len) == 0;
 }
 
-/* Something else among the records is no answer: what it left out must not be taken for missing. */
+/*
+ * A member of the page's root. Something else among the records is no answer:
+ * what it left out must not be taken for missing.
+ */
 static bool
-only_records(const DvPage *page)
+root_member(DvSlice root, const char **at, DvSlice *name, DvSlice *value)
 {
-	DvPage		walk = *page;
-	DvSlice		record;
+	const char *end = root.p + root.len;
+	const char *p = member_name(*at, end, name);
+	const char *behind;
 
-	while (dv_page_record(&walk, &record))
-		;
-	return blanks(walk.next, walk.end) == walk.end;
+	if (p == NULL || p >= end || *p != '[' || !named(*name, "value"))
+		return dv_page_member(root, at, name, value);
+	behind = skip_nested(p, end, DEPTH_MAX, true);
+	if (behind == NULL)
+		return false;
+	value->p = p;
+	value->len = (size_t) (behind - p);
+	*at = behind;
+	return true;
 }
 
 bool
@@ -179,7 +216,7 @@ dv_page_open(DvPage *page, const char *body, size_t len)
 		return false;
 	root.len = (size_t) (end - root.p);
 	at = root.p;
-	while (dv_page_member(root, &at, &name, &value))
+	while (root_member(root, &at, &name, &value))
 	{
 		if (named(name, "error"))
 			return false;
@@ -198,21 +235,42 @@ dv_page_open(DvPage *page, const char *body, size_t len)
 	}
 	/* what is behind the last member is the end of the page, and nothing else */
 	at = blanks(at, end);
-	return page->next != NULL && at < end && *at == '}' && blanks(at + 1, end) == end && only_records(page);
+	return page->next != NULL && at < end && *at == '}' && blanks(at + 1, end) == end;
+}
+
+bool
+dv_page_enter(DvPage *page, DvSlice *rest)
+{
+	const char *p = blanks(page->next, page->end);
+
+	if (p < page->end && *p == ',')
+		p = blanks(p + 1, page->end);
+	if (p >= page->end || *p != '{')
+		return false;
+	rest->p = p;
+	rest->len = (size_t) (page->end - p);
+	return true;
+}
+
+bool
+dv_page_leave(DvPage *page, const char *at, DvSlice *record)
+{
+	at = at == record->p ? blanks(at + 1, page->end) : blanks(at, page->end);
+	if (at >= page->end || *at != '}')
+		return false;
+	page->next = at + 1;
+	record->len = (size_t) (page->next - record->p);
+	return true;
 }
 
 bool
 dv_page_record(DvPage *page, DvSlice *record)
 {
-	const char *p = blanks(page->next, page->end);
 	const char *behind;
 
-	if (p < page->end && *p == ',')
-		p = blanks(p + 1, page->end);
-	if (p >= page->end || *p != '{' || (behind = skip_value(p, page->end, DEPTH_MAX)) == NULL)
+	if (!dv_page_enter(page, record) || (behind = skip_value(record->p, page->end, DEPTH_MAX)) == NULL)
 		return false;
-	record->p = p;
-	record->len = (size_t) (behind - p);
+	record->len = (size_t) (behind - record->p);
 	page->next = behind;
 	return true;
 }
@@ -266,6 +324,13 @@ put_utf8(Out *out, unsigned long c)
 	}
 }
 
+/* The value of a hexadecimal digit, or -1. */
+static inline int
+hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 /* Four hexadecimal digits at p, or -1. */
 static long
 hex4(const char *p, const char *end)
@@ -277,9 +342,7 @@ hex4(const char *p, const char *end)
 		return -1;
 	for (i = 0; i < 4; i++)
 	{
-		char		c = p[i];
-		int			digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-			c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+		int			digit = hex_digit(p[i]);
 
 		if (digit < 0)
 			return -1;
@@ -341,27 +404,42 @@ dv_page_text(DvSlice value, char *out, size_t size)
 	return o.len;
 }
 
+/* The 32 digits of 36 characters of a uuid; false where there is something else among them. */
+static bool
+plain_uuid(const char *p, unsigned char id[16])
+{
+	int			i;
+
+	for (i = 0; i < 16; i++)
+	{
+		int			high;
+		int			low;
+
+		if ((i == 4 || i == 6 || i == 8 || i == 10) && *p++ != '-')
+			return false;
+		high = hex_digit(*p++);
+		low = hex_digit(*p++);
+		if (high < 0 || low < 0)
+			return false;
+		id[i] = (unsigned char) (high << 4 | low);
+	}
+	return true;
+}
+
 bool
 dv_page_uuid(DvSlice value, unsigned char id[16])
 {
 	char		text[64];
 	char		clean[37];
-	const char *p = clean;
-	size_t		len = value.p ? dv_page_text(value, text, sizeof(text)) : 0;
-	int			i;
+	size_t		len;
 
-	if (len == 0 || len >= sizeof(text) || !dv_wiretext_uuid(text, len, clean))
+	if (value.p == NULL)
 		return false;
-	for (i = 0; i < 16; i++)
-	{
-		int			k;
-
-		id[i] = 0;
-		p += *p == '-';
-		for (k = 0; k < 2; k++, p++)
-			id[i] = (unsigned char) (id[i] << 4 | (*p <= '9' ? *p - '0' : *p - 'a' + 10));
-	}
-	return true;
+	if (value.len == 38 && value.p[0] == '"' && plain_uuid(value.p + 1, id))
+		return true;
+	/* in braces, say, or with escapes */
+	len = dv_page_text(value, text, sizeof(text));
+	return len < sizeof(text) && dv_wiretext_uuid(text, len, clean) && plain_uuid(clean, id);
 }
 
 DvSlice

@@ -35,6 +35,14 @@ extern bool dv_page_open(DvPage *page, const char *body, size_t len);
 extern bool dv_page_record(DvPage *page, DvSlice *record);
 
 /*
+ * The same in one walk: dv_page_enter() gives the next record and all behind it;
+ * its members are to be taken to the last one, and dv_page_leave() then, told where
+ * they ended, cuts the record there. False where that is no record's end.
+ */
+extern bool dv_page_enter(DvPage *page, DvSlice *rest);
+extern bool dv_page_leave(DvPage *page, const char *at, DvSlice *record);
+
+/*
  * The next member of a record: its name without quotes and its value as
  * written. *at begins at record->p; false after the last one.
  */

@@ -373,3 +373,44 @@ dv_projection_bounds(const DvProjection *p, const Datum *after, const Datum *unt
 		}
 	return n;
 }
+
+SPIPlanPtr
+dv_projection_plan(const DvProjection *p, const Datum *after, const Datum *until, DvReadWhat what)
+{
+	Oid			types[2 * INDEX_MAX_KEYS + 1];
+	Datum		values[2 * INDEX_MAX_KEYS];
+	int			n = dv_projection_bounds(p, after, until, types, values);
+	SPIPlanPtr	plan;
+
+	types[n++] = INT8OID;
+	plan = SPI_prepare_cursor(dv_projection_query(p, after != NULL, until != NULL, 0, what), n, types, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "SPI_keepplan failed");
+	return plan;
+}
+
+static void
+add_parameter(ParamListInfo list, int at, Oid type, Datum value)
+{
+	list->params[at].value = value;
+	list->params[at].isnull = false;
+	list->params[at].pflags = PARAM_FLAG_CONST;
+	list->params[at].ptype = type;
+}
+
+ParamListInfo
+dv_projection_parameters(const DvProjection *p, const Datum *after, const Datum *until, int limit)
+{
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		values[2 * INDEX_MAX_KEYS];
+	int			n = dv_projection_bounds(p, after, until, types, values);
+	ParamListInfo list = makeParamList(n + 1);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		add_parameter(list, i, types[i], values[i]);
+	add_parameter(list, n, INT8OID, Int64GetDatum(limit));
+	return list;
+}

@@ -9,6 +9,8 @@
 
 #include "postgres.h"
 
+#include "executor/spi.h"
+
 #include "payload.h"
 #include "wire.h"
 
@@ -159,6 +161,13 @@ extern char *dv_projection_outcomes_query(const DvProjection *p, bool after, boo
  * run with a limit of one row; "all" counts rows whatever the table's filter says.
  */
 extern char *dv_projection_keys_query(const DvProjection *p, bool after, bool until, int n, bool all);
+
+/*
+ * That SELECT prepared for these bounds (keys or NULL) and any limit, in a
+ * transaction with SPI connected. To be freed with SPI_freeplan().
+ */
+extern SPIPlanPtr dv_projection_plan(const DvProjection *p, const Datum *after, const Datum *until, DvReadWhat what);
+extern ParamListInfo dv_projection_parameters(const DvProjection *p, const Datum *after, const Datum *until, int limit);
 
 /* Parameters of these: keys or NULL. Returns their count; there is room for 2 * INDEX_MAX_KEYS. */
 extern int	dv_projection_bounds(const DvProjection *p, const Datum *after, const Datum *until,

@@ -94,7 +94,7 @@ static bool
 differs(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 {
 	return c->read_name == NULL || c->kind == DV_COMPARE_PRESENCE ||
-		!dv_compare_equal(c->kind, c->precision, row->expected[i], row->found[i]) || !dv_verify_is_equal(c, row, i);
+		!dv_compare_equal(c->kind, c->precision, row->expected[i], dv_verify_found(row, c)) || !dv_verify_is_equal(c, row, i);
 }
 
 static void
@@ -117,9 +117,9 @@ take_update(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 	{
 		DvVerifyColumn *c = &v->columns[i];
 
-		if (!is_chosen(v->resend, c) || row->members[i] == NULL || !differs(c, row, i))
+		if (!is_chosen(v->resend, c) || row->part[i] < 0 || !differs(c, row, i))
 			continue;
-		appendStringInfo(&content, "%s\"%s\":", content.len > 0 ? "," : "", row->members[i]);
+		appendStringInfo(&content, "%s\"%s\":", content.len > 0 ? "," : "", v->payload[c->maps[(int) row->part[i]]].member);
 		appendBinaryStringInfo(&content, row->expected[i].p ? row->expected[i].p : "null",
 							   row->expected[i].p ? (int) row->expected[i].len : 4);
 	}
@@ -139,9 +139,9 @@ take_update(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 }
 
 static void
-put_slice(StringInfo out, const char *name, const char *suffix, DvSlice value)
+put_slice(StringInfo out, const char *name, DvSlice value)
 {
-	appendStringInfo(out, "%s\"%s%s\":", out->len > 1 ? "," : "", name, suffix);
+	appendStringInfo(out, "%s\"%s\":", out->len > 1 ? "," : "", name);
 	appendBinaryStringInfo(out, value.p ? value.p : "null", value.p ? (int) value.len : 4);
 }
 
@@ -161,9 +161,9 @@ take_image(DvVerify *v, DvVerifyRow *row)
 
 		if (!is_chosen(v->resend, c) || c->read_name == NULL || c->kind == DV_COMPARE_PRESENCE)
 			continue;
-		put_slice(&image, c->read_name, "", row->found[i]);
-		if (row->found_table[i].p != NULL)
-			put_slice(&image, c->read_name, "@Microsoft.Dynamics.CRM.lookuplogicalname", row->found_table[i]);
+		put_slice(&image, c->read_name, dv_verify_found(row, c));
+		if (row->told[c->told_table].p != NULL)
+			put_slice(&image, v->told[c->told_table].name, row->told[c->told_table]);
 	}
 	appendStringInfoChar(&image, '}');
 	row->image = image.data;
@@ -204,7 +204,7 @@ dv_resend_judge(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 		r->left++;
 		for (i = 0; i < v->ncolumns; i++)
 			if (is_chosen(r, &v->columns[i]) && differs(&v->columns[i], row, i))
-				dv_verify_note(v, row, v->columns[i].name, row->expected[i], row->found[i], "changed");
+				dv_verify_note(v, row, v->columns[i].name, row->expected[i], dv_verify_found(row, &v->columns[i]), "changed");
 	}
 	else
 	{

@@ -264,6 +264,7 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 	v->plan = *plan;
 	v->context = context;
 	v->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
+	v->next_key_context = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
 	v->difference_context = AllocSetContextCreate(context, "dvmig differences", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	dv_verify_begin_table(v);
@@ -276,6 +277,7 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 	v->rows_per_read = rows_per_read(v);
 	verify_table(v);
 	dv_verify_flush(v);
+	dv_verify_free_plans(v);
 	if (v->resend != NULL)
 		dv_resend_end(v);
 	else if (v->rebuild != NULL)

@@ -37,7 +37,6 @@ typedef struct DvVerifyColumn
 {
 	const char *name;			/* target column */
 	const char *read_name;		/* member of the answer; NULL: not compared */
-	size_t		read_len;
 	DvCompareKind kind;
 	int			precision;
 	int			send;			/* DV_SEND_* */
@@ -47,6 +46,9 @@ typedef struct DvVerifyColumn
 	bool		summed;
 	int			nparts;			/* a lookup to several tables has several maps */
 	const char *referenced[DV_VERIFY_PARTS];	/* table pointed at, by map */
+	int			maps[DV_VERIFY_PARTS];	/* index in the projection's columns, by map */
+	int			told;			/* its member of an answer, and that of the table a lookup points at */
+	int			told_table;
 	DvSum		source;
 	DvSum		target;
 
@@ -84,17 +86,13 @@ typedef struct DvVerifyRow
 	const char *verdict;		/* kind of its differences; NULL: equal so far */
 	bool		changed_since;	/* while it has files: by another user */
 	DvSlice    *expected;		/* by column; p NULL: null */
-	signed char *part;			/* by column: which map has a value */
-	DvSlice    *found;			/* by column, while its page is judged */
-	DvSlice    *found_table;	/* by column: lookuplogicalname */
-	DvSlice    *context;		/* by context member */
-	DvSlice		etag_found;
+	signed char *part;			/* by column: which map has a value, or writes a null; -1: none does */
+	const DvSlice *told;		/* by member of an answer, while its page is judged */
 
-	DvVersion	version;		/* that was read */
+	DvVersion	version;		/* that was read; of files and a rebuild only */
 
 	/* resend and rebuild: */
 	Datum	   *keys;
-	const char **members;		/* by column: the member that is sent */
 	unsigned char hash[16];		/* of what it maps to */
 	bool		others_equal;	/* columns that are not sent again are as they should be */
 	char	   *etag;			/* of the version that was looked at */
@@ -124,6 +122,25 @@ typedef enum DvVerifyContext
 	DV_VERIFY_CONTEXTS
 } DvVerifyContext;
 
+/* A member that a record of an answer may have and that is of use. */
+typedef struct DvTold
+{
+	const char *name;
+	size_t		len;
+} DvTold;
+
+/* The first of them; those of contexts and columns follow. */
+enum
+{
+	DV_TOLD_NOTHING,			/* no member has it */
+	DV_TOLD_ID,
+	DV_TOLD_ETAG,
+	DV_TOLD_FIRST
+};
+
+/* Members of a record, the place of which in it is remembered. */
+#define DV_TOLD_PLACES	128
+
 typedef struct DvDifference
 {
 	char	   *key;
@@ -146,13 +163,21 @@ typedef struct DvVerify
 	DvStepPlan	plan;
 	MemoryContext context;
 	DvProjection *projection;
+	FmgrInfo	key_out[INDEX_MAX_KEYS];	/* output functions of the source key, and the types they are of */
+	Oid			key_type[INDEX_MAX_KEYS];
 	TupleDesc	desc;			/* the columns below are prepared for it */
 	DvPayloadColumn *payload;
 	int			ncolumns;
 	DvVerifyColumn *columns;
 	int		   *part_column;	/* by map: its column, and which of the column's maps it is */
 	signed char *part_index;
-	bool		reads[DV_VERIFY_CONTEXTS];
+	DvTold	   *told;			/* what an answer may tell of a record */
+	int			ntold;
+	int			told_context[DV_VERIFY_CONTEXTS];
+	int			told_link;		/* rows are links: the collection of the left end */
+	short		told_places[DV_TOLD_PLACES];	/* by place in a record: what the last one had there */
+	DvSlice    *told_values;	/* of the records of the page that is judged, by record and member */
+	int			told_room;		/* records */
 	char	   *select;			/* of a query, percent-encoded where needed */
 	char	   *expand;			/* the collection that is read along, or "" */
 	bool		expand_refused; /* the service does not tell it */
@@ -174,6 +199,9 @@ typedef struct DvVerify
 	const char *gone_table;		/* outcome table being walked */
 	MemoryContext key_context;
 	Datum	   *last_keys;
+	MemoryContext next_key_context;
+	Datum	   *next_keys;		/* they become the last ones when the read's transaction has ended */
+	SPIPlanPtr	plans[2];		/* of the first read, and of those behind a key */
 	int			read_limit;		/* while a row that throws is looked for; 0 = none */
 	TimestampTz read_after;
 	TimestampTz locked_since;	/* 0 = not */
@@ -211,6 +239,7 @@ extern void dv_verify_load(DvVerify *v);
 
 /* The next rows, or NULL where there are none now (see rows_done, gone_done, read_after). */
 extern DvVerifyChunk *dv_verify_read(DvVerify *v);
+extern void dv_verify_free_plans(DvVerify *v);
 
 /* verify_judge.c: a page of records of rows [from, from + n) of a chunk; false where it was not understood. */
 extern bool dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage *page);
@@ -219,6 +248,13 @@ extern bool dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, in
 extern bool dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i);
 extern bool dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row);
 extern bool dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row);
+
+/* What the record holds for a column. */
+static inline DvSlice
+dv_verify_found(const DvVerifyRow *row, const DvVerifyColumn *c)
+{
+	return row->told[c->told];
+}
 
 /* A difference that was found after the row was judged. */
 extern void dv_verify_different_too(DvVerify *v, DvVerifyRow *row, const char *column, DvSlice expected, DvSlice found);

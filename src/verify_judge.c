@@ -24,8 +24,6 @@
 /* So many rows without a value tell what the service fills in. */
 #define LEARN_ROWS_MIN	3
 
-#define LOOKUP_TABLE	"@Microsoft.Dynamics.CRM.lookuplogicalname"
-
 static const DvSlice nothing = {NULL, 0};
 
 /* ---------------------------------------------------------------- a page's records to their rows */
@@ -55,48 +53,55 @@ first_row(DvVerifyRow *rows, int n, const pg_uuid_t *id)
 	return low < n && memcmp(rows[low].id.data, id->data, UUID_LEN) == 0 ? &rows[low] : NULL;
 }
 
-/* Where a member of the answer belongs. */
-static void
-take_member(const DvVerify *v, DvVerifyRow *row, DvSlice name, DvSlice value)
+/*
+ * Which of the members that are of use is this one? Records of one answer have
+ * theirs in the same order, so that the one of the record before is tried first.
+ */
+static int
+told_of(DvVerify *v, int place, DvSlice name)
 {
-	static const char *const members[DV_VERIFY_CONTEXTS] = {"modifiedon", "_modifiedby_value", "_createdby_value", "_ownerid_value"};
 	int			i;
 
-	if (is_named(name, "@odata.etag", strlen("@odata.etag")))
-		row->etag_found = value;
-	for (i = 0; i < DV_VERIFY_CONTEXTS; i++)
-		if (is_named(name, members[i], strlen(members[i])))
-			row->context[i] = value;
-	for (i = 0; row->found != NULL && i < v->ncolumns; i++)
-	{
-		const DvVerifyColumn *c = &v->columns[i];
-
-		if (c->read_name == NULL)
-			continue;
-		if (is_named(name, c->read_name, c->read_len))
-			row->found[i] = value;
-		else if (c->kind == DV_COMPARE_LOOKUP && name.len == c->read_len + strlen(LOOKUP_TABLE) &&
-				 memcmp(name.p, c->read_name, c->read_len) == 0 &&
-				 memcmp(name.p + c->read_len, LOOKUP_TABLE, strlen(LOOKUP_TABLE)) == 0)
-			row->found_table[i] = value;
-	}
+	if (place < DV_TOLD_PLACES && is_named(name, v->told[v->told_places[place]].name, v->told[v->told_places[place]].len))
+		return v->told_places[place];
+	for (i = DV_TOLD_ID; i < v->ntold; i++)
+		if (is_named(name, v->told[i].name, v->told[i].len))
+			break;
+	if (i == v->ntold)
+		return DV_TOLD_NOTHING;
+	if (place < DV_TOLD_PLACES)
+		v->told_places[place] = (short) i;
+	return i;
 }
 
-static void
-take_members(const DvVerify *v, DvVerifyRow *row, DvSlice record)
+/* Read a record that was entered, what is of use of it into "told". */
+static bool
+read_record(DvVerify *v, DvPage *page, DvSlice *told, DvSlice *record)
 {
-	const char *at = record.p;
+	const char *at = record->p;
 	DvSlice		name;
 	DvSlice		value;
+	int			place = 0;
 
-	row->context = palloc0(sizeof(DvSlice) * DV_VERIFY_CONTEXTS);
-	if (row->expected != NULL)
+	memset(told, 0, sizeof(DvSlice) * v->ntold);
+	while (dv_page_member(*record, &at, &name, &value))
+		told[told_of(v, place++, name)] = value;
+	told[DV_TOLD_NOTHING] = nothing;
+	return dv_page_leave(page, at, record);
+}
+
+/* Room for what is told of so many records. */
+static DvSlice *
+room_for(DvVerify *v, int records)
+{
+	if (records > v->told_room)
 	{
-		row->found = palloc0(sizeof(DvSlice) * (v->ncolumns + 1));
-		row->found_table = palloc0(sizeof(DvSlice) * (v->ncolumns + 1));
+		if (v->told_values != NULL)
+			pfree(v->told_values);
+		v->told_values = MemoryContextAlloc(v->context, sizeof(DvSlice) * v->ntold * records);
+		v->told_room = records;
 	}
-	while (dv_page_member(record, &at, &name, &value))
-		take_member(v, row, name, value);
+	return v->told_values;
 }
 
 /* ---------------------------------------------------------------- what the service fills in */
@@ -110,7 +115,7 @@ was_left_out(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 
 /* The most frequent answer for this column among the n rows that were left out; how often it is there. */
 static int
-most_frequent(DvVerifyRow *const *rows, int n, int column, DvSlice *value)
+most_frequent(DvVerifyRow *const *rows, int n, const DvVerifyColumn *c, DvSlice *value)
 {
 	int			best = 0;
 	int			i;
@@ -118,12 +123,12 @@ most_frequent(DvVerifyRow *const *rows, int n, int column, DvSlice *value)
 
 	for (i = 0; i < n && n - i > best; i++)
 	{
-		DvSlice		one = rows[i]->found[column];
+		DvSlice		one = dv_verify_found(rows[i], c);
 		int			count = 0;
 
 		for (k = i; k < n; k++)
 		{
-			DvSlice		other = rows[k]->found[column];
+			DvSlice		other = dv_verify_found(rows[k], c);
 
 			count += dv_page_is_null(one) ? dv_page_is_null(other) : other.p != NULL && other.len == one.len && memcmp(one.p, other.p, one.len) == 0;
 		}
@@ -154,11 +159,11 @@ learn_default(DvVerify *v, int column, DvVerifyRow *rows, int n)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		if (rows[i].found != NULL && rows[i].fault == NULL && was_left_out(c, &rows[i], column))
+		if (rows[i].told != NULL && rows[i].expected != NULL && rows[i].fault == NULL && was_left_out(c, &rows[i], column))
 			left_out[count++] = &rows[i];
 	if (count == 0)
 		return;
-	best = most_frequent(left_out, count, column, &value);
+	best = most_frequent(left_out, count, c, &value);
 	c->default_known = true;
 	if (count < LEARN_ROWS_MIN && !has_defaults(c))
 		return;
@@ -172,7 +177,7 @@ learn_default(DvVerify *v, int column, DvVerifyRow *rows, int n)
 		int			nulls = 0;
 
 		for (i = 0; i < count; i++)
-			nulls += dv_page_is_null(left_out[i]->found[column]);
+			nulls += dv_page_is_null(dv_verify_found(left_out[i], c));
 		c->default_varies = nulls * 2 < count;
 	}
 }
@@ -198,11 +203,11 @@ dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
 static bool
 points_elsewhere(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 {
-	const char *table = c->kind == DV_COMPARE_LOOKUP ? c->referenced[(int) row->part[i]] : NULL;
-	DvSlice		found = row->found_table[i];
+	const char *table = c->kind == DV_COMPARE_LOOKUP && row->part[i] >= 0 ? c->referenced[(int) row->part[i]] : NULL;
+	DvSlice		found = row->told[c->told_table];
 
 	/* an owner's column may say principal, or nothing */
-	return table != NULL && found.p != NULL && !dv_page_is_null(row->expected[i]) && !dv_page_is_null(row->found[i]) &&
+	return table != NULL && found.p != NULL && !dv_page_is_null(row->expected[i]) && !dv_page_is_null(dv_verify_found(row, c)) &&
 		!dv_page_is_null(found) && !is_named((DvSlice) {found.p + 1, found.len - 2}, table, strlen(table));
 }
 
@@ -212,10 +217,10 @@ dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 	if (c->optional && dv_page_is_null(row->expected[i]))
 		return true;
 	if (c->kind == DV_COMPARE_PARTIES)
-		return dv_verify_same_parties(c->referenced[0], row->expected[i], row->found[i]);
-	if (dv_compare_equal(c->kind, c->precision, row->expected[i], row->found[i]))
+		return dv_verify_same_parties(c->referenced[0], row->expected[i], dv_verify_found(row, c));
+	if (dv_compare_equal(c->kind, c->precision, row->expected[i], dv_verify_found(row, c)))
 		return !points_elsewhere(c, row, i);
-	return was_left_out(c, row, i) && is_default(c, row->found[i]);
+	return was_left_out(c, row, i) && is_default(c, dv_verify_found(row, c));
 }
 
 /* "2026-05-04T03:02:01Z" as a timestamp; 0 where it is not one. */
@@ -232,6 +237,12 @@ read_time(DvSlice value)
 			h * SECS_PER_HOUR + mi * SECS_PER_MINUTE + sec) * USECS_PER_SEC;
 }
 
+static inline DvSlice
+context_of(const DvVerify *v, const DvVerifyRow *row, DvVerifyContext member)
+{
+	return row->told[v->told_context[member]];
+}
+
 /*
  * Has somebody else written the record since we did? Whoever made a record that
  * we created is one of ours, be it another application user or one who was
@@ -244,33 +255,37 @@ dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row)
 	pg_uuid_t	maker;
 	char		text[37];
 
-	if (!dv_page_uuid(row->context[DV_VERIFY_MODIFIED_BY], modifier.data))
+	if (!dv_page_uuid(context_of(v, row, DV_VERIFY_MODIFIED_BY), modifier.data))
 		return false;
 	dv_source_format_id(&modifier, text);
 	if (dv_lanes_is_user(v->rc->lanes, text))
 		return false;
-	if (row->created && dv_page_uuid(row->context[DV_VERIFY_CREATED_BY], maker.data) && memcmp(&maker, &modifier, UUID_LEN) == 0)
+	if (row->created && dv_page_uuid(context_of(v, row, DV_VERIFY_CREATED_BY), maker.data) && memcmp(&maker, &modifier, UUID_LEN) == 0)
 		return false;
 	return !row->kept || row->recorded_at == 0 ||
-		read_time(row->context[DV_VERIFY_MODIFIED_ON]) > row->recorded_at - (int64) CLOCK_SKEW_S * USECS_PER_SEC;
+		read_time(context_of(v, row, DV_VERIFY_MODIFIED_ON)) > row->recorded_at - (int64) CLOCK_SKEW_S * USECS_PER_SEC;
 }
 
 /* A record that we made and gave no owner belongs to whom it was made by. */
 static bool
 has_other_owner(const DvVerify *v, const DvVerifyRow *row)
 {
-	pg_uuid_t	owner;
-	pg_uuid_t	maker;
+	DvSlice		owner = context_of(v, row, DV_VERIFY_OWNER);
+	DvSlice		maker = context_of(v, row, DV_VERIFY_CREATED_BY);
+	pg_uuid_t	owner_id;
+	pg_uuid_t	maker_id;
 
-	return v->reads[DV_VERIFY_OWNER] && row->created && dv_page_uuid(row->context[DV_VERIFY_OWNER], owner.data) &&
-		dv_page_uuid(row->context[DV_VERIFY_CREATED_BY], maker.data) && memcmp(&owner, &maker, UUID_LEN) != 0;
+	if (!row->created || (owner.len == maker.len && owner.len > 0 && memcmp(owner.p, maker.p, owner.len) == 0))
+		return false;
+	return dv_page_uuid(owner, owner_id.data) && dv_page_uuid(maker, maker_id.data) && memcmp(&owner_id, &maker_id, UUID_LEN) != 0;
 }
 
 static void
 judge_loaded(DvVerify *v, DvVerifyRow *row)
 {
 	const char *kind = NULL;
-	bool		owner_differs = has_other_owner(v, row);
+	bool		other_owner = has_other_owner(v, row);
+	bool		owner_differs = other_owner;
 	int			i;
 
 	v->compared++;
@@ -290,7 +305,7 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 		if (c->summed)
 		{
 			dv_verify_sum(v, &c->source, row->expected[i]);
-			dv_verify_sum(v, &c->target, row->found[i]);
+			dv_verify_sum(v, &c->target, dv_verify_found(row, c));
 		}
 		if (dv_verify_is_equal(c, row, i))
 			continue;
@@ -298,14 +313,14 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 			kind = dv_verify_changed_since(v, row) ? "changed" : "different";
 		owner_differs |= strcmp(c->name, "ownerid") == 0;
 		dv_verify_note(v, row, c->name, row->expected[i],
-					   points_elsewhere(c, row, i) && dv_compare_equal(c->kind, c->precision, row->expected[i], row->found[i])
-					   ? row->found_table[i] : row->found[i], kind);
+					   points_elsewhere(c, row, i) && dv_compare_equal(c->kind, c->precision, row->expected[i], dv_verify_found(row, c))
+					   ? row->told[c->told_table] : dv_verify_found(row, c), kind);
 	}
-	if (has_other_owner(v, row))
+	if (other_owner)
 	{
 		if (kind == NULL)
 			kind = dv_verify_changed_since(v, row) ? "changed" : "different";
-		dv_verify_note(v, row, "ownerid", row->context[DV_VERIFY_CREATED_BY], row->context[DV_VERIFY_OWNER], kind);
+		dv_verify_note(v, row, "ownerid", context_of(v, row, DV_VERIFY_CREATED_BY), context_of(v, row, DV_VERIFY_OWNER), kind);
 	}
 	v->owners_changed += owner_differs;
 	row->verdict = kind;
@@ -320,9 +335,9 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 
 /* The record of the left end is there: is the link? */
 static void
-judge_link(DvVerify *v, DvVerifyRow *row, DvSlice record)
+judge_link(DvVerify *v, DvVerifyRow *row)
 {
-	bool		there = row->has_right && dv_verify_has_link(v, dv_page_find(record, v->projection->link), &row->right);
+	bool		there = row->has_right && dv_verify_has_link(v, row->told[v->told_link], &row->right);
 
 	if (v->expand_refused)
 		return;
@@ -358,10 +373,12 @@ dv_verify_different_too(DvVerify *v, DvVerifyRow *row, const char *column, DvSli
 static void
 judge_seen(DvVerify *v, DvVerifyRow *row)
 {
-	if (v->rebuild != NULL || v->projection->link != NULL)
-		return;					/* that it was seen is all that matters, or it was judged already */
-	if (v->resend != NULL)
-		dv_resend_judge(v, row, row->etag_found);
+	if (v->rebuild != NULL)
+		return;					/* that it was seen is all that matters */
+	if (v->projection->link != NULL)
+		judge_link(v, row);
+	else if (v->resend != NULL)
+		dv_resend_judge(v, row, row->told[DV_TOLD_ETAG]);
 	else if (row->state == 'P' || row->state == 'S')
 		judge_loaded(v, row);
 	else if (row->state == 'D' || row->state == 'G' || !row->has_record)
@@ -404,21 +421,21 @@ judge_missing(DvVerify *v, DvVerifyRow *row)
 
 /* ---------------------------------------------------------------- pages */
 
-bool
-dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage *page)
+/* Which rows the records of a page are of, and what is told of them. False where a record has no id. */
+static bool
+take_records(DvVerify *v, DvVerifyRow *rows, int n, DvPage *page, DvVerifyRow **seen, int *nseen)
 {
-	DvVerifyRow *rows = chunk->rows + from;
-	DvVerifyRow **seen = palloc(sizeof(DvVerifyRow *) * (n + 1));
-	int			nseen = 0;
+	DvSlice    *told = room_for(v, n + 1);
 	DvSlice		record;
-	int			i;
 
-	while (dv_page_record(page, &record))
+	*nseen = 0;
+	while (dv_page_enter(page, &record))
 	{
+		int			before = *nseen;
 		pg_uuid_t	id;
 		DvVerifyRow *row;
 
-		if (!dv_page_uuid(dv_page_find(record, v->projection->wire.primary_id), id.data))
+		if (!read_record(v, page, told, &record) || !dv_page_uuid(told[DV_TOLD_ID], id.data))
 			return false;
 		if (v->expand[0] != '\0' && !dv_verify_is_expanded(v, record))
 			dv_verify_without_expand(v);
@@ -427,23 +444,38 @@ dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage 
 		{
 			if (row->seen)
 				continue;
-			if (v->projection->link != NULL)
-				judge_link(v, row, record);
-			else
-				take_members(v, row, record);
-			seen[nseen++] = row;
+			row->told = told;
 			row->seen = true;
+			seen[(*nseen)++] = row;
 		}
+		if (*nseen > before)
+			told += v->ntold;
 	}
-	for (i = 0; i < v->ncolumns; i++)
+	return true;
+}
+
+bool
+dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage *page)
+{
+	DvVerifyRow *rows = chunk->rows + from;
+	DvVerifyRow **seen = palloc(sizeof(DvVerifyRow *) * (n + 1));
+	bool		understood;
+	int			nseen;
+	int			i;
+
+	understood = take_records(v, rows, n, page, seen, &nseen);
+	for (i = 0; understood && i < v->ncolumns; i++)
 		if (!v->columns[i].default_known && v->columns[i].read_name != NULL && v->columns[i].kind != DV_COMPARE_PARTIES)
 			learn_default(v, i, rows, n);
-	for (i = 0; i < nseen; i++)
+	for (i = 0; understood && i < nseen; i++)
 		judge_seen(v, seen[i]);
-	/* what was found lies in the answer, which goes now */
 	for (i = 0; i < nseen; i++)
-		seen[i]->found = seen[i]->found_table = seen[i]->context = NULL;
-	return true;
+	{
+		/* what was told lies in the answer, which goes now; another one comes where it was not understood */
+		seen[i]->told = NULL;
+		seen[i]->seen = understood;
+	}
+	return understood;
 }
 
 void

@@ -15,6 +15,9 @@
 #include "spi.h"
 #include "verify.h"
 
+/* The annotation of a lookup that names the table it points at. */
+#define LOOKUP_TABLE	"@Microsoft.Dynamics.CRM.lookuplogicalname"
+
 static DvCompareKind
 kind_of(const DvPayloadColumn *c, const char *column_type)
 {
@@ -102,7 +105,6 @@ load_columns(DvVerify *v)
 		if (c->nparts >= DV_VERIFY_PARTS)
 			elog(ERROR, "column \"%s\" is mapped too often", mapped->column);
 		c->read_name = read_name ? MemoryContextStrdup(v->context, read_name) : NULL;
-		c->read_len = read_name ? strlen(read_name) : 0;
 		c->kind = kind_of(mapped, column_type ? column_type : "");
 		c->precision = precision ? atoi(precision) : -1;
 		c->send |= mapped->send;
@@ -113,6 +115,7 @@ load_columns(DvVerify *v)
 		c->summed = column_type != NULL && is_summed(column_type);
 		v->part_column[i] = (int) (c - v->columns);
 		v->part_index[i] = (signed char) c->nparts;
+		c->maps[c->nparts] = i;
 		c->referenced[c->nparts++] = referenced ? MemoryContextStrdup(v->context, referenced) : NULL;
 	}
 }
@@ -142,6 +145,41 @@ load_link(DvVerify *v)
 	v->expand = MemoryContextStrdup(v->context, psprintf("&$expand=%s($select=%s)", v->projection->link, v->right_id));
 }
 
+/* The place of a member among those that are of use. */
+static int
+told_named(DvVerify *v, const char *name)
+{
+	int			i;
+
+	for (i = DV_TOLD_ID; i < v->ntold; i++)
+		if (strcmp(v->told[i].name, name) == 0)
+			return i;
+	v->told[v->ntold].name = MemoryContextStrdup(v->context, name);
+	v->told[v->ntold].len = strlen(name);
+	return v->ntold++;
+}
+
+/* Which members of an answer are of use: the first ones, and each column's. */
+static void
+begin_told(DvVerify *v)
+{
+	int			i;
+
+	v->told = MemoryContextAllocZero(v->context, sizeof(DvTold) * (DV_TOLD_FIRST + 1 + DV_VERIFY_CONTEXTS + 2 * v->ncolumns));
+	v->told[DV_TOLD_NOTHING].len = SIZE_MAX;
+	v->ntold = DV_TOLD_ID;
+	(void) told_named(v, v->projection->wire.primary_id);
+	(void) told_named(v, "@odata.etag");
+	v->told_link = v->projection->link ? told_named(v, v->projection->link) : DV_TOLD_NOTHING;
+	for (i = 0; i < v->ncolumns; i++)
+	{
+		DvVerifyColumn *c = &v->columns[i];
+
+		c->told = c->read_name ? told_named(v, c->read_name) : DV_TOLD_NOTHING;
+		c->told_table = c->read_name && c->kind == DV_COMPARE_LOOKUP ? told_named(v, psprintf("%s" LOOKUP_TABLE, c->read_name)) : DV_TOLD_NOTHING;
+	}
+}
+
 static void
 load_select(DvVerify *v)
 {
@@ -153,6 +191,7 @@ load_select(DvVerify *v)
 	int			i;
 
 	v->expand = "";
+	begin_told(v);
 	if (v->projection->link != NULL)
 	{
 		load_link(v);
@@ -164,9 +203,10 @@ load_select(DvVerify *v)
 	context = psprintf(",%s,", dv_spi_text(0, 1));
 	for (i = 0; i < DV_VERIFY_CONTEXTS; i++)
 	{
-		v->reads[i] = strstr(context, psprintf(",%s,", members[i])) != NULL;
-		if (v->reads[i])
-			appendStringInfo(&select, ",%s", members[i]);
+		if (strstr(context, psprintf(",%s,", members[i])) == NULL)
+			continue;
+		v->told_context[i] = told_named(v, members[i]);
+		appendStringInfo(&select, ",%s", members[i]);
 	}
 	for (i = 0; i < v->ncolumns; i++)
 		if (v->columns[i].kind == DV_COMPARE_PARTIES)

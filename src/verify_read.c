@@ -8,17 +8,15 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
-#include "miscadmin.h"
-#include "utils/array.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "tcop/dest.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
-#include "call.h"
 #include "encode.h"
 #include "spi.h"
 #include "verify.h"
@@ -53,53 +51,59 @@ prepare(DvVerify *v, TupleDesc desc)
 
 /* ---------------------------------------------------------------- rows */
 
+/* The output function of the i-th column of the source key. */
+static FmgrInfo *
+key_out(DvVerify *v, int i, Oid type)
+{
+	Oid			function;
+	bool		varlena;
+
+	if (v->key_type[i] != type)
+	{
+		getTypeOutputInfo(type, &function, &varlena);
+		fmgr_info_cxt(function, &v->key_out[i], v->context);
+		v->key_type[i] = type;
+	}
+	return &v->key_out[i];
+}
+
+/* The source key, whose columns begin at "first", for people. */
 static char *
-key_text(DvVerify *v, HeapTuple tuple, TupleDesc desc, int first, MemoryContext context)
+key_text(DvVerify *v, const Datum *values, const bool *nulls, TupleDesc desc, int first, MemoryContext context)
 {
 	StringInfoData key;
-	MemoryContext old = MemoryContextSwitchTo(context);
 	int			i;
 
+	if (v->projection->nkeys == 1 && !nulls[first - 1])
+		return MemoryContextStrdup(context, OutputFunctionCall(key_out(v, 0, TupleDescAttr(desc, first - 1)->atttypid), values[first - 1]));
 	initStringInfo(&key);
 	for (i = 0; i < v->projection->nkeys; i++)
 	{
-		char	   *value = SPI_getvalue(tuple, desc, first + i);
+		int			at = first - 1 + i;
 
-		appendStringInfo(&key, "%s%s", i ? ", " : "", value ? value : "");
+		appendStringInfo(&key, "%s%s", i ? ", " : "",
+						 nulls[at] ? "" : OutputFunctionCall(key_out(v, i, TupleDescAttr(desc, at)->atttypid), values[at]));
 	}
-	MemoryContextSwitchTo(old);
-	return key.data;
+	return MemoryContextStrdup(context, key.data);
 }
 
-/* Where the next read goes on. */
+/* Where the next read goes on, once this one is done. */
 static void
 remember_keys(DvVerify *v, const Datum *values)
 {
-	const DvProjection *p = v->projection;
-	MemoryContext old;
-	int			i;
-
-	MemoryContextReset(v->key_context);
-	old = MemoryContextSwitchTo(v->key_context);
-	v->last_keys = palloc(sizeof(Datum) * p->nkeys);
-	for (i = 0; i < p->nkeys; i++)
-		v->last_keys[i] = datumCopy(values[i], p->keys[i].byval, p->keys[i].len);
-	MemoryContextSwitchTo(old);
+	MemoryContextReset(v->next_key_context);
+	v->next_keys = dv_batch_copy_keys(v->projection, values, v->next_key_context);
 }
 
-static int
-key_parameters(DvVerify *v, Oid *types, Datum *values)
+/* What was read is now behind us. */
+static void
+pass_keys(DvVerify *v)
 {
-	int			i;
+	MemoryContext context = v->key_context;
 
-	if (v->last_keys == NULL)
-		return 0;
-	for (i = 0; i < v->projection->nkeys; i++)
-	{
-		types[i] = v->projection->keys[i].type;
-		values[i] = v->last_keys[i];
-	}
-	return v->projection->nkeys;
+	v->key_context = v->next_key_context;
+	v->next_key_context = context;
+	v->last_keys = v->next_keys;
 }
 
 /* The values of a row, which "members" holds as {"member":value,...}, by column. */
@@ -115,52 +119,50 @@ take_expected(DvVerify *v, DvVerifyRow *row, DvSlice members)
 	{
 		/* members come in the order of the maps; of several of one lookup only one does */
 		for (;; part++)
-			if (strlen(v->payload[part].member) == name.len && memcmp(v->payload[part].member, name.p, name.len) == 0)
+		{
+			const DvPayloadColumn *c = &v->payload[part];
+
+			/* its prefix has a comma, two quotes and a colon more */
+			if (c->prefix_len == (int) name.len + 4 && memcmp(c->prefix + 2, name.p, name.len) == 0)
 				break;
+		}
 		row->expected[v->part_column[part]] = value;
 		row->part[v->part_column[part]] = v->part_index[part];
-		row->members[v->part_column[part]] = v->payload[part].member;
 		part++;
 	}
 }
 
+/* What the row maps to. */
 static void
 map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, DvVerifyChunk *chunk)
 {
-	MemoryContext old = MemoryContextSwitchTo(chunk->context);
 	StringInfoData members;
 	DvPayloadFault fault;
 	DvSlice		whole;
 
 	initStringInfo(&members);
 	appendStringInfoChar(&members, '{');
-	row->expected = palloc0(sizeof(DvSlice) * (v->ncolumns + 1));
-	row->part = palloc0(v->ncolumns + 1);
-	row->members = palloc0(sizeof(char *) * (v->ncolumns + 1));
+	row->expected = MemoryContextAllocZero(chunk->context, sizeof(DvSlice) * (v->ncolumns + 1));
+	row->part = MemoryContextAlloc(chunk->context, v->ncolumns + 1);
+	memset(row->part, -1, v->ncolumns);
 	if (!dv_payload_append(&members, v->payload, v->projection->ncolumns, values, nulls, DV_SEND_UPDATE, false, &fault))
-		row->fault = psprintf("%s: %s", fault.column, fault.message);
+	{
+		row->fault = MemoryContextStrdup(chunk->context, psprintf("%s: %s", fault.column, fault.message));
+		return;
+	}
 	appendStringInfoChar(&members, '}');
-	whole.p = members.data;
+	whole.p = memcpy(MemoryContextAlloc(chunk->context, members.len), members.data, members.len);
 	whole.len = members.len;
-	if (row->fault == NULL)
-		take_expected(v, row, whole);
-	MemoryContextSwitchTo(old);
+	take_expected(v, row, whole);
 }
 
 static void
 take_keys(DvVerify *v, DvVerifyRow *row, const Datum *values, DvVerifyChunk *chunk)
 {
-	const DvProjection *p = v->projection;
-	MemoryContext old = MemoryContextSwitchTo(chunk->context);
-	int			i;
-
-	row->keys = palloc(sizeof(Datum) * p->nkeys);
-	for (i = 0; i < p->nkeys; i++)
-		row->keys[i] = datumCopy(values[DV_PROJ_KEYS - 1 + i], p->keys[i].byval, p->keys[i].len);
-	MemoryContextSwitchTo(old);
+	row->keys = dv_batch_copy_keys(v->projection, values, chunk->context);
 }
 
-/* What a row is to be recorded by whose outcome was lost. */
+/* What a row is to be recorded by whose outcome was lost, and where its files are. */
 static void
 take_version(DvVerifyRow *row, const Datum *values)
 {
@@ -180,7 +182,7 @@ take_content(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nul
 	initStringInfo(&scratch);
 	if (row->fault == NULL && !dv_encode_hash(v->step, values, nulls, &scratch, row->hash))
 		row->fault = "it cannot be sent";
-	take_keys(v, row, values, chunk);
+	take_keys(v, row, values + DV_PROJ_KEYS - 1, chunk);
 }
 
 /* A link is looked for at its left end. */
@@ -198,14 +200,12 @@ take_ends(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls)
 		row->right = *DatumGetUUIDP(values[right]);
 }
 
+/* A row and its maps. Allocates in the current context what does not have to last. */
 static void
-take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerifyChunk *chunk)
+take_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, TupleDesc desc, DvVerifyChunk *chunk)
 {
 	int			recorded = DV_PROJ_KEYS + v->projection->nkeys + v->projection->ncolumns;
-	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
 
-	heap_deform_tuple(tuple, desc, values, nulls);
 	row->state = DatumGetChar(values[DV_PROJ_OP - 1]);
 	row->has_id = !nulls[DV_PROJ_ID - 1];
 	if (row->has_id)
@@ -214,15 +214,16 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 	row->updated = DatumGetBool(values[DV_PROJ_OWES - 1]);
 	row->has_record = DatumGetBool(values[DV_PROJ_OWES_UNCHANGED - 1]);
 	row->kept = DatumGetBool(values[DV_PROJ_VERIFY - 1]);
-	take_version(row, values);
+	if (v->rebuild != NULL || v->projection->nfiles > 0)
+		take_version(row, values);
 	if (v->projection->link != NULL)
 		take_ends(v, row, values, nulls);
 	row->recorded_at = nulls[recorded - 1] ? 0 : DatumGetTimestampTz(values[recorded - 1]);
-	row->key = key_text(v, tuple, desc, DV_PROJ_KEYS, chunk->context);
+	row->key = key_text(v, values, nulls, desc, DV_PROJ_KEYS, chunk->context);
 	if (!nulls[DV_PROJ_FAULT - 1])
 		row->fault = MemoryContextStrdup(chunk->context, TextDatumGetCString(values[DV_PROJ_FAULT - 1]));
 	if (v->rebuild != NULL)
-		take_keys(v, row, values, chunk);
+		take_keys(v, row, values + DV_PROJ_KEYS - 1, chunk);
 	if (v->projection->link == NULL && (row->state == 'P' || row->state == 'S' || v->rebuild != NULL))
 	{
 		const char *fault = row->fault;
@@ -234,59 +235,97 @@ take_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerif
 			row->fault = fault;
 	}
 	remember_keys(v, values + DV_PROJ_KEYS - 1);
-	pfree(values);
-	pfree(nulls);
 }
 
 /* A row whose maps throw: what is known of it without them. */
 static void
-take_bad_row(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerifyChunk *chunk, const char *fault)
+take_bad_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, TupleDesc desc, DvVerifyChunk *chunk, const char *fault)
 {
-	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
-
-	heap_deform_tuple(tuple, desc, values, nulls);
 	row->state = DatumGetChar(values[DV_PROJ_OP - 1]);
 	row->has_id = !nulls[DV_KNOWN_ID - 1];
 	if (row->has_id)
 		row->id = *DatumGetUUIDP(values[DV_KNOWN_ID - 1]);
 	row->created = !nulls[DV_KNOWN_CREATED_RUN - 1];
 	row->has_record = row->has_id;
-	row->key = key_text(v, tuple, desc, DV_KNOWN_KEYS, chunk->context);
+	row->key = key_text(v, values, nulls, desc, DV_KNOWN_KEYS, chunk->context);
 	row->fault = MemoryContextStrdup(chunk->context, fault);
 	if (v->rebuild != NULL)
 	{
 		take_version(row, values);
-		take_keys(v, row, values + DV_KNOWN_KEYS - DV_PROJ_KEYS, chunk);
+		take_keys(v, row, values + DV_KNOWN_KEYS - 1, chunk);
 	}
 	remember_keys(v, values + DV_KNOWN_KEYS - 1);
 }
 
 /* A record of an outcome whose staging row is gone. */
 static void
-take_gone(DvVerify *v, DvVerifyRow *row, HeapTuple tuple, TupleDesc desc, DvVerifyChunk *chunk)
+take_gone(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, TupleDesc desc, DvVerifyChunk *chunk)
 {
-	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
-
-	heap_deform_tuple(tuple, desc, values, nulls);
 	row->state = 'G';
 	row->has_id = true;
 	row->id = *DatumGetUUIDP(values[0]);
-	row->key = key_text(v, tuple, desc, 2, chunk->context);
+	row->key = key_text(v, values, nulls, desc, 2, chunk->context);
 	remember_keys(v, values + 1);
 }
+
+/* ---------------------------------------------------------------- a chunk */
+
+static DvVerifyChunk *
+new_chunk(DvVerify *v, int room)
+{
+	MemoryContext context = AllocSetContextCreate(v->context, "dvmig verify chunk", ALLOCSET_DEFAULT_SIZES);
+	DvVerifyChunk *chunk = MemoryContextAllocZero(context, sizeof(DvVerifyChunk));
+
+	chunk->context = context;
+	chunk->rows = MemoryContextAllocZero(context, sizeof(DvVerifyRow) * (room + 1));
+	return chunk;
+}
+
+/* The id of a row, and its place. */
+typedef struct Place
+{
+	pg_uuid_t	id;
+	bool		has_id;
+	int			row;
+} Place;
 
 static int
 by_id(const void *a, const void *b)
 {
-	const DvVerifyRow *x = a;
-	const DvVerifyRow *y = b;
+	const Place *x = a;
+	const Place *y = b;
+	int			order;
 
 	if (x->has_id != y->has_id)
 		return x->has_id ? -1 : 1;
-	return memcmp(x->id.data, y->id.data, UUID_LEN);
+	order = memcmp(x->id.data, y->id.data, UUID_LEN);
+	return order != 0 ? order : x->row - y->row;
 }
+
+/* Rows with an id first, in its order. */
+static void
+sort_rows(DvVerifyChunk *chunk)
+{
+	Place	   *places = palloc(sizeof(Place) * chunk->n);
+	DvVerifyRow *rows = MemoryContextAlloc(chunk->context, sizeof(DvVerifyRow) * (chunk->n + 1));
+	int			i;
+
+	for (i = 0; i < chunk->n; i++)
+	{
+		places[i].id = chunk->rows[i].id;
+		places[i].has_id = chunk->rows[i].has_id;
+		places[i].row = i;
+		chunk->nids += places[i].has_id;
+	}
+	qsort(places, chunk->n, sizeof(Place), by_id);
+	for (i = 0; i < chunk->n; i++)
+		rows[i] = chunk->rows[places[i].row];
+	pfree(chunk->rows);
+	pfree(places);
+	chunk->rows = rows;
+}
+
+/* ---------------------------------------------------------------- reads */
 
 typedef enum ReadWhat
 {
@@ -326,34 +365,105 @@ gone_query(DvVerify *v, int limit)
 	return sql.data;
 }
 
-static DvVerifyChunk *
-take_result(DvVerify *v, ReadWhat what, const char *fault)
+/* What takes the rows of a read. */
+typedef struct Reader
 {
-	TupleDesc	desc = SPI_tuptable->tupdesc;
-	MemoryContext context = AllocSetContextCreate(v->context, "dvmig verify chunk", ALLOCSET_DEFAULT_SIZES);
-	DvVerifyChunk *chunk = MemoryContextAllocZero(context, sizeof(DvVerifyChunk));
+	DestReceiver pub;
+	DvVerify   *v;
+	DvVerifyChunk *chunk;
+	MemoryContext row_context;
+} Reader;
+
+static bool
+receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	Reader	   *r = (Reader *) self;
+	MemoryContext old;
+
+	slot_getallattrs(slot);
+	MemoryContextReset(r->row_context);
+	old = MemoryContextSwitchTo(r->row_context);
+	take_row(r->v, &r->chunk->rows[r->chunk->n++], slot->tts_values, slot->tts_isnull, slot->tts_tupleDescriptor, r->chunk);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+static void
+startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	Reader	   *r = (Reader *) self;
+
+	(void) operation;
+	if (r->v->projection->link == NULL)
+		prepare(r->v, desc);
+}
+
+static void
+nothing(DestReceiver *self)
+{
+	(void) self;
+}
+
+/* Rows with their maps, encoded where the executor hands them over. */
+static void
+read_mapped(DvVerify *v, DvVerifyChunk *chunk, int limit)
+{
+	Reader		r = {
+		.pub = {receive, startup, nothing, nothing, DestTuplestore},
+		.v = v,.chunk = chunk,
+		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
+	};
+	SPIExecuteOptions options = {
+		.params = dv_projection_parameters(v->projection, v->last_keys, NULL, limit),.read_only = true,.dest = &r.pub
+	};
+	SPIPlanPtr *plan = &v->plans[v->last_keys != NULL];
+
+	if (*plan == NULL)
+		*plan = dv_projection_plan(v->projection, v->last_keys, NULL, DV_READ_MAPPED);
+	if (SPI_execute_plan_extended(*plan, &options) != SPI_OK_SELECT)
+		elog(ERROR, "reading rows to verify did not answer a result");
+	MemoryContextDelete(r.row_context);
+}
+
+/* Rows without their maps. */
+static void
+read_others(DvVerify *v, DvVerifyChunk *chunk, ReadWhat what, int limit, const char *fault)
+{
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		parameters[2 * INDEX_MAX_KEYS];
+	int			n = dv_projection_bounds(v->projection, v->last_keys, NULL, types, parameters);
+	char	   *sql = what == READ_GONE ? gone_query(v, limit)
+		: dv_projection_query(v->projection, v->last_keys != NULL, false, limit, DV_READ_KNOWN);
+	TupleDesc	desc;
+	Datum	   *values;
+	bool	   *nulls;
 	uint64		i;
 
-	chunk->context = context;
-	chunk->n = (int) SPI_processed;
-	chunk->rows = MemoryContextAllocZero(context, sizeof(DvVerifyRow) * (chunk->n + 1));
-	if (what == READ_MAPPED && v->projection->link == NULL)
-		prepare(v, desc);
+	if (SPI_execute_with_args(sql, n, types, parameters, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "reading rows to verify did not answer a result");
+	desc = SPI_tuptable->tupdesc;
+	values = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
 	for (i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
+		DvVerifyRow *row = &chunk->rows[chunk->n++];
 
-		if (what == READ_MAPPED)
-			take_row(v, &chunk->rows[i], tuple, desc, chunk);
-		else if (what == READ_KNOWN)
-			take_bad_row(v, &chunk->rows[i], tuple, desc, chunk, fault);
+		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
+		if (what == READ_KNOWN)
+			take_bad_row(v, row, values, nulls, desc, chunk, fault);
 		else
-			take_gone(v, &chunk->rows[i], tuple, desc, chunk);
+			take_gone(v, row, values, nulls, desc, chunk);
 	}
-	qsort(chunk->rows, chunk->n, sizeof(DvVerifyRow), by_id);
-	while (chunk->nids < chunk->n && chunk->rows[chunk->nids].has_id)
-		chunk->nids++;
-	return chunk;
+}
+
+void
+dv_verify_free_plans(DvVerify *v)
+{
+	int			i;
+
+	for (i = 0; i < (int) lengthof(v->plans); i++)
+		if (v->plans[i] != NULL)
+			SPI_freeplan(v->plans[i]);
 }
 
 /* One try; where it threw, *error is the error. NULL where nothing was left. */
@@ -361,36 +471,36 @@ static DvVerifyChunk *
 try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
-	DvVerifyChunk *volatile chunk = NULL;
+	DvVerifyChunk *volatile chunk = new_chunk(v, limit);
 
 	*error = NULL;
 	PG_TRY();
 	{
-		Oid			types[INDEX_MAX_KEYS];
-		Datum		values[INDEX_MAX_KEYS];
-		char	   *sql;
-
 		dv_spi_begin("dvmig: reading rows to verify");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		sql = what == READ_GONE ? gone_query(v, limit)
-			: dv_projection_query(v->projection, v->last_keys != NULL, false, limit, what == READ_MAPPED ? DV_READ_MAPPED : DV_READ_KNOWN);
-		if (SPI_execute_with_args(sql, key_parameters(v, types, values), types, values, NULL, true, 0) != SPI_OK_SELECT)
-			elog(ERROR, "reading rows to verify did not answer a result");
-		if (SPI_processed > 0)
-			chunk = take_result(v, what, fault);
-		if (chunk != NULL && what == READ_MAPPED)
+		if (what == READ_MAPPED)
+			read_mapped(v, chunk, limit);
+		else
+			read_others(v, chunk, what, limit, fault);
+		sort_rows(chunk);
+		if (what == READ_MAPPED)
 			dv_verify_read_files(v, chunk);
 		dv_spi_commit(true);
 	}
 	PG_CATCH();
 	{
 		*error = dv_spi_abort(v->context);
-		chunk = NULL;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
-	return chunk;
+	if (*error == NULL && chunk->n > 0)
+	{
+		pass_keys(v);
+		return chunk;
+	}
+	MemoryContextDelete(chunk->context);
+	return NULL;
 }
 
 /* A user locks the table: later, but not for ever. */

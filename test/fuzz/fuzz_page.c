@@ -29,7 +29,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int			precision;
 	char	   *body;
 	DvPage		page;
+	DvPage		walk;
 	DvSlice		record;
+	DvSlice		rest;
 	DvSlice		last = {NULL, 0};
 
 	if (size < 2)
@@ -40,6 +42,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must(body != NULL);
 	memcpy(body, data + 2, size - 2);
 	if (dv_page_open(&page, body, size - 2))
+	{
+		walk = page;
 		while (dv_page_record(&page, &record))
 		{
 			const char *at = record.p;
@@ -48,6 +52,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			unsigned char id[16];
 
 			must(record.len >= 2 && record.p[0] == '{');
+			must(dv_page_enter(&walk, &rest) && rest.p == record.p);
 			while (dv_page_member(record, &at, &name, &value))
 			{
 				must(value.p >= body && value.p + value.len <= body + size - 2);
@@ -58,7 +63,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				(void) dv_compare_equal(kind, precision, value, nothing);
 				last = value;
 			}
+			/* an open page has been walked over: what is read twice is the same */
+			must(dv_page_leave(&walk, at, &rest) && rest.len == record.len);
 		}
+		must(!dv_page_enter(&walk, &rest));
+	}
 	free(body);
 	return 0;
 }

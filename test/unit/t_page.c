@@ -4,28 +4,46 @@
 #include "page.h"
 #include "tap.h"
 
-/* Records of a page and their members, written as name=value;name=value| */
+/* The members of a record, written as name=value;name=value| behind what "out" holds. */
+static const char *
+put_members(DvSlice record, char *out, size_t size)
+{
+	const char *at = record.p;
+	DvSlice		name;
+	DvSlice		value;
+
+	while (dv_page_member(record, &at, &name, &value))
+		snprintf(out + strlen(out), size - strlen(out), "%.*s=%.*s;", (int) name.len, name.p, (int) value.len, value.p);
+	strcat(out, "|");
+	return at;
+}
+
+/* Records of a page and their members, read in both ways. */
 static void
 reads(const char *body, const char *want)
 {
 	char	   *in = exact_copy(body, strlen(body));
 	char		out[512] = "";
+	char		walked[512] = "";
 	DvPage		page;
+	DvPage		walk;
 	DvSlice		record;
+	DvSlice		rest;
+	bool		same = true;
 
 	if (!dv_page_open(&page, in, strlen(body)))
 		strcpy(out, "no page");
 	else
+	{
+		walk = page;
 		while (dv_page_record(&page, &record))
 		{
-			const char *at = record.p;
-			DvSlice		name;
-			DvSlice		value;
-
-			while (dv_page_member(record, &at, &name, &value))
-				snprintf(out + strlen(out), sizeof(out) - strlen(out), "%.*s=%.*s;", (int) name.len, name.p, (int) value.len, value.p);
-			strcat(out, "|");
+			(void) put_members(record, out, sizeof(out));
+			same = same && dv_page_enter(&walk, &rest) && dv_page_leave(&walk, put_members(rest, walked, sizeof(walked)), &rest) &&
+				rest.p == record.p && rest.len == record.len;
 		}
+		ok(same && !dv_page_enter(&walk, &rest) && strcmp(out, walked) == 0, "in one walk");
+	}
 	is_text(out, want, body);
 	free(in);
 }
@@ -51,6 +69,12 @@ test_pages(void)
 	reads(" { \"@odata.context\" : {\"x\":[1,{}]} , \"value\" : [ { \"a\" : [1, 2] , \"b\" : {} } ] } \n", "a=[1, 2];b={};|");
 	reads("\xEF\xBB\xBF{\"value\":[{}]}", "|");
 	reads("{\"value\":[]}", "");
+	reads("{\"value\":[ { } , {\"a\" : [] } ]}", "|a=[];|");
+	reads("{\"value\":[{\"a\":\"sixteen letters \\\\ and \\\" more of them\",\"b\":\"\"}]}", "a=\"sixteen letters \\\\ and \\\" more of them\";b=\"\";|");
+	reads("{\"value\":[{\"a\":\"eight by\tes\"}]}", "no page");
+	reads("{\"value\":[{\"a\":\"eight bytes and then \\\\\n\"}]}", "no page");
+	reads("{\"value\":[{\"a\":1} {\"a\":2}]}", "no page");
+	reads("{\"value\":[1,{\"a\":2}]}", "no page");
 	reads("", "no page");
 	reads("[]", "no page");
 	reads("{\"value\":1}", "no page");
