@@ -262,7 +262,7 @@ BEGIN
 				-- what goes with updates only is owed by a create
 				WHEN NOT m.target_column = ANY (deferred) THEN format(' AND ((%s) = ''I'' OR x.operation = ''I'' AND x.pass = ''write'')', op) ELSE '' END, ' OR ')
 			FILTER (WHERE m.target_column = ANY (deferred || update_only)),
-		string_agg(CASE WHEN pass = 'verify' AND t.relationship IS NULL THEN format('CASE WHEN s.processing_flag <> ''E'' AND s.action_flag <> ''D'' THEN %s END', m.value_sql)
+		string_agg(CASE WHEN pass = 'verify' AND t.relationship IS NULL THEN format('CASE WHEN s."dvmig loaded" THEN %s END', m.value_sql)
 			ELSE m.value_sql END, ', ' ORDER BY m.ordinal),
 		string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
 	INTO faults, owes_deferred, vals, map_joins
@@ -289,8 +289,10 @@ BEGIN
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, created, keys);
 
 	-- Columns by name: a subquery's whole row is not the staging table's row.
-	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid" FROM %s s WHERE %s',
-		string_agg(format('s.%I', a.attname), ', ' ORDER BY a.attnum), $1,
+	SELECT format('SELECT %s, s.ctid AS "dvmig ctid", s.xmin AS "dvmig xmin", s.tableoid AS "dvmig tableoid"%s FROM %s s WHERE %s',
+		string_agg(format('s.%I', a.attname), ', ' ORDER BY a.attnum),
+		-- asked for each value of a row, and so worked out once
+		CASE WHEN pass = 'verify' THEN ', s.processing_flag <> ''E'' AND s.action_flag <> ''D'' AS "dvmig loaded"' ELSE '' END, $1,
 		CASE CASE WHEN pass = 'links' THEN 'write' ELSE pass END
 			WHEN 'write' THEN 's.processing_flag = ''U'' AND s.action_flag <> ''D'''
 			WHEN 'delete' THEN 's.processing_flag = ''U'' AND s.action_flag = ''D'''

@@ -49,6 +49,12 @@ dv_spi_follow_indexes(void)
 }
 
 void
+dv_spi_merge(void)
+{
+	set_config_option("enable_mergejoin", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
 dv_spi_join_whole_tables(void)
 {
 	set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);

@@ -18,6 +18,9 @@ extern void dv_spi_begin(const char *activity);
  */
 extern void dv_spi_follow_indexes(void);
 
+/* Along indexes, but two tables of one order side by side: for what few rows of either have no match. */
+extern void dv_spi_merge(void);
+
 /*
  * The other way round, for a query over whole tables: statistics that are older
  * than a load promise few rows, and a loop for each of them never ends.

@@ -334,6 +334,21 @@ typedef enum ReadWhat
 	READ_GONE
 } ReadWhat;
 
+/* " AND (alias.k1, alias.k2) > ($1, $2)" */
+static void
+append_behind(StringInfo sql, const DvProjection *p, const char *alias)
+{
+	int			i;
+
+	appendStringInfoString(sql, " AND (");
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(sql, "%s%s.%s", i ? ", " : "", alias, p->keys[i].column);
+	appendStringInfoString(sql, ") > (");
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(sql, "%s$%d", i ? ", " : "", i + 1);
+	appendStringInfoChar(sql, ')');
+}
+
 /* Rows of the outcome table at hand whose staging row is gone. */
 static char *
 gone_query(DvVerify *v, int limit)
@@ -351,16 +366,13 @@ gone_query(DvVerify *v, int limit)
 					 " AND s.dataverse_id IS NOT NULL AND NOT EXISTS (SELECT FROM %s t WHERE ", keys.data, v->gone_table, p->staging_sql);
 	for (i = 0; i < p->nkeys; i++)
 		appendStringInfo(&sql, "%st.%s = s.%s", i ? " AND " : "", p->keys[i].column, p->keys[i].column);
+	if (v->last_keys != NULL)
+		append_behind(&sql, p, "t");	/* where both tables are walked side by side */
 	appendStringInfoChar(&sql, ')');
 	if (v->sample_sql != NULL)
 		appendStringInfo(&sql, " AND %s", v->sample_sql);
 	if (v->last_keys != NULL)
-	{
-		appendStringInfo(&sql, " AND (%s) > (", keys.data);
-		for (i = 0; i < p->nkeys; i++)
-			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
-		appendStringInfoChar(&sql, ')');
-	}
+		append_behind(&sql, p, "s");
 	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys.data, limit);
 	return sql.data;
 }
@@ -478,6 +490,8 @@ try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **e
 	{
 		dv_spi_begin("dvmig: reading rows to verify");
 		dv_spi_follow_indexes();
+		if (what == READ_GONE)
+			dv_spi_merge();
 		dv_spi_wait_briefly();
 		if (what == READ_MAPPED)
 			read_mapped(v, chunk, limit);
