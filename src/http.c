@@ -448,6 +448,40 @@ perform(CURLM *multi)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Bytes that all requests in flight have given to their connections. */
+static curl_off_t
+bytes_uploaded(const DvHttp *http)
+{
+	curl_off_t	sum = 0;
+	DvTransfer *t;
+
+	for (t = http->active; t != NULL; t = t->next)
+	{
+		curl_off_t	bytes = 0;
+
+		curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &bytes);
+		sum += bytes;
+	}
+	return sum;
+}
+
+/*
+ * libcurl sends one buffer of each request a call. Between two of our calls
+ * an answer may be recorded, so that a body of a dozen buffers would take as
+ * many times as long as its connection needs: go on while something is taken.
+ */
+static void
+send_what_is_taken(DvHttp *http)
+{
+	curl_off_t	before;
+
+	do
+	{
+		before = bytes_uploaded(http);
+		perform(http->multi);
+	} while (bytes_uploaded(http) > before);
+}
+
 /* Let libcurl work, and move what is done to the finished list. */
 static void
 http_perform(DvHttp *http)
@@ -455,7 +489,7 @@ http_perform(DvHttp *http)
 	CURLMsg    *msg;
 	int			left;
 
-	perform(http->multi);
+	send_what_is_taken(http);
 	while ((msg = curl_multi_info_read(http->multi, &left)) != NULL)
 	{
 		DvTransfer *t = NULL;

@@ -18,7 +18,10 @@
 #define CEILING_MAX			64
 #define FIRST_LIMIT			4.0
 
-/* Until something tells of an end, an answer lets so many more go: all places in two or three round trips. */
+/* With it a quarter of what is advised goes first, because it was advised for all that a client sends. */
+#define FIRST_PART			0.25
+
+/* Until something tells of an end, an answer lets so many more go: all places in two round trips, or three. */
 #define FIRST_GROWTH		3.0
 
 /* A hint that rises by this much tells of another service than the one that was learnt. */
@@ -180,6 +183,8 @@ dv_pace_init(DvPace *pace, int dop_hint, int64_t now)
 	*pace = fresh;
 	dv_window_init(&pace->window, now);
 	set_ceiling(pace, dop_hint);
+	if (dop_hint > 0 && pace->limit < pace->ceiling * FIRST_PART)
+		pace->limit = pace->ceiling * FIRST_PART;
 }
 
 static bool
