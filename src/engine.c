@@ -468,10 +468,14 @@ dv_engine_run_step(DvStep *step)
 	MemoryContext scratch = AllocSetContextCreate(step->context, "dvmig loop", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
 	bool		another = !step->empty;
+	int			laps = 0;
 
 	while (another)
 	{
-		dv_lanes_begin_lap(step);
+		/* the first may have begun when its rows were counted */
+		if (step->lap == laps)
+			dv_lanes_begin_lap(step);
+		laps++;
 		dv_source_rewind(step);
 		run_lap(step);
 		another = dv_lanes_end_lap(step);

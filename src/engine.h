@@ -180,6 +180,7 @@ typedef struct DvRunContext
 	char		waiting[256];	/* why it waits, while there is an outage */
 	int			max_rows;		/* per table; 0 = no limit */
 	bool		filtered;		/* only the rows that start() chose */
+	Oid			drained;		/* a table of which the step before saw that nothing is unprocessed; 0 = none */
 } DvRunContext;
 
 typedef struct DvStep

@@ -202,11 +202,12 @@ dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan)
 }
 
 /*
- * Rows the step has before it, up to a LIMIT, with the owner's rights; -1 while
- * a user locks the table, or where its filter throws.
+ * Rows of a query over the staging table, with the owner's rights; -1 while a
+ * user locks the table, or where its filter throws. "meanwhile" is called when
+ * it is settled which rows there are.
  */
 static int64
-count_unprocessed(DvStep *step, const char *activity, const char *limit)
+count_rows_of(DvStep *step, const char *activity, const char *query, void (*meanwhile) (DvStep *))
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile int64 number = -1;
@@ -217,7 +218,11 @@ count_unprocessed(DvStep *step, const char *activity, const char *limit)
 
 		dv_spi_begin(activity);
 		dv_spi_wait_briefly();
-		dv_spi_run(psprintf("SELECT count(*) FROM (%s%s) s", step->projection->inner_sql, limit), 0, NULL, NULL, NULL, SPI_OK_SELECT);
+		if (meanwhile != NULL)
+			meanwhile(step);
+		/* read only: by the snapshot that was taken before "meanwhile" */
+		if (SPI_execute(psprintf("SELECT count(*) FROM (%s) s", query), true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "SPI did not count");
 		number = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		dv_spi_commit(true);
 	}
@@ -235,28 +240,58 @@ count_unprocessed(DvStep *step, const char *activity, const char *limit)
 	return number;
 }
 
-static void
-count_rows(DvStep *step, const DvStepPlan *plan)
+static bool
+has_rows_of(DvStep *step, const char *query)
 {
-	int64		rows = count_unprocessed(step, "dvmig: counting rows", "");
+	return count_rows_of(step, "dvmig: looking for rows", psprintf("%s LIMIT 1", query), NULL) != 0;
+}
+
+bool
+dv_runstate_has_rows(DvStep *step)
+{
+	const DvProjection *p = step->projection;
+
+	/* Without an index, each look is at the whole table: one for the passes that follow, too. */
+	if (!p->later && !has_rows_of(step, psprintf("SELECT FROM %s s WHERE s.processing_flag = 'U'", p->staging_sql)))
+	{
+		step->rc->drained = p->staging;
+		return false;
+	}
+	return has_rows_of(step, p->inner_sql);
+}
+
+/* Other lanes need not wait for the count, which may take a while. */
+static int64
+count_step(DvStep *step)
+{
+	const char *query = step->projection->inner_sql;
+
+	if (dv_lanes_count(step->rc->lanes) <= 1)
+		return count_rows_of(step, "dvmig: counting rows", query, NULL);
+	if (!has_rows_of(step, query))
+		return 0;
+	return count_rows_of(step, "dvmig: counting rows", query, dv_lanes_begin_lap);
+}
+
+void
+dv_runstate_count_rows(DvStep *step, const DvStepPlan *plan)
+{
+	/* the table's pass before this one has just seen that nothing is unprocessed */
+	bool		drained = !step->projection->later && step->rc->drained == plan->staging;
+	int64		rows = drained ? 0 : count_step(step);
 	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
 	Datum		values[4] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
 	CStringGetTextDatum(plan->pass), Int64GetDatum(rows)};
 	DvSwitch	before;
 
-	step->empty = rows == 0;
+	step->rc->drained = InvalidOid;
+	step->empty = rows == 0 && step->lap == 0;
 	if (rows < 0)
 		return;
 	before = dv_runstate_begin("dvmig: counting rows");
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",
 			   4, types, values, NULL, SPI_OK_UPDATE);
 	dv_runstate_commit(before, true);
-}
-
-bool
-dv_runstate_has_rows(DvStep *step)
-{
-	return count_unprocessed(step, "dvmig: looking for rows", " LIMIT 1") != 0;
 }
 
 /*
@@ -351,7 +386,6 @@ dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan)
 	dv_budget_load(step, plan->staging);
 	/* With its WAL flushed before the first request goes out. */
 	dv_runstate_commit(before, false);
-	count_rows(step, plan);
 }
 
 void

@@ -49,8 +49,11 @@ extern void dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
 /* The next step that is pending; false when there is none. */
 extern bool dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan);
 
-/* Load its projection, count its rows, mark it running, and its table as not cleanly ended. */
+/* Load its projection, mark it running, and its table as not cleanly ended. */
 extern void dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan);
+
+/* Count the rows of an open step. Where there are other lanes, its first lap begins meanwhile. */
+extern void dv_runstate_count_rows(DvStep *step, const DvStepPlan *plan);
 
 /*
  * Has the step a row before it? Asked before a lap that may find none: a look
