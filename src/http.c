@@ -1,10 +1,9 @@
 /*
  * http.c - many requests in flight on one libcurl multi handle
  *
- * A transfer is one request on its way: an easy handle with what must live as
- * long as it. Transfers are used again, because requests come by the thousand
- * and an easy handle is expensive to make. Connections are kept by the multi
- * handle and shared by all transfers.
+ * Transfers are used again, because requests come by the thousand and an easy
+ * handle is expensive to make. Connections are kept by the multi handle and
+ * shared by all transfers.
  *
  * Nothing here may throw while libcurl is on the stack: its callbacks only
  * write to malloc'ed memory and report failure by their return value. What
@@ -29,6 +28,7 @@
 #include "compat.h"
 #include "http.h"
 #include "http_reply.h"
+#include "http_transfer.h"
 
 /*
  * Longest single wait. Signals end a poll at once where they arrive in this
@@ -36,34 +36,8 @@
  */
 #define HTTP_SLICE_MS		100
 
-/*
- * A connection is tied to one of the service's web servers, each with its own
- * limits over five minutes: renewed often, a run spreads evenly over all of them.
- */
-#define HTTP_CONNECTION_LIFETIME_S	30L
-
-/* A host that does not answer a SYN or a TLS hello for half a minute is away. */
-#define HTTP_CONNECT_TIMEOUT_MS		30000L
-
 /* Above the 52 concurrent requests that the service allows one user. */
 #define HTTP_MAX_CONNECTIONS		64L
-
-/* libcurl's 64 kB make 52 bodies of 1.5 MB at once a third slower (test/bench/run). */
-#define HTTP_UPLOAD_BUFFER			(128L * 1024)
-
-typedef struct DvTransfer
-{
-	CURL	   *easy;
-	struct curl_slist *headers;
-	DvReplyBox *box;
-	void	   *owner;
-	bool		write;			/* anything but GET */
-	bool		sent;			/* the request may have left this machine */
-	bool		replay_refused; /* libcurl wanted to send it a second time */
-	char		error[CURL_ERROR_SIZE];
-	struct DvTransfer *next;	/* active or free list */
-	struct DvTransfer *prev;	/* active list only */
-} DvTransfer;
 
 struct DvHttp
 {
@@ -120,25 +94,6 @@ dv_http_open(void)
 
 /* ---------------------------------------------------------------- transfers */
 
-/* Free a header list; the bearer token must not stay behind in freed memory. */
-static void
-http_free_headers(struct curl_slist *list)
-{
-	for (struct curl_slist *h = list; h != NULL; h = h->next)
-		explicit_bzero(h->data, strlen(h->data));
-	curl_slist_free_all(list);
-}
-
-static void
-transfer_destroy(DvTransfer *t)
-{
-	http_free_headers(t->headers);
-	if (t->easy)
-		curl_easy_cleanup(t->easy);
-	dv_reply_destroy(t->box);
-	free(t);
-}
-
 /* A transfer to use: an old one, or a new one. NULL when memory ran out. */
 static DvTransfer *
 transfer_take(DvHttp *http)
@@ -148,19 +103,14 @@ transfer_take(DvHttp *http)
 	if (t)
 		http->unused = t->next;
 	else
-	{
-		t = calloc(1, sizeof(DvTransfer));
-		if (t == NULL)
-			return NULL;
-		t->easy = curl_easy_init();
-	}
+		t = dv_transfer_create();
+	if (t == NULL)
+		return NULL;
 	t->next = t->prev = NULL;
-	t->sent = t->replay_refused = false;
-	t->error[0] = '\0';
 	t->box = dv_reply_create();
-	if (t->easy == NULL || t->box == NULL)
+	if (t->box == NULL)
 	{
-		transfer_destroy(t);
+		dv_transfer_destroy(t);
 		return NULL;
 	}
 	return t;
@@ -170,12 +120,7 @@ transfer_take(DvHttp *http)
 static void
 transfer_put(DvHttp *http, DvTransfer *t)
 {
-	http_free_headers(t->headers);
-	t->headers = NULL;
-	t->owner = NULL;
-	dv_reply_destroy(t->box);
-	t->box = NULL;
-	curl_easy_reset(t->easy);
+	dv_transfer_clear(t);
 	t->next = http->unused;
 	t->prev = NULL;
 	http->unused = t;
@@ -203,137 +148,7 @@ transfer_unlink(DvHttp *http, DvTransfer *t)
 	http->in_flight--;
 }
 
-/* ---------------------------------------------------------------- callbacks */
-
-#if LIBCURL_VERSION_NUM >= 0x075000
-/*
- * Called when the connection stands and the request is about to leave.
- *
- * When a kept-alive connection dies before the first byte of an answer,
- * libcurl sends the request again by itself. The service may have carried out
- * the first copy, so that a write would run twice: let it fail instead, with
- * an unknown outcome, which is settled by reading.
- */
-static int
-on_send(void *arg, char *ip, char *local_ip, int port, int local_port)
-{
-	DvTransfer *t = arg;
-
-	(void) ip;
-	(void) local_ip;
-	(void) port;
-	(void) local_port;
-	if (t->sent && t->write)
-	{
-		t->replay_refused = true;
-		return CURL_PREREQFUNC_ABORT;
-	}
-	t->sent = true;
-	return CURL_PREREQFUNC_OK;
-}
-#endif
-
 /* ---------------------------------------------------------------- sending */
-
-/* Options that a libcurl of another age may not know; none is vital. */
-static void
-transfer_set_optional(DvTransfer *t, bool plain_http_ok)
-{
-	CURL	   *easy = t->easy;
-	bool		guarded = false;
-
-#if LIBCURL_VERSION_NUM >= 0x075000
-	curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
-	guarded = curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_send) == CURLE_OK;
-	curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, HTTP_CONNECTION_LIFETIME_S);
-#endif
-	/* Dropping a request must not wait for a name server that is still asked. */
-#if LIBCURL_VERSION_NUM >= 0x075700
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-#endif
-	/* Without the guard above, a write gets a connection that cannot be stale. */
-	if (!guarded && t->write)
-		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-#if LIBCURL_VERSION_NUM >= 0x075500
-	if (curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain_http_ok ? "http,https" : "https") == CURLE_OK)
-		return;
-#else
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS,
-					 (long) (plain_http_ok ? CURLPROTO_HTTP | CURLPROTO_HTTPS : CURLPROTO_HTTPS));
-#endif
-}
-
-/* Method, body and headers. False when memory ran out. */
-static bool
-transfer_set_request(DvTransfer *t, const DvHttpRequest *request)
-{
-	CURL	   *easy = t->easy;
-	struct curl_slist *list;
-
-	if (!t->write)
-		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
-	else
-	{
-		if (request->body || strcmp(request->method, "DELETE") != 0)
-		{
-			curl_easy_setopt(easy, CURLOPT_POST, 1L);
-			curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body ? request->body : "");
-			curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_len);
-		}
-		if (strcmp(request->method, "POST") != 0)
-			curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
-	}
-	/* "Expect: 100-continue" would cost a round trip for every batch. */
-	t->headers = curl_slist_append(NULL, "Expect:");
-	if (t->headers == NULL)
-		return false;
-	for (const char *const *h = request->headers; h && *h; h++)
-	{
-		list = curl_slist_append(t->headers, *h);
-		if (list == NULL)
-			return false;
-		t->headers = list;
-	}
-	return curl_easy_setopt(easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
-}
-
-/* Everything that must hold for a request to be sent at all. */
-static bool
-transfer_set_safety(DvTransfer *t, const DvHttpRequest *request)
-{
-	CURL	   *easy = t->easy;
-	long		connect_ms = Min(request->timeout_ms, HTTP_CONNECT_TIMEOUT_MS);
-
-	/* libcurl would take a proxy from the postmaster's environment otherwise. */
-	return curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
-		(request->ca_file == NULL ||
-		 (curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file) == CURLE_OK &&
-		  /* instead of the system's authorities, not besides them */
-		  curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK)) &&
-		curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) == CURLE_OK &&
-
-	/*
-	 * This alone bounds a slow answer. There is no low-speed limit: while
-	 * Dataverse works on a large batch, the line is silent for minutes.
-	 */
-		curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, request->timeout_ms) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_USERAGENT, "dvmig/1.0") == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, dv_reply_on_body) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_WRITEDATA, t->box) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, dv_reply_on_header) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HEADERDATA, t->box) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_PRIVATE, t) == CURLE_OK;
-}
 
 void
 dv_http_send(DvHttp *http, const DvHttpRequest *request)
@@ -342,23 +157,17 @@ dv_http_send(DvHttp *http, const DvHttpRequest *request)
 
 	if (t == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	t->owner = request->owner;
-	t->write = strcmp(request->method, "GET") != 0;
-	if (!transfer_set_safety(t, request) || !transfer_set_request(t, request))
+	if (!dv_transfer_prepare(t, request))
 	{
-		transfer_destroy(t);
+		dv_transfer_destroy(t);
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("libcurl does not accept a request"),
 				 errhint("Use libcurl 7.80 or later, built with TLS.")));
 	}
-	transfer_set_optional(t, request->plain_http_ok);
-	curl_easy_setopt(t->easy, CURLOPT_UPLOAD_BUFFERSIZE, HTTP_UPLOAD_BUFFER);
-	/* A libcurl without gzip refuses this; answers are then longer, not wrong. */
-	curl_easy_setopt(t->easy, CURLOPT_ACCEPT_ENCODING, "");
 	if (curl_multi_add_handle(http->multi, t->easy) != CURLM_OK)
 	{
-		transfer_destroy(t);
+		dv_transfer_destroy(t);
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	}
 	transfer_link(http, t);
@@ -371,64 +180,6 @@ dv_http_in_flight(DvHttp *http)
 }
 
 /* ---------------------------------------------------------------- receiving */
-
-/* The certificate, its host name or the file to check it by was refused. */
-static bool
-is_tls_error(CURLcode code)
-{
-	return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE ||
-		code == CURLE_SSL_ISSUER_ERROR || code == CURLE_SSL_INVALIDCERTSTATUS;
-}
-
-/*
- * True where "code" proves that the request did not leave this machine. Only
- * needed where libcurl does not tell when it begins to send (on_send); time
- * to pretransfer is 0 until then.
- */
-static bool
-is_before_sending(DvTransfer *t, CURLcode code)
-{
-	curl_off_t	pretransfer = 0;
-
-	if (t->sent)
-		return false;
-#if LIBCURL_VERSION_NUM >= 0x075000
-	if (curl_version_info(CURLVERSION_NOW)->version_num >= 0x075000)
-		return true;
-#endif
-	if (code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_CONNECT ||
-		code == CURLE_SSL_CONNECT_ERROR || is_tls_error(code))
-		return true;
-	curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer);
-	return pretransfer == 0;
-}
-
-/* Write what became of a transfer into its reply. */
-static void
-transfer_finish(DvTransfer *t, CURLcode code)
-{
-	DvHttpReply *reply = &t->box->reply;
-	curl_off_t	microseconds = 0;
-
-	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &reply->status);
-	curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &microseconds);
-	reply->seconds = (double) microseconds / 1000000.0;
-	if (code == CURLE_OK && reply->status > 0)
-	{
-		reply->transport = DV_HTTP_ANSWERED;
-		return;
-	}
-	reply->transport = is_before_sending(t, code) ? DV_HTTP_NOT_SENT : DV_HTTP_UNKNOWN;
-	reply->tls_error = is_tls_error(code);
-	if (t->replay_refused)
-		strlcpy(reply->error, "the connection was closed before an answer came", sizeof(reply->error));
-	else if (reply->body.failed)
-		snprintf(reply->error, sizeof(reply->error), "the answer is longer than %d MB",
-				 (int) (DV_REPLY_LIMIT / (1024 * 1024)));
-	else
-		strlcpy(reply->error, t->error[0] ? t->error : curl_easy_strerror(code),
-				sizeof(reply->error));
-}
 
 /*
  * libcurl resolves names in threads of its own, which inherit the signal mask
@@ -456,12 +207,7 @@ bytes_uploaded(const DvHttp *http)
 	DvTransfer *t;
 
 	for (t = http->active; t != NULL; t = t->next)
-	{
-		curl_off_t	bytes = 0;
-
-		curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &bytes);
-		sum += bytes;
-	}
+		sum += dv_transfer_uploaded(t);
 	return sum;
 }
 
@@ -500,7 +246,7 @@ http_perform(DvHttp *http)
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &t);
 		curl_multi_remove_handle(http->multi, t->easy);		/* msg is gone with it */
 		transfer_unlink(http, t);
-		transfer_finish(t, code);
+		dv_transfer_finish(t, code);
 		t->box->owner = t->owner;
 		t->box->next = NULL;
 		if (http->finished_last)
@@ -625,7 +371,7 @@ http_cleanup(void *arg)
 		DvTransfer *t = http->unused;
 
 		http->unused = t->next;
-		transfer_destroy(t);
+		dv_transfer_destroy(t);
 	}
 	while (http->handed_out)
 		dv_http_reply_free(&http->handed_out->reply);

@@ -1,7 +1,7 @@
 /*
  * http.h - many requests in flight on one libcurl multi handle
  *
- * Only http.c sees libcurl. Everything here is called without a transaction,
+ * Only http*.c sees libcurl. Everything here is called without a transaction,
  * snapshot or lock held, except from short calls (whoami, metadata).
  */
 #ifndef DV_HTTP_H

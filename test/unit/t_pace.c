@@ -41,8 +41,10 @@ test_limits(void)
 		sent++;
 	}
 	ok(sent == 2, "never above the hint, not at first either");
-	dv_pace_init(&p, 48, SECOND);
+	dv_pace_init(&p, 0, SECOND);
 	ok(dv_pace_places(&p) == 4, "begins low");
+	dv_pace_init(&p, 48, SECOND);
+	ok(dv_pace_places(&p) == 12, "and with a quarter of what is advised");
 	for (sent = 0; sent < 100; sent++)
 		dv_pace_good(&p, NULL, 48, 2 * SECOND);
 	ok(dv_pace_places(&p) == 48, "grows up to the hint");
