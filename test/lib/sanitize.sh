@@ -3,12 +3,12 @@
 #
 # sanitize.sh - the private server under the sanitizers or valgrind
 #
-# Sourced by test/check. DV_SANITIZE chooses: "address" builds extension and
-# simulator with the address and undefined behaviour sanitizers, "valgrind"
-# runs every process of the server under memcheck. Either way "postgres" in the
-# private installation becomes a script, so that whoever starts a server, the
-# TAP tests included, starts it so. "assert" says that the server checks its
-# assertions by itself.
+# Sourced by test/check. DV_SANITIZE chooses: "address" builds the extension
+# with the address and undefined behaviour sanitizers, "valgrind" runs every
+# process of the server under memcheck. Either way "postgres" in the private
+# installation becomes a script, so that whoever starts a server, the TAP tests
+# included, starts it so. "assert" says that the server checks its assertions
+# and its memory contexts by itself.
 
 # dv_sanitize_options: sets MAKE_OPTIONS, for make.
 dv_sanitize_options()
@@ -19,11 +19,11 @@ dv_sanitize_options()
 	fi
 }
 
-# dv_sanitize_server: put the script in the place of postgres. Reports of
-# memcheck go to $WORK/findings, one file a process.
+# dv_sanitize_server: put the script in the place of postgres. Reports go to
+# $WORK/findings, one file a process, named for the test that started the server.
 dv_sanitize_server()
 {
-	local command
+	local command report="$WORK/findings/\$test"
 
 	[ -n "${DV_SANITIZE:-}" ] && [ "$DV_SANITIZE" != assert ] || return 0
 	mkdir -p "$WORK/findings"
@@ -38,16 +38,16 @@ dv_sanitize_server()
 			gcc -shared -fPIC -o "$WORK/nls.so" "$WORK/nls.c"
 			# The server itself is not instrumented: leaks at its exit are its own way.
 			command="export LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so):$WORK/nls.so
-export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1
-export UBSAN_OPTIONS=print_stacktrace=1
+export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1:log_path=$report
+export UBSAN_OPTIONS=print_stacktrace=1:log_path=$report
 exec -a \"\$0\" $BINDIR/postgres.real \"\$@\""
 			;;
 		valgrind)
-			command="exec valgrind --quiet --leak-check=no --error-limit=no --time-stamp=no --log-file=$WORK/findings/valgrind.%p $BINDIR/postgres.real \"\$@\""
+			command="exec valgrind --quiet --leak-check=no --error-limit=no --time-stamp=no --log-file=$report.%p $BINDIR/postgres.real \"\$@\""
 			;;
 		*) die "DV_SANITIZE must be address or valgrind, not $DV_SANITIZE" ;;
 	esac
-	printf '#!/bin/bash\n# help and version are asked of the server itself\ncase "${1:-}" in --version | -V | --help) exec -a "$0" %s "$@" ;; esac\n%s\n' \
+	printf '#!/bin/bash\n# help and version are asked of the server itself\ncase "${1:-}" in --version | -V | --help) exec -a "$0" %s "$@" ;; esac\ntest=${DVMIG_TEST_NAME:-server}\n%s\n' \
 		"$BINDIR/postgres.real" "$command" >"$BINDIR/postgres"
 	chmod 755 "$BINDIR/postgres"
 }
@@ -71,29 +71,59 @@ findings_of()
 		}' "$names" "$1"
 }
 
-# suite_findings: every report in frames of ours is a failure, and every assertion.
+# log_findings: what the server itself says of memory and resources it was not
+# given back in order, and of assertions, in any of its logs: "test: line".
+log_findings()
+{
+	local name
+
+	find "$WORK" "$TREE" -maxdepth 3 -name '*.log' -type f -not -path '*/findings/*' -print0 |
+		xargs -0 grep -HsE '^TRAP: |WARNING: .*(problem in (alloc|slab|generation|bump|AllocSet|Slab|Generation|Bump)|refcount leak|reference leak|(file|resource) .*(leak|was not closed))' |
+		while IFS= read -r name; do
+			echo "$(basename "${name%%.log:*}"): ${name#*.log:}"
+		done
+}
+
+# test_of file: which of the tests that ran a log or report belongs to: the
+# longest name that begins its own.
+test_of()
+{
+	local name best=server _
+
+	while read -r name _; do
+		case $1 in "$name"[._]*) [ ${#name} -lt ${#best} ] && [ "$best" != server ] || best=$name ;; esac
+	done <"$WORK/results"
+	echo "$best"
+}
+
+# suite_findings: every report in frames of ours is a failure, and every
+# assertion; then one line for each test file.
 suite_findings()
 {
-	local file files found n=0
+	local file found name p f s n=0
+	local -A of=()
 
-	if [ "$DV_SANITIZE" = assert ]; then
-		n=$(grep -rhsE '^TRAP: ' "$WORK"/*.log "$WORK/tap" --include='*.log' | tee "$WORK/traps.txt" | wc -l)
-		head -n 60 "$WORK/traps.txt"
-		echo "$((n == 0)) passed, $n failed" >"$WORK/findings.log"
-		finish findings "$WORK/findings.log" 0
-		return
-	fi
-	# memcheck writes files of its own; the sanitizers write where the server does
-	mapfile -t files < <(find "$WORK/findings" -type f -size +0
-		grep -rlsE 'Sanitizer:|runtime error:' "$WORK"/*.log "$WORK/tap" "$TREE/results" --include='*.log')
-	for file in "${files[@]}"; do
-		found=$(findings_of "$file")
-		if [ -n "$found" ]; then
-			n=$((n + 1))
-			echo "-- $(basename "$file"):"
-			head -n 60 <<<"$found"
-		fi
+	for file in "$WORK"/findings/*; do
+		found=$([ -s "$file" ] && findings_of "$file")
+		[ -n "$found" ] || continue
+		n=$((n + 1))
+		name=$(test_of "$(basename "$file")")
+		of[$name]=$((${of[$name]:-0} + 1))
+		echo "-- $(basename "$file"):"
+		head -n 60 <<<"$found"
 	done
+	while IFS= read -r found; do
+		n=$((n + 1))
+		name=$(test_of "${found%%: *}.")
+		of[$name]=$((${of[$name]:-0} + 1))
+		echo "$found"
+	done < <(log_findings)
+	printf '%-28s %6s %6s %8s %8s\n' file ok 'not ok' 'left out' findings
+	while read -r name p f s; do
+		printf '%-28s %6d %6d %8d %8d\n' "$name" "$p" "$f" "$s" "${of[$name]:-0}"
+	done < <(sort "$WORK/results")
+	# tests that failed and reports are worth a look afterwards
+	[ "$((n + FAILED))" -eq 0 ] || KEEP=yes
 	echo "$((n == 0)) passed, $n failed" >"$WORK/findings.log"
 	finish findings "$WORK/findings.log" 0
 }

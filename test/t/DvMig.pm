@@ -56,7 +56,7 @@ sub sql
 	my ($out, $err);
 
 	$self->{node}->psql($self->{db}, $text, stdout => \$out, stderr => \$err,
-		on_error_die => 1, on_error_stop => 1, timeout => 180, extra_params => ['-v', 'VERBOSITY=verbose']);
+		on_error_die => 1, on_error_stop => 1, timeout => $PostgreSQL::Test::Utils::timeout_default, extra_params => ['-v', 'VERBOSITY=verbose']);
 	return $out;
 }
 
@@ -66,7 +66,7 @@ sub error
 	my ($self, $text) = @_;
 	my ($out, $err);
 	my $status = $self->{node}->psql($self->{db}, $text, stdout => \$out, stderr => \$err, on_error_stop => 1,
-		timeout => 180, extra_params => ['-v', 'VERBOSITY=verbose']);
+		timeout => $PostgreSQL::Test::Utils::timeout_default, extra_params => ['-v', 'VERBOSITY=verbose']);
 	return $status == 0 ? '' : $err;
 }
 
@@ -113,7 +113,7 @@ sub run
 	my ($out, $err);
 
 	$self->{node}->psql($self->{db}, "CALL dvmig.run('$migration'" . ($arguments ? ", $arguments" : '') . ')',
-		stdout => \$out, stderr => \$err, timeout => 180);
+		stdout => \$out, stderr => \$err, timeout => $PostgreSQL::Test::Utils::timeout_default);
 	$self->{last_output} = $err;
 	my $run = $self->rows(
 		"SELECT * FROM dvmig.run_history WHERE migration = '$migration' ORDER BY run DESC LIMIT 1")->[0];

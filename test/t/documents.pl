@@ -157,7 +157,7 @@ sub run_document
 	}
 	$t->sql("CREATE DATABASE $db");
 	my ($out, $err);
-	$t->node->psql($db, $script, stdout => \$out, stderr => \$err, timeout => 180, extra_params => ['-v', 'ON_ERROR_STOP=0']);
+	$t->node->psql($db, $script, stdout => \$out, stderr => \$err, timeout => $PostgreSQL::Test::Utils::timeout_default, extra_params => ['-v', 'ON_ERROR_STOP=0']);
 	for my $i (0 .. $#blocks)
 	{
 		my ($said) = $err =~ /^== block $i\n(.*?)^== done $i$/ms;

@@ -29,7 +29,7 @@ sub verdict
 # session: a psql that stays, for transactions that stay open.
 sub session
 {
-	my $s = { in => '', out => '', timer => IPC::Run::timeout($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180) };
+	my $s = { in => '', out => '', timer => IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default) };
 
 	$s->{psql} = IPC::Run::start([ 'psql', '-XqAt', '-d', $t->node->connstr('postgres') ], '<', \$s->{in}, '>', \$s->{out}, $s->{timer});
 	return $s;

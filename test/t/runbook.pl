@@ -46,7 +46,7 @@ while (my ($title, $text) = splice(@steps, 0, 2))
 	$t->sql($world{$n}) if $world{$n};
 	for my $block ($text =~ /^```sql\n(.*?)^```$/msg)
 	{
-		my $status = $t->node->psql('postgres', $block, stdout => \$out, stderr => \$err, on_error_stop => 1, timeout => 180);
+		my $status = $t->node->psql('postgres', $block, stdout => \$out, stderr => \$err, on_error_stop => 1, timeout => $PostgreSQL::Test::Utils::timeout_default);
 		is($status, 0, "step $title") or diag($block, $err);
 	}
 	if ($n == 1)

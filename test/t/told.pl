@@ -35,13 +35,13 @@ as('dba', q{CREATE SCHEMA staging; GRANT USAGE ON SCHEMA staging TO operator, vi
 
 # Whoever listens hears every notification.
 my ($heard, $in) = ('', "LISTEN dvmig;\n");
-my $ear = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$in, '>', \$heard, '2>&1', IPC::Run::timeout(600));
+my $ear = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$in, '>', \$heard, '2>&1', IPC::Run::timeout(4 * $PostgreSQL::Test::Utils::timeout_default));
 $ear->pump_nb;
 
 # Whoever looks sees what every process of ours does, all the time.
 my $seen_file = $t->node->basedir . '/seen';
 my $watch = "SELECT backend_type, application_name, query FROM pg_stat_activity WHERE backend_type <> 'client backend' \\watch 0.02\n";
-my $eye = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$watch, '>', $seen_file, '2>&1', IPC::Run::timeout(600));
+my $eye = IPC::Run::start([ 'psql', '-XAtq', '-d', $t->node->connstr('postgres'), '-f', '-' ], '<', \$watch, '>', $seen_file, '2>&1', IPC::Run::timeout(4 * $PostgreSQL::Test::Utils::timeout_default));
 $eye->pump_nb;
 
 # all_told(): what a role that may watch is shown

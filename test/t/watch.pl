@@ -34,7 +34,7 @@ sub run_and_listen
 	my ($out, $err);
 	$t->node->psql('postgres', sprintf(q{LISTEN dvmig; SELECT dvmig.start('m'%s) AS run \\gset
 		SELECT dvmig.wait(:run);
-		SELECT 'run ' || :run}, $args ? ", $args" : ''), stdout => \$out, stderr => \$err, timeout => 180);
+		SELECT 'run ' || :run}, $args ? ", $args" : ''), stdout => \$out, stderr => \$err, timeout => $PostgreSQL::Test::Utils::timeout_default);
 	my ($run) = $out =~ /^run (\d+)$/m or die "$out $err";
 	return ($t->rows("SELECT * FROM dvmig.run_history WHERE run = $run")->[0],
 		grep { $_->{event} eq 'alert' } map { JSON::PP->new->decode($_) } $out =~ /Asynchronous notification "dvmig" with payload "(.*)" received/g);

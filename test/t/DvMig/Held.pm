@@ -152,7 +152,7 @@ sub session
 	my ($self) = @_;
 	my $s = bless { in => '', out => '' }, 'DvMig::Held::Session';
 
-	$s->{timer} = IPC::Run::timeout($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
+	$s->{timer} = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
 	$s->{psql} = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $self->{t}->node->connstr($self->{t}{db}), '-f', '-' ],
 		'<', \$s->{in}, '>', \$s->{out}, '2>&1', $s->{timer});
