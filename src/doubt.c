@@ -31,11 +31,16 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 	Datum		run;
 	bool		isnull;
 
-	/* In another place than at last: what was done after the backup was taken is forgotten. */
+	/*
+	 * In another place than at last: what was done after the backup was taken is forgotten, that is
+	 * since the last moment which this database knows of a run in the former place. A run that was at
+	 * work then got its end here, when somebody noticed: what it knew is as old as its figures.
+	 */
 	dv_spi_run("UPDATE dvmig.migration_table t SET clean_end = false,"
 			   " unclean_from = CASE WHEN t.clean_end THEN $1 ELSE coalesce(t.unclean_from, $1) END,"
 			   " forgotten_since = CASE WHEN t.place <> dvmig._place() THEN coalesce(t.forgotten_since,"
-			   "  (SELECT max(greatest(h.ended_at, h.updated_at)) FROM dvmig.run_history h WHERE h.migration_id = t.migration_id AND h.run < $1),"
+			   "  (SELECT max(CASE WHEN h.state = 'interrupted' THEN h.updated_at ELSE greatest(h.ended_at, h.updated_at) END)"
+			   "   FROM dvmig.run_history h WHERE h.migration_id = t.migration_id AND h.run < $1 AND h.place = t.place),"
 			   "  t.created_at) ELSE t.forgotten_since END,"
 			   " place = dvmig._place() WHERE t.staging::oid = $2",
 			   2, types, values, NULL, SPI_OK_UPDATE);

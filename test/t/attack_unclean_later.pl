@@ -66,6 +66,28 @@ for my $write_first (0, 1)
 	is($sim->counters('contacts')->{updates}, $updates, "$name: then nothing is in doubt, and nothing is written");
 }
 
+# --- a dump of the instant in which a run began its work, restored elsewhere: what that run sent
+# since is forgotten, and the rows are edited to what their outcomes say. Runs were noticed to be
+# gone, and others worked, after the restore.
+$table = $h->scene(rows => 40);
+done('restored: loaded');
+$h->sql("CREATE TABLE ${table}_kept AS TABLE ${table}_success; UPDATE $table SET city = 'Elsewhere', processing_flag = 'U'");
+done('restored: the run that is forgotten completes');
+$h->sql(sprintf q{
+	DELETE FROM %1$s_success;
+	INSERT INTO %1$s_success TABLE %1$s_kept;
+	UPDATE dvmig.run_history SET place = '1/2/3' WHERE migration = '%2$s';
+	UPDATE dvmig.run_history h SET state = 'interrupted', updated_at = h.started_at, ended_at = clock_timestamp() + '1 min'
+		WHERE run = (SELECT max(run) FROM dvmig.run_history);
+	UPDATE dvmig.run_table SET state = 'pending', started_at = NULL, ended_at = NULL WHERE run = (SELECT max(run) FROM dvmig.run_history);
+	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, place, location, state, ended_at)
+		SELECT migration_id, name, server, current_user, dvmig._place(), dvmig._location(), 'completed', clock_timestamp() + '1 min' FROM dvmig.migration WHERE name = '%2$s';
+	UPDATE dvmig.migration_table SET place = '1/2/3' WHERE staging = '%1$s'::regclass;
+	UPDATE %1$s SET city = 'City ' || id %% 17, processing_flag = 'U'}, $table, $h->migration);
+done('restored: the next run completes');
+is($h->sql("SELECT count(*) FROM ${table}_success WHERE message = 'unchanged'"), 0, 'restored: no row that was sent since is taken for unchanged');
+$h->exact('restored', '40/0/40/0/0', -fields => { address1_city => 's.city' });
+
 # --- an undo that deleted and was ended before it learnt of it
 $table = $h->scene(rows => 40);
 my $loaded = $t->run($h->migration);
