@@ -81,18 +81,19 @@ dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once)
 void
 dv_asker_follow(DvAsker *asker, DvAsk *ask, DvSlice link)
 {
-	const char *base = dv_session_api_url(asker->rc->session);
 	char	   *text = palloc(link.len + 3);
+	const char *path;
 
 	/* with its quotes it is a JSON value */
 	dv_page_text((DvSlice) {link.p - 1, link.len + 2}, text, link.len + 3);
-	if (pg_strncasecmp(text, base, strlen(base)) != 0)
+	path = dv_wiretext_below(text, dv_session_api_path(asker->rc->session));
+	if (path == NULL)
 	{
 		dv_asker_fail(asker, "the next page of an answer lies at another address than the service");
 		return;
 	}
 	dv_buf_reset(&ask->path);
-	dv_buf_puts(&ask->path, text + strlen(base));
+	dv_buf_puts(&ask->path, path);
 	ask->same_user = true;
 	dv_asker_again(asker, ask, true);
 }

@@ -22,6 +22,7 @@
 #include "request.h"
 #include "sha256.h"
 #include "spi.h"
+#include "wiretext.h"
 
 /* Bytes of a chunk; Dataverse asks for 4 MiB (x-ms-chunk-size), and takes less. */
 #define CHUNK_BYTES		(4 * 1024 * 1024)
@@ -288,17 +289,6 @@ common_headers(Upload *u, const char **headers)
 	return n;
 }
 
-/* The path below ours that an upload session was given; NULL where it leads elsewhere. */
-static const char *
-session_path(const Upload *u, const char *location)
-{
-	const DvWireTable *t = &u->step->projection->wire;
-	const char *prefix = strncmp(location, "/", 1) == 0 ? t->api_path : t->api_url;
-	size_t		len = strlen(prefix);
-
-	return pg_strncasecmp(location, prefix, len) == 0 && location[len] == '/' ? location + len : NULL;
-}
-
 /* The chunks of a file that has a session. */
 static void
 send_chunks(Upload *u, const char *path)
@@ -343,7 +333,7 @@ upload_once(Upload *u)
 	reply = send_part(u, path, headers, 0, true);
 	if (u->verdict.kind == DV_DONE)
 	{
-		next = session_path(u, reply->location);
+		next = dv_wiretext_below(reply->location, u->step->projection->wire.api_path);
 		if (next == NULL)
 			own_verdict(u, DV_FAIL_ROW, "other", "upload_location", "the service gave no address for the upload");
 		else

@@ -24,7 +24,6 @@ typedef struct DvHttpReply
 	DvBuf		body;
 	char		content_type[128];
 	char		request_id[48];	/* REQ_ID, else x-ms-service-request-id */
-	char		www_authenticate[512];
 	char		date[64];		/* Date header */
 	char		location[2048];	/* Location header; empty where absent or longer */
 	long		retry_after_ms; /* -1 where absent */

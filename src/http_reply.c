@@ -1,16 +1,17 @@
 /*
  * http_reply.c - replies, and the header lines that matter
  *
- * Called from libcurl's callbacks: nothing here may throw or palloc. Every
- * header is hostile until it has been copied into its bounded place.
+ * Called from libcurl's callbacks: nothing here may throw or palloc, and so
+ * nothing of PostgreSQL is here (which lets it be fuzzed, too). Every header is
+ * hostile until it has been copied into its bounded place.
  */
-#include "postgres.h"
-
-#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "http_reply.h"
 #include "verdict.h"
+#include "wiretext.h"
 
 DvReplyBox *
 dv_reply_create(void)
@@ -81,17 +82,11 @@ small_number(const char *value, size_t len, int max)
 
 	for (size_t i = 0; i < len; i++)
 	{
-		if (!isdigit((unsigned char) value[i]) || n > max)
+		if (value[i] < '0' || value[i] > '9' || n > max)
 			return 0;
 		n = n * 10 + (value[i] - '0');
 	}
 	return n <= max ? n : 0;
-}
-
-static bool
-is_header(const char *name, size_t len, const char *wanted)
-{
-	return len == strlen(wanted) && pg_strncasecmp(name, wanted, len) == 0;
 }
 
 /* A new status line: forget the headers of an interim answer (100). */
@@ -100,8 +95,8 @@ reply_restart(DvHttpReply *reply)
 {
 	reply->content_type[0] = '\0';
 	reply->request_id[0] = '\0';
-	reply->www_authenticate[0] = '\0';
 	reply->date[0] = '\0';
+	reply->location[0] = '\0';
 	reply->retry_after_ms = -1;
 	reply->dop_hint = 0;
 }
@@ -123,33 +118,25 @@ take_header(DvReplyBox *box, const char *line, size_t len)
 	name_len = (size_t) (value - line);
 	value++;
 	len -= name_len + 1;
-	while (len > 0 && (*value == ' ' || *value == '\t'))
-	{
-		value++;
-		len--;
-	}
-	while (len > 0 && isspace((unsigned char) value[len - 1]))
-		len--;
+	dv_wiretext_trim(&value, &len);
 
-	if (is_header(line, name_len, "content-type"))
+	if (dv_wiretext_same(line, name_len, "content-type"))
 		copy_value(reply->content_type, sizeof(reply->content_type), value, len);
-	else if (is_header(line, name_len, "req_id"))
+	else if (dv_wiretext_same(line, name_len, "req_id"))
 		copy_value(reply->request_id, sizeof(reply->request_id), value, len);
-	else if (is_header(line, name_len, "x-ms-service-request-id"))
+	else if (dv_wiretext_same(line, name_len, "x-ms-service-request-id"))
 	{
 		/* may occur twice; REQ_ID is the one that Microsoft's support asks for */
 		if (reply->request_id[0] == '\0')
 			copy_value(reply->request_id, sizeof(reply->request_id), value, len);
 	}
-	else if (is_header(line, name_len, "www-authenticate"))
-		copy_value(reply->www_authenticate, sizeof(reply->www_authenticate), value, len);
-	else if (is_header(line, name_len, "date"))
+	else if (dv_wiretext_same(line, name_len, "date"))
 		copy_value(reply->date, sizeof(reply->date), value, len);
-	else if (is_header(line, name_len, "location") && len < sizeof(reply->location))
+	else if (dv_wiretext_same(line, name_len, "location") && len < sizeof(reply->location))
 		copy_value(reply->location, sizeof(reply->location), value, len);
-	else if (is_header(line, name_len, "retry-after"))
+	else if (dv_wiretext_same(line, name_len, "retry-after"))
 		reply->retry_after_ms = dv_verdict_retry_after(value, len, (long long) time(NULL));
-	else if (is_header(line, name_len, "x-ms-dop-hint"))
+	else if (dv_wiretext_same(line, name_len, "x-ms-dop-hint"))
 		reply->dop_hint = small_number(value, len, 1000);
 }
 

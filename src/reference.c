@@ -35,6 +35,7 @@
 #include "reader.h"
 #include "reply_json.h"
 #include "spi.h"
+#include "wiretext.h"
 
 PG_FUNCTION_INFO_V1(dv_fetch_records);
 
@@ -325,23 +326,10 @@ keep_record(void *arg, const char *id, const char *const *values)
 	return true;
 }
 
-/* The path of a next page below the API's, or NULL where it lies elsewhere. */
-static char *
-next_page(DvSession *session, const char *link)
-{
-	const char *api = dv_session_api_path(session);
-	const char *at = strstr(link, api);
-
-	if (at == NULL || at[strlen(api)] != '/')
-		return NULL;
-	return pstrdup(at + strlen(api));
-}
-
 static DvReadResult
 take_page(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg, DvProblem *problem)
 {
 	DvReference *ref = arg;
-	MemoryContext old;
 	char	   *link = NULL;
 	char	   *path = NULL;
 	bool		ok;
@@ -361,9 +349,9 @@ take_page(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg,
 		return DV_READ_DONE;
 	if (ok)
 	{
-		old = MemoryContextSwitchTo(ref->context);
-		path = next_page(session, link);
-		MemoryContextSwitchTo(old);
+		const char *below = dv_wiretext_below(link, dv_session_api_path(session));
+
+		path = below != NULL ? MemoryContextStrdup(ref->context, below) : NULL;
 	}
 	free(link);
 	if (path == NULL)

@@ -132,6 +132,23 @@ dv_wiretext_same(const char *a, size_t len, const char *b)
 }
 
 const char *
+dv_wiretext_below(const char *address, const char *path)
+{
+	const char *at = strstr(address, "://");
+	size_t		len = strlen(path);
+	const char *p;
+
+	/* without a scheme it begins with its path */
+	at = at != NULL && at < address + strcspn(address, "/?#") ? strchr(at + 3, '/') : address;
+	if (at == NULL || strlen(at) <= len || !dv_wiretext_same(at, len, path) || at[len] != '/')
+		return NULL;
+	for (p = at + len; *p != '\0'; p++)
+		if ((unsigned char) *p <= 0x20 || *p == 0x7f)
+			return NULL;
+	return at + len;
+}
+
+const char *
 dv_wiretext_find(const char *text, size_t len, const char *needle)
 {
 	size_t		need = strlen(needle);

@@ -27,6 +27,14 @@ extern bool dv_wiretext_same(const char *a, size_t len, const char *b);
 /* First place of needle in text without regard to ASCII case, or NULL. */
 extern const char *dv_wiretext_find(const char *text, size_t len, const char *needle);
 
+/*
+ * The part of an address, from its slash on, that is below the service's path,
+ * NULL where the address lies elsewhere or has a blank or control character in
+ * it. Absolute addresses may name any host, as those behind a proxy do: it is
+ * the caller who sends, and to the service only.
+ */
+extern const char *dv_wiretext_below(const char *address, const char *path);
+
 /* Drop white space at both ends. */
 extern void dv_wiretext_trim(const char **text, size_t *len);
 

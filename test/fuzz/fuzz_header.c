@@ -22,10 +22,13 @@ try_text(const char *text, size_t len)
 	string[len] = '\0';
 	if (dv_multipart_boundary(string, boundary))
 		must(boundary[0] != '\0' && strlen(boundary) < DV_BOUNDARY_LEN);
+	(void) dv_wiretext_below(string, "/api/data/v9.2");
 	free(string);
 
 	ms = dv_verdict_retry_after(text, len, 1750000000);
 	must(ms >= -1 && ms <= 86400000);
+	n = (size_t) dv_verdict_window(text, len);
+	must(n <= 86400);
 	if (dv_multipart_record_id(text, len, id))
 		must_be_id(id);
 	while (dv_wiretext_next_uuid(text, len, &pos, id))

@@ -44,6 +44,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (dv_page_open(&page, body, size - 2))
 	{
 		walk = page;
+		if (page.next_link.p != NULL)
+		{
+			/* who follows it takes it with its quotes */
+			must(page.next_link.p > body && page.next_link.p[-1] == '"' && page.next_link.p[page.next_link.len] == '"');
+			try_text((DvSlice) {page.next_link.p - 1, page.next_link.len + 2});
+		}
+		if (page.count.p != NULL)
+			try_text(page.count);
 		while (dv_page_record(&page, &record))
 		{
 			const char *at = record.p;

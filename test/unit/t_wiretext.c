@@ -46,6 +46,31 @@ test_search(void)
 	free(in);
 }
 
+static void
+is_below(const char *address, const char *want, const char *name)
+{
+	const char *got = dv_wiretext_below(address, "/api/data/v9.2");
+
+	is_text(got == NULL ? "elsewhere" : got, want, name);
+}
+
+static void
+test_below(void)
+{
+	is_below("https://o.crm4.dynamics.com/api/data/v9.2/accounts?$select=name&$skiptoken=%3Ccookie", "/accounts?$select=name&$skiptoken=%3Ccookie",
+			 "a link is cut to what is below the API");
+	is_below("HTTP://127.0.0.1:8080/API/data/v9.2/accounts", "/accounts", "whatever the host and the case");
+	is_below("/api/data/v9.2/accounts(1)/f?a=https://x/", "/accounts(1)/f?a=https://x/", "and without a host");
+	is_below("https://o.crm4.dynamics.com/api/data/v9.20/accounts", "elsewhere", "another version is elsewhere");
+	is_below("https://o.crm4.dynamics.com/api/data/v9.2", "elsewhere", "and the API itself");
+	is_below("https://x.example/?/api/data/v9.2/accounts", "elsewhere", "and a path in a query");
+	is_below("https://x.example", "elsewhere", "and a host alone");
+	is_below("api/data/v9.2/accounts", "elsewhere", "and a relative path");
+	is_below("", "elsewhere", "and nothing");
+	is_below("/api/data/v9.2/a b", "elsewhere", "a blank is in no address");
+	is_below("/api/data/v9.2/a\r\nHost: x", "elsewhere", "and no line end");
+}
+
 static bool
 reads_uuid(const char *text, char out[37])
 {
@@ -85,6 +110,7 @@ main(void)
 {
 	test_copy();
 	test_search();
+	test_below();
 	test_uuid();
 	return done_testing();
 }
