@@ -82,22 +82,18 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._report_classes(dvmig.migration) IS 'failed rows of a migration by error class';
 
--- _report_verification: the last verification of each table.
+-- _report_verification: the last verification of each table, and the last sample after it.
 CREATE FUNCTION dvmig._report_verification(migration_id int) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-	result jsonb := '[]';
-BEGIN
-	IF to_regclass('dvmig.verification') IS NOT NULL THEN
-		EXECUTE 'SELECT coalesce(jsonb_agg(q ORDER BY q.staging), ''[]'') FROM (SELECT DISTINCT ON (v.staging) v.* FROM dvmig.verification v'
-			' WHERE v.migration_id = $1 ORDER BY v.staging, v.verified_at DESC) q' INTO result USING migration_id;
-	END IF;
-	RETURN result;
-END
+	SELECT coalesce(jsonb_agg(q ORDER BY q.staging, q.verified_at), '[]') FROM (
+		SELECT DISTINCT ON (v.staging, v.sample IS NULL) v.* FROM dvmig.verification v
+		WHERE v.migration_id = $1 AND NOT EXISTS (SELECT FROM dvmig.verification o
+			WHERE o.migration_id = $1 AND o.staging = v.staging AND o.sample IS NULL AND o.verified_at > v.verified_at)
+		ORDER BY v.staging, v.sample IS NULL, v.verified_at DESC) q
 $$;
-COMMENT ON FUNCTION dvmig._report_verification(int) IS 'the last verification of each staging table';
+COMMENT ON FUNCTION dvmig._report_verification(int) IS 'the last verification of each staging table, and the last sample after it';
 
 CREATE FUNCTION dvmig._report_definition(migration_id int) RETURNS jsonb
 LANGUAGE sql STABLE

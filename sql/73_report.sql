@@ -151,9 +151,9 @@ AS $$
 		|| CASE WHEN (d ->> 'hidden')::bool THEN '<p class="note">Messages and keys are shown to those who may read the error tables.</p>'
 			WHEN jsonb_array_length(d -> 'errors') = 0 THEN '<p class="note">Nothing has failed.</p>' ELSE '' END
 		|| '<h2>Verification</h2>' || CASE WHEN jsonb_array_length(d -> 'verification') = 0 THEN '<p class="note">Not verified yet.</p>' ELSE
-			dvmig._html_table('{Table,Result,Compared,Equal,Missing,Different,Extra,"Changed since",When}',
-				'{staging,result,#compared,#equal,#missing,#different,#extra,#changed_since,when}',
-				(SELECT jsonb_agg(v || jsonb_build_object('when', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ')) ORDER BY n)
+			dvmig._html_table('{Table,Result,Compared,Of,Equal,Missing,Different,Extra,"Changed since",When}',
+				'{staging,result,#compared,of,#equal,#missing,#different,#extra,#changed_since,when}',
+				(SELECT jsonb_agg(v || jsonb_build_object('of', CASE WHEN v ->> 'sample' IS NULL THEN 'all rows' ELSE 'a sample' END, 'when', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ')) ORDER BY n)
 				FROM jsonb_array_elements(d -> 'verification') WITH ORDINALITY e(v, n))) END
 		|| '<h2>Runs</h2>' || dvmig._html_table('{Run,State,By,Server,Started,Took,Succeeded,Failed,Unchanged,"Rows/s",Requests,Throttled}',
 			'{run,state,started_by,server,started,took,#succeeded,#failed,#unchanged,#rate,#requests,#throttled}',

@@ -40,8 +40,8 @@ AS $$
 		|| ARRAY(SELECT format('  %s x %s: %s', e ->> 'failed_rows', dvmig._plain_text(concat_ws(' ', e ->> 'staging', e ->> 'error_column', e ->> 'code'), 60),
 				dvmig._plain_text(concat(e ->> 'message', ' (key ' || (e ->> 'sample_key') || ')'), 120)) FROM jsonb_array_elements(d -> 'errors') e)
 		|| ARRAY['', 'Verification']
-		|| coalesce((SELECT array_agg(format('  %s  %s: %s compared, %s missing, %s different, %s extra (%s)', rpad(v ->> 'staging', 32), v ->> 'result',
-				v ->> 'compared', v ->> 'missing', v ->> 'different', v ->> 'extra', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ'))) FROM jsonb_array_elements(d -> 'verification') v), ARRAY['  not verified yet'])
+		|| coalesce((SELECT array_agg(format('  %s  %s: %s compared%s, %s missing, %s different, %s extra (%s)', rpad(v ->> 'staging', 32), v ->> 'result',
+				v ->> 'compared', CASE WHEN v ->> 'sample' IS NOT NULL THEN ' (a sample)' ELSE '' END, v ->> 'missing', v ->> 'different', v ->> 'extra', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ'))) FROM jsonb_array_elements(d -> 'verification') v), ARRAY['  not verified yet'])
 		|| ARRAY['', 'Runs']
 		|| ARRAY(SELECT format('  %s  %s  %s succeeded, %s failed, in %s (%s rows/s)%s', lpad(r ->> 'run', 5), rpad(r ->> 'state', 11), dvmig._count_text((r ->> 'succeeded')::numeric),
 				dvmig._count_text((r ->> 'failed')::numeric), dvmig._duration_text((r ->> 'seconds')::numeric), r ->> 'rate',

@@ -77,6 +77,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce((SELECT e.kind = 'sign_off' FROM dvmig.event e
 		WHERE e.migration = m.name AND e.happened_at >= m.created_at AND e.kind IN ('sign_off', 'start', 'undo', 'resend', 'retarget')
+		  AND (e.detail ->> 'dry_run')::bool IS NOT TRUE
 		ORDER BY e.event_id DESC LIMIT 1), false)
 $$;
 COMMENT ON FUNCTION dvmig._signed_off(dvmig.migration) IS 'whether a migration is signed off, and nothing was done to it since';

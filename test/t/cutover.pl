@@ -87,11 +87,25 @@ is($t->finish($t->start('m', q{passes => '{states}'}))->{state}, 'completed', 'c
 free(qr/.*owed.*/, 'closing states');
 
 blocked(qr/public\.people is not verified: it was never verified/, 'what was never verified');
+$t->sql(q{SELECT * FROM dvmig.verify('m', sample => 2)});
+blocked(qr/public\.people is not verified: it was verified by a sample only/, 'a sample is not enough');
+my $firm = $t->sql('SELECT dataverse_id FROM firms WHERE id = 2');
+my $name = $t->sql('SELECT name FROM firms WHERE id = 2');
+my $loader = $t->sql(q{SELECT application_user_id FROM dvmig.whoami('sim')});
+$t->sim->change('accounts', $firm, { name => 'planted' }, as => $loader);
 $t->sql(q{SELECT * FROM dvmig.verify('m')});
-free(qr/.*not verified.*/, 'verified');
+blocked(qr/public\.firms is not verified: its verification found 0 missing, 1 different and 0 extra records/, 'what differs');
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'firms', 0.000001)});
+blocked(qr/public\.firms is not verified: its verification found 0 missing, 1 different and 0 extra records/, 'a sample that missed it does not help');
+like($t->sql(q{SELECT dvmig.report_text('m')}), qr/public.firms +different: \d+ compared, 0 missing, 1 different.*public.firms +equal: 0 compared \(a sample\)/s, 'the report shows both');
+$t->sim->change('accounts', $firm, { name => $name }, as => $loader);
+$t->sql(q{SELECT * FROM dvmig.verify('m', sample => 1000000)});
+free(qr/.*not verified.*/, 'verified: a sample that takes all');
 blocked(qr/no backup of the staging database is known since the last load \(.*\)/, 'a load without a backup');
 $t->sql(q{SELECT dvmig.note_backup('m', 'tape')});
 free(qr/no backup.*/, 'backed up');
+$t->sql(q{SELECT * FROM dvmig.verify('m')});
+free(qr/no backup.*/, 'a verification loads nothing');
 
 blocked(qr/public\.bills 1030 new_internalnumber numbers itself \(\{SEQNUM:5\}\); the highest number loaded is 1030/, 'the next number would collide');
 $t->sql($t->sql(q{SELECT advice FROM dvmig.cutover('m') WHERE subject LIKE '%numbers itself%'}));

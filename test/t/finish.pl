@@ -116,6 +116,10 @@ $t->sql(q{CREATE ROLE night LOGIN; SELECT dvmig.grant_operator('night', 'm')});
 like($t->error(q{SET ROLE night; SELECT dvmig.sign_off('m', 'me')}), qr/42501/, 'an operator cannot sign off');
 like($t->error(q{SET ROLE night; SELECT dvmig.discard('m')}), qr/42501/, 'nor discard');
 
+# A dry run of an undo does nothing to it.
+$t->sql(q{SELECT * FROM dvmig.undo((SELECT min(run) FROM dvmig.run_history WHERE kind = 'run'), dry_run => true)});
+is($t->sql(q{SELECT signed_off FROM dvmig.migration_status WHERE migration = 'm'}), 't', 'a dry run leaves the sign-off');
+
 # A run takes the sign-off back.
 $t->run('m');
 like($t->error(q{SELECT dvmig.discard('m', confirm => 'dvsim')}), qr/55000.*is not signed off.*takes it back/s, 'a run after the sign-off takes it back');
