@@ -71,6 +71,10 @@ BEGIN
 				HINT = coalesce('Did you mean ' || dvmig._near(c, ARRAY(SELECT m.target_column FROM dvmig.column_map m WHERE m.staging = t.staging)) || '?',
 					'dvmig.column_map lists what is mapped.');
 		END IF;
+		IF c IN ('statecode', 'statuscode') AND dvmig._close_activity(t.target) IS NOT NULL THEN
+			RAISE EXCEPTION 'column "%" of Dataverse table "%" is set by actions, not by updates', c, t.target
+				USING ERRCODE = 'feature_not_supported', HINT = 'Set the rows to unprocessed and start a run with passes => ''{states}''; for records that are closed, see on_closed of dvmig.set_table().';
+		END IF;
 		SELECT k.* INTO mc FROM dvmig.metadata_column k JOIN dvmig.migration m ON m.migration_id = t.migration_id AND k.server = m.server
 		WHERE k.table_name = t.target AND k.column_name = c;
 		IF mc.valid_for_update IS FALSE THEN

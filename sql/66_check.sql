@@ -28,7 +28,7 @@ AS $$
 	SELECT dvmig._check_finding('warning', t.name, NULL, 'key_not_carried', NULL, NULL,
 		'no column map carries the source key to Dataverse',
 		'Without it no record can be traced to its source row there: map the key, or give target_key in dvmig.add_table().')
-	FROM t WHERE t.target_key IS NULL AND EXISTS (SELECT FROM unnest(t.source_key) k WHERE NOT EXISTS (
+	FROM t WHERE t.target_key IS NULL AND t.relationship IS NULL AND EXISTS (SELECT FROM unnest(t.source_key) k WHERE NOT EXISTS (
 		SELECT FROM dvmig.column_map c, unnest(c.expression_sql) e WHERE c.staging = t.staging AND c.kind = 'value'
 		  AND dvmig._check_uses(e, k)))
 	UNION ALL

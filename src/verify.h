@@ -43,6 +43,7 @@ typedef struct DvVerifyColumn
 	bool		deferred;
 	bool		late;			/* goes with updates only, and a create owes it */
 	bool		optional;		/* a state: null means that nothing is wanted */
+	bool		never_cleared;	/* a state or an owner: null leaves what is there */
 	bool		summed;
 	int			nparts;			/* a lookup to several tables has several maps */
 	const char *referenced[DV_VERIFY_PARTS];	/* table pointed at, by map */

@@ -110,6 +110,7 @@ load_columns(DvVerify *v)
 		c->send |= mapped->send;
 		/* states and status reasons belong to a pass of their own */
 		c->optional = strcmp(mapped->column, "statecode") == 0 || strcmp(mapped->column, "statuscode") == 0;
+		c->never_cleared = c->optional || strcmp(mapped->column, "ownerid") == 0;
 		c->late |= mapped->late;
 		c->deferred |= mapped->deferred || mapped->late || c->optional;
 		c->summed = column_type != NULL && is_summed(column_type);

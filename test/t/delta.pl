@@ -60,6 +60,7 @@ is($t->run('m')->{state}, 'completed', 'is loaded');
 
 # ------------------------------------------------------------------ bad input
 
+like($t->error(q{SELECT dvmig.load_delta('firms', 'DELETE FROM firms')}), qr/22023.*neither the name of a relation nor a query/s, 'a source that is neither');
 like($t->error(q{SELECT dvmig.load_delta('firms', 'nowhere')}), qr/42P01.*relation "nowhere" does not exist.*begins with SELECT/s, 'no such source');
 like($t->error(q{SELECT dvmig.load_delta('firms', 'firms')}), qr/22023.*extract for itself/s, 'itself');
 like($t->error(q{SELECT dvmig.load_delta('firms', NULL::text)}), qr/22004.*the source is missing/s, 'null');

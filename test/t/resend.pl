@@ -114,6 +114,22 @@ is($t->sql('SELECT sent, kept FROM result'), '0|1', 'a user was quicker: his rec
 %held = map { $_->{accountid} => $_ } @{ $sim->export('accounts') };
 is($held{ id_of(20) }{name}, 'quicker', 'as he wrote it');
 
+# ------------------------------------------------------- owners and states are not cleared
+$t->sql(q{
+	SELECT dvmig.map_lookup('staging.firms', 'ownerid', $$CASE WHEN id <= 105 THEN 'user1@example.org' END$$, 'systemuser', match_on => 'internalemailaddress');
+	SELECT dvmig.map_choice('staging.firms', 'statecode', $$CASE WHEN id <= 103 THEN 'Inactive' END$$);
+	CREATE TABLE staging.deals (id int PRIMARY KEY, topic text);
+	SELECT dvmig.add_table('m', 'staging.deals', 'opportunity', auto_map => false);
+	SELECT dvmig.map_column('staging.deals', 'name', 'topic');
+	SELECT dvmig.map_choice('staging.deals', 'statecode', $$'Won'::text$$)});
+is(resend(q{'{ownerid}', filter => 's.id BETWEEN 101 AND 110'}), 'sent=5 equal=5', 'a null leaves the owner that a record has; others are looked up first');
+$t->sql('DELETE FROM dvmig.reference');
+$t->sql(q{SELECT * FROM dvmig.verify('m')});
+is($t->sql(q{SELECT count(*) FROM dvmig.difference WHERE source_key::int BETWEEN 101 AND 105 AND coalesce(column_name, 'ownerid') = 'ownerid' AND run = (SELECT max(run) FROM dvmig.run_history)}), 0, 'a verification looks up what was forgotten');
+is(resend(q{'{statecode}', filter => 's.id BETWEEN 101 AND 110'}), 'sent=3 equal=7', 'and its state');
+like($t->error(q{SELECT dvmig.resend('staging.deals', '{statecode}')}), qr/0A000.*is set by actions, not by updates.*passes => '\{states\}'/s, 'a state that an action sets is not sent again');
+$t->sql(q{SELECT dvmig.unmap('staging.firms', 'ownerid'); SELECT dvmig.unmap('staging.firms', 'statecode'); SELECT dvmig.drop_table('staging.deals')});
+
 # ------------------------------------------------------------------------ privileges
 $t->sql(q{CREATE ROLE op; SELECT dvmig.grant_operator('op', 'm'); GRANT USAGE ON SCHEMA staging TO op});
 is($t->sql(q{SET ROLE op; SELECT sent + equal FROM dvmig.resend('staging.firms', '{revenue}')}), 999, 'an operator may send again');
