@@ -195,6 +195,14 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._export_key_map(dvmig.migration_table) IS 'the target key, where its map is the one that add_table() makes';
 
+-- _export_comment: a line of comment. A line break in a name would end it, and
+-- what follows be a statement of whoever runs the script.
+CREATE FUNCTION dvmig._export_comment(words text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT '-- ' || translate($1, E'\n\r', '  ') $$;
+COMMENT ON FUNCTION dvmig._export_comment(text) IS 'a line of comment, whatever names are in it';
+
 -- _export_lines: the script, line by line.
 CREATE FUNCTION dvmig._export_lines(m dvmig.migration) RETURNS SETOF text
 LANGUAGE plpgsql STABLE
@@ -203,9 +211,9 @@ AS $$
 DECLARE
 	t dvmig.migration_table;
 BEGIN
-	RETURN NEXT format('-- Migration %s to server %s, as defined with dvmig.', m.name, m.server);
+	RETURN NEXT dvmig._export_comment(format('Migration %s to server %s, as defined with dvmig.', m.name, m.server));
 	RETURN NEXT '-- Needs the extension, the server with a user mapping, and the staging tables; who runs it owns the migration.';
-	RETURN NEXT format('-- Owner where it was exported: %s.', m.owner);
+	RETURN NEXT dvmig._export_comment(format('Owner where it was exported: %s.', m.owner));
 	RETURN NEXT '';
 	RETURN NEXT dvmig._export_call('create_migration', ARRAY[m.name, m.server::text], dvmig._export_arguments('create_migration', to_jsonb(m)));
 	RETURN QUERY SELECT * FROM dvmig._export_settings('migration', ARRAY[m.name], 'create_migration', to_jsonb(m));
@@ -216,7 +224,7 @@ BEGIN
 	END LOOP;
 	FOR t IN SELECT mt.* FROM dvmig.migration_table mt JOIN pg_class k ON k.oid = mt.staging WHERE mt.migration_id = m.migration_id ORDER BY mt.position LOOP
 		RETURN NEXT '';
-		RETURN NEXT format('-- %s to %s', t.staging, t.target);
+		RETURN NEXT dvmig._export_comment(format('%s to %s', t.staging, t.target));
 		RETURN QUERY SELECT dvmig._export_map(t, m.server, c) FROM dvmig.column_map c
 			WHERE c.staging = t.staging AND t.relationship IS NULL AND c.target_column IS DISTINCT FROM dvmig._export_key_map(t) ORDER BY c.position;
 		RETURN QUERY SELECT DISTINCT q FROM dvmig.column_map c,

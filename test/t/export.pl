@@ -121,6 +121,19 @@ $t->node->safe_psql('elsewhere', 'CREATE EXTENSION dvmig');
 	is(ids('elsewhere'), $ids, 'and the same ids');
 }
 
+# A line break in a name ends no comment: who runs the script runs nothing else.
+{
+	my $name = "calm\nCREATE TABLE public.harm ();\n--";
+
+	$t->sql(qq{SELECT dvmig.create_migration('$name', 'sim'); CREATE TABLE "s\nCREATE TABLE public.harm_too ();" (id int PRIMARY KEY, name text);
+		SELECT dvmig.add_table('$name', '"s\nCREATE TABLE public.harm_too ();"', 'account')});
+	my $named = $t->sql("SELECT dvmig.export('$name')");
+	$t->sql("SELECT dvmig.drop_migration('$name')");
+	$t->sql($named);
+	is($t->sql(q{SELECT count(*) FROM pg_class WHERE relname LIKE 'harm%'}), 0, 'names with line breaks are no statements');
+	is($t->sql("SELECT dvmig.export('$name')"), $named, 'and come back as they are');
+}
+
 # Who may.
 $t->sql(q{CREATE ROLE stranger; SELECT dvmig.grant_owner('stranger')});
 like($t->error(q{SET ROLE stranger; SELECT dvmig.export('The "big" one''s')}), qr/42501.*permission denied/s, 'for members of the owner');
