@@ -122,7 +122,7 @@ BEGIN
 		IF dvmig._choice_default(m.staging, m.target_column, m.default_value) IS NULL THEN
 			RAISE EXCEPTION '"%" is no value of choice column "%"', m.default_value, m.target_column
 				USING ERRCODE = 'invalid_parameter_value',
-				HINT = 'Choices are ' || (SELECT string_agg(format('%s %s', o.choice_value, quote_literal(o.label)), ', ' ORDER BY o.choice_value) FROM dvmig.metadata_choice o
+				HINT = 'Choices are ' || (SELECT coalesce(string_agg(format('%s %s', o.choice_value, quote_literal(o.label)), ', ' ORDER BY o.choice_value), 'not known') FROM dvmig.metadata_choice o
 					WHERE o.server = c.server AND o.table_name = c.table_name AND o.column_name = c.column_name) || '.';
 		END IF;
 	ELSIF NOT dvmig._is_uuid(m.default_value) AND m.kind = 'parent' THEN
@@ -158,7 +158,8 @@ BEGIN
 	ELSIF m.on_unknown <> 'error' AND (lookup OR m.kind = 'value' AND c.column_type <> 'Picklist') THEN
 		RAISE EXCEPTION 'on_unknown is for choices, and "%" is of Dataverse type %', m.target_column, c.column_type
 			USING ERRCODE = 'invalid_parameter_value',
-			HINT = CASE WHEN lookup THEN 'Lookups take on_missing.' WHEN c.column_type IN ('MultiSelectPicklist', 'Boolean') THEN 'Map it with dvmig.map_choice().' END;
+			HINT = CASE WHEN lookup THEN 'Lookups take on_missing.' WHEN c.column_type IN ('MultiSelectPicklist', 'Boolean') THEN 'Map it with dvmig.map_choice().'
+				ELSE 'Leave it out for other columns.' END;
 	ELSIF m.on_missing <> 'error' AND NOT (m.kind IN ('parent', 'reference') OR m.kind = 'id' AND m.fallback) THEN
 		RAISE EXCEPTION 'on_missing is for lookups that are resolved, and "%" is %', m.target_column,
 			CASE WHEN lookup THEN 'mapped by an id' ELSE format('of Dataverse type %s', c.column_type) END

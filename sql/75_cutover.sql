@@ -100,7 +100,7 @@ BEGIN
 		IF r.status NOT IN (200, 204) THEN
 			RAISE EXCEPTION 'Dataverse did not set the seed of column "%" of table "%" (status %)', c.column_name, t.target, r.status
 				USING ERRCODE = 'external_routine_exception',
-				DETAIL = left(r.answer, 300), HINT = 'Set it in Dataverse by hand, then say so with by_hand => true.';
+				DETAIL = coalesce(left(r.answer, 300), 'There was no answer.'), HINT = 'Set it in Dataverse by hand, then say so with by_hand => true.';
 		END IF;
 	END IF;
 	INSERT INTO dvmig.autonumber_seed AS s (server, table_name, column_name, seed, set_by)
@@ -137,9 +137,9 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._measured_rate(dvmig.migration, text) IS 'measured rows a second of a staging table';
 
--- _unmatched_owners: unprocessed rows whose owner is not found in Dataverse, by
+-- _count_unmatched_owners: unprocessed rows whose owner is not found in Dataverse, by
 -- what is known of users and teams; null where it cannot be told.
-CREATE FUNCTION dvmig._unmatched_owners(owner oid, staging regclass) RETURNS bigint
+CREATE FUNCTION dvmig._count_unmatched_owners(owner oid, staging regclass) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -158,7 +158,7 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN NULL;		-- an expression throws: that row will fail, and say why
 END
 $$;
-COMMENT ON FUNCTION dvmig._unmatched_owners(oid, regclass) IS 'unprocessed rows whose owner is not known in Dataverse';
+COMMENT ON FUNCTION dvmig._count_unmatched_owners(oid, regclass) IS 'unprocessed rows whose owner is not known in Dataverse';
 
 -- _unverified: why a staging table does not count as verified, or null. A sample
 -- proves nothing of the rows it left out, but what it found counts.
@@ -207,7 +207,7 @@ BEGIN
 	IF pending > 0 THEN
 		RETURN QUERY SELECT 'pending', s.staging, CASE pending WHEN 1 THEN 'row' ELSE 'rows' END || CASE WHEN rate IS NULL THEN ' to load, at a rate that was never measured'
 			ELSE format(' to load, at %s a second', round(rate, 1)) END, pending, make_interval(secs => (pending / rate)::double precision), s.next_step;
-		owners := dvmig._unmatched_owners(m.owner, s.staging::regclass);
+		owners := dvmig._count_unmatched_owners(m.owner, s.staging::regclass);
 	END IF;
 	RETURN QUERY SELECT 'blocker', s.staging, CASE b.amount WHEN 1 THEN b.one ELSE b.subject END, b.amount, NULL::interval, b.advice FROM (VALUES
 		('row has failed', 'rows have failed', s.failed, format('correct them and SELECT dvmig.retry(%L)', s.staging)),

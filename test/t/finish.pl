@@ -88,6 +88,9 @@ like($t->error(q{SELECT * FROM dvmig.cutover('m', -1)}), qr/22023.*margin/s, 'a 
 like($t->error(q{SELECT * FROM dvmig.cutover('nix')}), qr/42704/, 'no such migration');
 like($t->error(q{SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 0)}), qr/22023.*at least 1/s, 'a seed of nothing');
 like($t->error(q{SELECT dvmig.set_autonumber_seed('firms', 'name', 5)}), qr/38000.*did not set the seed.*by_hand => true/s, 'a column that does not number itself');
+$t->sim->fault({ match => { path_contains => 'SetAutoNumberSeed' }, do => 'reset_before', count => 0 });
+like($t->error(q{SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 7)}), qr/38000.*did not set the seed.*There was no answer/s, 'a service that does not answer');
+$t->sim->sim('DELETE', 'fault');
 is($t->sql(q{SELECT dvmig.set_autonumber_seed('firms', 'name', 5, by_hand => true)}), 'the next number of account.name is 5', 'by hand it is only noted');
 
 # ------------------------------------------------------------------- sign-off

@@ -55,6 +55,8 @@ is(messages()->{1}, undef, 'nothing is told of a row to which nothing was done')
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'on_too_long', 'cut')}), qr/on_too_long must be one of error, trim/,
 	'a policy that does not exist is refused');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'industrycode', 'on_too_long', 'trim')}), qr/for text columns/, 'trim is for texts');
+like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'on_unknown', 'null')}), qr/on_unknown is for choices, and "name" is of Dataverse type String/,
+	'on_unknown is for choices');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'industrycode', 'on_unknown', 'default')}), qr/default for column .* is missing.*Give default_value/s,
 	'a default has to be given');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'on_missing', 'null')}), qr/on_missing is for lookups/, 'on_missing is for lookups');
