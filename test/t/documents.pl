@@ -117,15 +117,34 @@ for my $path ('README.md', map { s{.*/}{doc/}r } glob("$root/doc/*.md"))
 	is("@broken", '', "$path: links");
 }
 
+# doc/internals.md: a room for each source file, and none for one that is not there.
+{
+	my $text = slurp("$root/doc/internals.md");
+	my @named = map { /^sql/ ? $_ : "src/$_" } $text =~ /`((?:sql\/)?[\w*]+\.(?:c|h|sql))`/g;
+	my %is_there = map { s{^\Q$root\E/}{}r => 1 } map { glob("$root/$_") } @named;
+
+	is(join(' ', grep { !$is_there{"src/$_"} } map { s{.*/}{}r } glob("$root/src/*.c")), '', 'doc/internals.md names every source file');
+	is(join(' ', grep { my @files = glob("$root/$_"); !@files || !-e $files[0] } @named), '', 'doc/internals.md names no other');
+}
+
 # ------------------------------------------------------------------- sessions
 
 my $second = DvMig::Sim->start(args => [ '--organization' => '0d5e7a00-0000-4000-8000-000000000002', '--organization-name' => 'contoso' ]);
+
+my $secret_file = $t->node->basedir . '/client.secret';
+{
+	my $umask = umask 0077;
+	open(my $out, '>', $secret_file) or die "cannot write $secret_file: $!";
+	print $out DvMig::Sim::SECRET;
+	close $out;
+	umask $umask;
+}
 
 # as_here(sql): the addresses and credentials of our simulators.
 sub as_here
 {
 	my ($sql) = @_;
-	my ($client, $secret, $tenant) = (DvMig::Sim::CLIENT, DvMig::Sim::SECRET, DvMig::Sim::TENANT);
+	my ($client, $tenant) = (DvMig::Sim::CLIENT, DvMig::Sim::TENANT);
 
 	for my $sim ([ qr/contoso-test\.[^']*/, $t->sim ], [ qr/contoso\.crm4[^']*/, $second ])
 	{
@@ -134,12 +153,36 @@ sub as_here
 	}
 	$sql =~ s/tenant '[^']*'/tenant '$tenant'/;
 	$sql =~ s/client_id '[^']*'/client_id '$client'/;
-	$sql =~ s/client_secret_file '[^']*'/client_secret '$secret'/;
+	$sql =~ s/client_secret_file '[^']*'/client_secret_file '$secret_file'/;
 	return $sql;
 }
 
+# What a document shows and what psql printed differ in random ids, in who we are here and there,
+# in the widths that follow from these, and in how often progress is told.
+sub comparable
+{
+	my ($text) = @_;
+	my $me = getpwuid($<);
+
+	$text =~ s/^psql:\S+ //mg;
+	$text =~ s/^NOTICE:  run \d+ running:.*\n//mg;
+	$text =~ s/\b[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-/some-id-/g;
+	$text =~ s/\bcccccccc-[0-9a-f-]+/the-user/g;
+	$text =~ s/\bpostgres\b/$me/g;
+	$text =~ s/-{2,}/--/g;
+	$text =~ s/ +/ /g;
+	$text =~ s/ ?\n+/\n/g;
+	$text =~ s/\A\n//;
+	return $text;
+}
+
+# messages(text), results(text): the parts of what psql prints.
+sub messages { return join '', $_[0] =~ /^(?:psql:\S+ )?((?:NOTICE|WARNING|ERROR|DETAIL|HINT|CONTEXT): .*\n)/mg; }
+sub results { return $_[0] =~ s/^(?:NOTICE|WARNING|ERROR|DETAIL|HINT|CONTEXT): .*\n//mgr; }
+
 # In blocks marked "sql" every statement must do; in those marked "sql error"
-# none may. What is not meant to be run is marked "text".
+# none may. What is not meant to be run is marked "text"; what follows a block of
+# SQL without a word between them is what psql printed.
 sub run_document
 {
 	my ($path, $db) = @_;
@@ -147,25 +190,31 @@ sub run_document
 	my @blocks;
 	my $script = '';
 
-	push @blocks, { kind => $1, sql => $2 } while $text =~ /^```sql([^\n]*)\n(.*?)^```$/msg;
+	push @blocks, { kind => $1, sql => $2, printed => $3 } while $text =~ /^```sql([^\n]*)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?/msg;
 	cmp_ok(scalar(@blocks), '>', 5, "$path has statements to run");
 	is(scalar(grep { $_->{kind} !~ /^(?: error)?$/ } @blocks), 0, "$path: kinds of blocks");
 	# One session for all of it, as the reader has.
+	$script = "\\pset format aligned\n\\pset tuples_only off\n";
 	for my $i (0 .. $#blocks)
 	{
-		$script .= "\\warn == block $i\n" . as_here($blocks[$i]{sql}) . "\n\\warn == done $i\n";
+		my ($begin, $end) = map { "\\echo == $_ $i\n\\warn == $_ $i\n" } qw(block done);
+
+		$script .= $begin . as_here($blocks[$i]{sql}) . "\n$end";
 	}
 	$t->sql("CREATE DATABASE $db");
 	my ($out, $err);
 	$t->node->psql($db, $script, stdout => \$out, stderr => \$err, timeout => $PostgreSQL::Test::Utils::timeout_default, extra_params => ['-v', 'ON_ERROR_STOP=0']);
 	for my $i (0 .. $#blocks)
 	{
-		my ($said) = $err =~ /^== block $i\n(.*?)^== done $i$/ms;
+		my ($said, $shown) = map { /^== block $i\n(.*?)^== done $i$/ms } $err, $out;
 		my $errors = () = ($said // '') =~ /^psql:\S*:\d+: ERROR:/mg;
 		my $expected = $blocks[$i]{kind} eq ' error' ? 1 : 0;
 
 		ok(defined $said && $errors == $expected, "$path: block $i" . ($expected ? ' is refused' : ''))
 		  or diag($blocks[$i]{sql}, $said // 'was not reached');
+		next unless defined $blocks[$i]{printed};
+		is(comparable($shown), comparable(results($blocks[$i]{printed})), "$path: block $i prints what is shown");
+		is(comparable(messages($said)), comparable(messages($blocks[$i]{printed})), "$path: block $i says what is shown");
 	}
 	return;
 }
