@@ -95,21 +95,24 @@ ask_records(DvUndo *u, DvUndoChunk *chunk)
 	dv_asker_queue(&u->asker, ask);
 }
 
+/* For records that point at others by this lookup; the condition is still to come. */
+static DvAsk *
+new_related(DvUndo *u, DvUndoChunk *chunk, DvUndoRelation *relation)
+{
+	DvAsk	   *ask = new_ask(u, LOOK_RELATED, chunk);
+
+	((LookAsk *) ask->arg)->relation = relation;
+	dv_buf_puts(&ask->path, psprintf("/%s?$select=%s,_%s_value&$filter=", relation->entity_set, relation->primary_id, relation->lookup));
+	return ask;
+}
+
 /* Children of rows [from, to), by one of the lookups that may point at them. */
 static void
 ask_related(DvUndo *u, DvUndoChunk *chunk, DvUndoRelation *relation, int from, int to)
 {
-	DvAsk	   *ask = new_ask(u, LOOK_RELATED, chunk);
+	DvAsk	   *ask = new_related(u, chunk, relation);
 	int			i;
 
-	((LookAsk *) ask->arg)->relation = relation;
-	dv_buf_puts(&ask->path, "/");
-	dv_buf_puts(&ask->path, relation->entity_set);
-	dv_buf_puts(&ask->path, "?$select=");
-	dv_buf_puts(&ask->path, relation->primary_id);
-	dv_buf_puts(&ask->path, ",_");
-	dv_buf_puts(&ask->path, relation->lookup);
-	dv_buf_puts(&ask->path, "_value&$filter=");
 	for (i = from; i < to; i++)
 	{
 		dv_buf_puts(&ask->path, i > from ? "%20or%20_" : "_");
@@ -124,18 +127,9 @@ ask_related(DvUndo *u, DvUndoChunk *chunk, DvUndoRelation *relation, int from, i
 static void
 ask_pointing(DvUndo *u, DvUndoRelation *relation)
 {
-	DvAsk	   *ask = new_ask(u, LOOK_RELATED, NULL);
+	DvAsk	   *ask = new_related(u, NULL, relation);
 
-	((LookAsk *) ask->arg)->relation = relation;
-	dv_buf_puts(&ask->path, "/");
-	dv_buf_puts(&ask->path, relation->entity_set);
-	dv_buf_puts(&ask->path, "?$select=");
-	dv_buf_puts(&ask->path, relation->primary_id);
-	dv_buf_puts(&ask->path, ",_");
-	dv_buf_puts(&ask->path, relation->lookup);
-	dv_buf_puts(&ask->path, "_value&$filter=_");
-	dv_buf_puts(&ask->path, relation->lookup);
-	dv_buf_puts(&ask->path, "_value%20ne%20null");
+	dv_buf_puts(&ask->path, psprintf("_%s_value%%20ne%%20null", relation->lookup));
 	ask->prefer = "Prefer: odata.maxpagesize=5000";
 	dv_asker_queue(&u->asker, ask);
 }

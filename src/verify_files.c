@@ -8,13 +8,12 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
 #include "encode.h"
+#include "keys.h"
 #include "sha256.h"
 #include "spi.h"
 #include "verify.h"
@@ -58,43 +57,35 @@ whole_sql(const DvFileColumn *c)
 	return sql.data;
 }
 
-static Datum
-version_array(const DvVerifyChunk *chunk, Oid type)
-{
-	Datum	   *values = palloc(sizeof(Datum) * chunk->n);
-	int16		len;
-	bool		byval;
-	char		align;
-	int			i;
-
-	get_typlenbyvalalign(type, &len, &byval, &align);
-	for (i = 0; i < chunk->n; i++)
-		values[i] = type == TIDOID ? PointerGetDatum(&chunk->rows[i].version.ctid) : ObjectIdGetDatum(chunk->rows[i].version.tableoid);
-	return PointerGetDatum(construct_array(values, chunk->n, type, len, byval, align));
-}
-
 void
 dv_verify_read_files(DvVerify *v, DvVerifyChunk *chunk)
 {
 	const DvProjection *p = v->projection;
-	Oid			types[2] = {get_array_type(TIDOID), get_array_type(OIDOID)};
-	Datum		values[2];
+	DvArrays	places = {.n = chunk->n};	/* where the rows are */
+	Datum	   *ctids;
+	Datum	   *tables;
 	int			k;
 	int			i;
 
 	if (p->nfiles == 0 || chunk->n == 0 || v->resend != NULL || v->rebuild != NULL)
 		return;
-	values[0] = version_array(chunk, TIDOID);
-	values[1] = version_array(chunk, OIDOID);
+	ctids = palloc(sizeof(Datum) * chunk->n);
+	tables = palloc(sizeof(Datum) * chunk->n);
 	for (i = 0; i < chunk->n; i++)
+	{
+		ctids[i] = PointerGetDatum(&chunk->rows[i].version.ctid);
+		tables[i] = ObjectIdGetDatum(chunk->rows[i].version.tableoid);
 		if (chunk->rows[i].state == 'P')
 			chunk->rows[i].files = MemoryContextAllocZero(chunk->context, sizeof(DvVerifyFile) * p->nfiles);
+	}
+	dv_keys_add(&places, ctids, NULL, TIDOID);
+	dv_keys_add(&places, tables, NULL, OIDOID);
 	for (k = 0; k < p->nfiles; k++)
 	{
 		int			n = (int) dv_spi_run(psprintf("SELECT u.n, %s, pg_catalog.sha256(%s) FROM unnest($1, $2) WITH ORDINALITY u(c, t, n)"
 												  " JOIN %s s ON s.ctid = u.c AND s.tableoid = u.t WHERE (%s) IS NOT NULL",
 												  p->files[k].size_sql, whole_sql(&p->files[k]), p->staging_sql, p->files[k].size_sql),
-									 2, types, values, NULL, SPI_OK_SELECT);
+									 places.count, places.types, places.values, NULL, SPI_OK_SELECT);
 
 		for (i = 0; i < n; i++)
 		{

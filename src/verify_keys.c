@@ -10,14 +10,13 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
 #include "call.h"
 #include "encode.h"
+#include "keys.h"
 #include "reader.h"
 #include "spi.h"
 #include "verify.h"
@@ -251,17 +250,15 @@ static void
 note_twins(DvVerify *v, DvKeyAsk *part)
 {
 	Datum	   *ids = palloc(sizeof(Datum) * part->ntwins);
-	Oid			types[1];
-	Datum		values[1];
+	DvArrays	a = {.n = part->ntwins};
 	uint64		i;
 
 	for (i = 0; i < (uint64) part->ntwins; i++)
 		ids[i] = UUIDPGetDatum(&part->twins[i].id);
-	values[0] = PointerGetDatum(construct_array(ids, part->ntwins, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	dv_spi_begin("dvmig: looking whose records have the same key");
-	types[0] = get_array_type(UUIDOID);
 	dv_spi_wait_briefly();
-	dv_spi_run(v->twins_sql, 1, types, values, NULL, SPI_OK_SELECT);
+	dv_keys_add(&a, ids, NULL, UUIDOID);
+	dv_spi_run(v->twins_sql, a.count, a.types, a.values, NULL, SPI_OK_SELECT);
 	for (i = 0; i < SPI_processed; i++)
 	{
 		const Twin *twin = &part->twins[atoi(dv_spi_text((int) i, 1)) - 1];

@@ -6,15 +6,14 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "mb/pg_wchar.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
 #include "call.h"
+#include "keys.h"
 #include "spi.h"
 #include "verify.h"
 #include "wiretext.h"
@@ -80,38 +79,37 @@ dv_verify_note(DvVerify *v, const DvVerifyRow *row, const char *column, DvSlice 
 	MemoryContextSwitchTo(old);
 }
 
-static Datum
-text_array(DvVerify *v, size_t offset)
+/* A text of each difference. */
+static void
+add_texts(DvArrays *a, const DvVerify *v, size_t offset)
 {
-	Datum	   *values = palloc(sizeof(Datum) * v->ndifferences);
-	bool	   *nulls = palloc(sizeof(bool) * v->ndifferences);
-	int			lower = 1;
+	Datum	   *values = palloc(sizeof(Datum) * a->n);
+	bool	   *nulls = palloc(sizeof(bool) * a->n);
 	int			i;
 
-	for (i = 0; i < v->ndifferences; i++)
+	for (i = 0; i < a->n; i++)
 	{
 		const char *text = *(const char *const *) ((const char *) &v->differences[i] + offset);
 
 		nulls[i] = text == NULL;
 		values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
 	}
-	return PointerGetDatum(construct_md_array(values, nulls, 1, &v->ndifferences, &lower, TEXTOID, -1, false, TYPALIGN_INT));
+	dv_keys_add(a, values, nulls, TEXTOID);
 }
 
-static Datum
-id_array(DvVerify *v)
+static void
+add_ids(DvArrays *a, const DvVerify *v)
 {
-	Datum	   *values = palloc(sizeof(Datum) * v->ndifferences);
-	bool	   *nulls = palloc(sizeof(bool) * v->ndifferences);
-	int			lower = 1;
+	Datum	   *values = palloc(sizeof(Datum) * a->n);
+	bool	   *nulls = palloc(sizeof(bool) * a->n);
 	int			i;
 
-	for (i = 0; i < v->ndifferences; i++)
+	for (i = 0; i < a->n; i++)
 	{
 		nulls[i] = !v->differences[i].has_id;
 		values[i] = UUIDPGetDatum(&v->differences[i].id);
 	}
-	return PointerGetDatum(construct_md_array(values, nulls, 1, &v->ndifferences, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	dv_keys_add(a, values, nulls, UUIDOID);
 }
 
 char *
@@ -127,8 +125,7 @@ dv_verify_hex(const unsigned char *bytes, int n)
 void
 dv_verify_flush(DvVerify *v)
 {
-	Oid			types[8] = {INT8OID, OIDOID, TEXTARRAYOID, InvalidOid, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
-	Datum		values[8];
+	DvArrays	a = {.n = v->ndifferences,.count = 2,.types = {INT8OID, OIDOID}};
 	DvSwitch	before;
 
 	if (v->ndifferences == 0)
@@ -136,16 +133,15 @@ dv_verify_flush(DvVerify *v)
 	dv_spi_begin("dvmig: recording differences");
 	dv_spi_no_timeouts();
 	before = dv_call_become_extension_owner();
-	types[3] = get_array_type(UUIDOID);
-	values[0] = Int64GetDatum(v->rc->run);
-	values[1] = ObjectIdGetDatum(v->plan.staging);
-	values[2] = text_array(v, offsetof(DvDifference, key));
-	values[3] = id_array(v);
-	values[4] = text_array(v, offsetof(DvDifference, column));
-	values[5] = text_array(v, offsetof(DvDifference, expected));
-	values[6] = text_array(v, offsetof(DvDifference, found));
-	values[7] = text_array(v, offsetof(DvDifference, kind));
-	dv_spi_run("SELECT dvmig._add_differences($1, $2::regclass, $3, $4, $5, $6, $7, $8)", 8, types, values, NULL, SPI_OK_SELECT);
+	a.values[0] = Int64GetDatum(v->rc->run);
+	a.values[1] = ObjectIdGetDatum(v->plan.staging);
+	add_texts(&a, v, offsetof(DvDifference, key));
+	add_ids(&a, v);
+	add_texts(&a, v, offsetof(DvDifference, column));
+	add_texts(&a, v, offsetof(DvDifference, expected));
+	add_texts(&a, v, offsetof(DvDifference, found));
+	add_texts(&a, v, offsetof(DvDifference, kind));
+	dv_spi_run("SELECT dvmig._add_differences($1, $2::regclass, $3, $4, $5, $6, $7, $8)", a.count, a.types, a.values, NULL, SPI_OK_SELECT);
 	dv_call_restore(before);
 	dv_spi_commit(true);
 	v->ndifferences = 0;
@@ -205,14 +201,31 @@ plain_decimal(const char *p, int64 *whole, int *scale)
 	return digits > 0 && *scale < DV_SUM_SCALES;
 }
 
-/* Is it a number as JSON has them? What is not must not reach numeric_in(). */
+/* As many digits as there are from *p on, one at least and "max" at most. */
 static bool
-is_number(const char *text)
+skip_digits(const char **p, size_t max)
 {
-	size_t		len = strlen(text);
+	size_t		n = strspn(*p, "0123456789");
 
-	return len > 0 && len < 60 && strspn(text, "0123456789.eE+-") == len && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9')) &&
-		text[len - 1] >= '0' && text[len - 1] <= '9' && strpbrk(text + 1, "eE") == NULL;
+	*p += n;
+	return n > 0 && n <= max;
+}
+
+/* Is it a number as JSON has them, of a size that floats have? What is not must not reach numeric_in(). */
+static bool
+is_number(const char *p)
+{
+	p += *p == '-';
+	if (!skip_digits(&p, SIZE_MAX) || (*p == '.' && (p++, !skip_digits(&p, SIZE_MAX))))
+		return false;
+	if (*p == 'e' || *p == 'E')
+	{
+		p++;
+		p += *p == '+' || *p == '-';
+		if (!skip_digits(&p, 3))
+			return false;
+	}
+	return *p == '\0';
 }
 
 void
@@ -228,7 +241,7 @@ dv_verify_sum(DvVerify *v, DvSum *sum, DvSlice value)
 	sum->count++;
 	if (plain_decimal(text, &whole, &scale) && !pg_add_s64_overflow(sum->parts[scale], whole, &total))
 		sum->parts[scale] = total;
-	else if (is_number(text) && strchr(text + 1, '-') == NULL && strchr(text, '+') == NULL && strchr(text, '.') == strrchr(text, '.'))
+	else if (is_number(text))
 		add_rest(v, sum, text);
 }
 
