@@ -100,6 +100,23 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._table(oid, regclass, text) IS 'the registered staging table, if the caller may act on its migration';
 
+-- _named_table: the staging table of a migration that the caller named.
+CREATE FUNCTION dvmig._named_table(caller oid, m dvmig.migration, name text) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	rel regclass := dvmig._caller_regclass(caller, name);
+BEGIN
+	IF NOT EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = rel AND t.migration_id = m.migration_id) THEN
+		RAISE EXCEPTION '% is not a staging table of migration "%"', coalesce(rel::text, quote_nullable(name)), m.name
+			USING ERRCODE = 'undefined_object', HINT = 'dvmig.status lists the staging tables of each migration.';
+	END IF;
+	RETURN rel;
+END
+$$;
+COMMENT ON FUNCTION dvmig._named_table(oid, dvmig.migration, text) IS 'the staging table of a migration that the caller named, as his search_path finds it';
+
 -- _may_read: whether a role may read the rows of a table. What shows rows reads
 -- them as the migration's owner, so that no cast, trigger or policy of his runs
 -- with the rights of who looks; policies that would hide rows hide all of them.

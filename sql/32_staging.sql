@@ -113,7 +113,8 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	reserved CONSTANT text[] := '{processing_flag,action_flag,dm_created_at,dataverse_id,operation,pass,content_hash,created_run,run,recorded_at,message,error_column,error_class,code,http_status,request_id,attempts}';
+	reserved text[] := '{processing_flag,action_flag,dm_created_at}'::text[]
+		|| ARRAY(SELECT c.col FROM unnest('{success,error}'::text[]) kind, dvmig._outcome_columns(kind) c);
 	k record;
 BEGIN
 	FOR k IN

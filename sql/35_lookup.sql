@@ -158,6 +158,10 @@ DECLARE
 	l record;
 	e record := dvmig._compile_expression(m.owner, cm.staging, expression);
 BEGIN
+	-- told before the type: what is no table of Dataverse may be a staging table that was misspelt
+	IF wanted IS NOT NULL THEN
+		PERFORM dvmig._check_lookup(c, wanted);
+	END IF;
 	IF dvmig._base_type(e.result_type) <> 'uuid'::regtype THEN
 		RAISE EXCEPTION 'an expression of type % is not the id of a record', e.result_type
 			USING ERRCODE = 'datatype_mismatch',

@@ -26,7 +26,7 @@ AS $$
 DECLARE
 	v record;
 BEGIN
-	PERFORM dvmig._grant_functions(grantee, '{difference_rows,verification_sum_rows,status_rows,progress_rows,top_error_rows,wait,wait_look,report,plan,version}');
+	PERFORM dvmig._grant_functions(grantee, '{difference_rows,verification_sum_rows,status_rows,progress_rows,top_error_rows,wait,wait_look,report,plan}');
 	-- the tables show each role its own migrations, by row security
 	EXECUTE format('GRANT SELECT ON dvmig.migration, dvmig.migration_role, dvmig.migration_table, dvmig.column_map, dvmig.run_history, dvmig.run_table, dvmig.run_lane, dvmig.table_pace, dvmig.run_sample, dvmig.verification, dvmig.event, dvmig.setting TO %s', grantee);
 	EXECUTE format('GRANT SELECT ON dvmig.metadata_table, dvmig.metadata_column, dvmig.metadata_choice, dvmig.metadata_lookup, dvmig.metadata_key, dvmig.metadata_relationship, dvmig.organisation TO %s', grantee);
@@ -86,7 +86,7 @@ BEGIN
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dvmig.user_map TO %s', grantee);
 	PERFORM dvmig._grant_running(grantee);
 	PERFORM dvmig._grant_functions(grantee, '{record_id,create_migration,add_table,map_column,map_choice,map_lookup,set_column,unmap,drop_table,'
-		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export,metadata_changes}');
+		'drop_migration,retarget,adopt,grant_operator,grant_viewer,revoke_access,whoami,refresh_metadata,repin,undo,discard,export}');
 	PERFORM dvmig._grant_functions(grantee, '{sign_off,set_autonumber_seed,add_association,map_file,map_party,map_close}');
 	PERFORM dvmig._grant_functions(grantee, '{start_undo,release,rebuild_outcomes}');
 	-- internal, but part of the SQL that reads the owner's rows with the owner's rights

@@ -10,6 +10,10 @@ CREATE FUNCTION dvmig._run_alive(run bigint) RETURNS bool
 LANGUAGE c STRICT COST 1000 AS 'MODULE_PATHNAME', 'dv_run_alive';
 COMMENT ON FUNCTION dvmig._run_alive(bigint) IS 'does a worker hold the lock of this run?';
 
+CREATE FUNCTION dvmig._is_ours(writer xid) RETURNS bool
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_is_ours';
+COMMENT ON FUNCTION dvmig._is_ours(xid) IS 'is that the transaction in progress here, or one of its savepoints?';
+
 -- _apply_gate: hold what depends on a table that failed, or failed too often.
 CREATE FUNCTION dvmig._apply_gate(run bigint, staging text) RETURNS void
 LANGUAGE plpgsql
@@ -135,12 +139,16 @@ AS $$
 DECLARE
 	m dvmig.migration;
 	new_run bigint;
-	-- as the caller's search_path finds them, and so they are kept
-	tables text[] := (SELECT array_agg(coalesce(dvmig._caller_regclass(caller, t)::text, t)) FROM jsonb_array_elements_text(options -> 'tables') t);
+	tables regclass[];
 	passes text[] := (SELECT array_agg(lower(btrim(p))) FROM jsonb_array_elements_text(options -> 'passes') p);
 BEGIN
 	m := dvmig._migration(caller, migration, 'operator');
 	PERFORM dvmig._check_budget(options);
+	IF jsonb_array_length(options -> 'tables') = 0 OR jsonb_array_length(options -> 'passes') = 0 THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = format('%s of a run cannot be an empty list', CASE WHEN options -> 'tables' = '[]' THEN 'tables' ELSE 'passes' END),
+			HINT = 'Null, or leaving it out, means all.';
+	END IF;
 	IF (options ->> 'lanes')::int NOT BETWEEN 1 AND 32 THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('lanes cannot be %s', options ->> 'lanes'),
 			HINT = 'A run has 1 to 32 lanes; without lanes it has one for each application user.';
@@ -162,13 +170,16 @@ BEGIN
 	PERFORM dvmig._refuse_unfit_filters(m);
 	PERFORM dvmig._check_owner_can_run(m.owner);
 	PERFORM dvmig._refuse_unmasked(m);
+	-- as the caller's search_path finds them, and so they are kept
+	tables := (SELECT array_agg(dvmig._named_table(caller, m, t)) FROM jsonb_array_elements_text(options -> 'tables') t);
 	-- a filter may quote rows: it is not kept where others look
 	INSERT INTO dvmig.run_history (migration_id, migration, server, started_by, options, until_at, place, location)
 	VALUES (m.migration_id, m.name, m.server, pg_get_userbyid(caller),
-		options - '{filter,resumes}'::text[] || jsonb_strip_nulls(jsonb_build_object('tables', tables)) || CASE WHEN options ? 'filter' THEN '{"filtered": true}' ELSE '{}' END::jsonb,
+		options - '{filter,resumes}'::text[] || jsonb_strip_nulls(jsonb_build_object('tables', tables::text[])) || CASE WHEN options ? 'filter' THEN '{"filtered": true}' ELSE '{}' END::jsonb,
 		dvmig._until(options ->> 'until'), dvmig._place(), dvmig._location())
 	RETURNING run INTO new_run;
 	PERFORM dvmig._plan_run(new_run, m.migration_id, tables, passes);
+	PERFORM dvmig._refuse_keyless(new_run);
 	PERFORM dvmig._keep_run_rows(new_run, (options ->> 'resumes')::bigint);
 	IF options ? 'filter' THEN
 		PERFORM dvmig._take_run_rows(caller, new_run, options ->> 'filter');
@@ -244,31 +255,41 @@ $$;
 COMMENT ON FUNCTION dvmig._check_passes(text[]) IS 'error for names that are no pass';
 
 -- _plan_run: one row per table and pass, in the order they will be walked.
-CREATE FUNCTION dvmig._plan_run(run bigint, migration_id int, tables text[], passes text[]) RETURNS void
+CREATE FUNCTION dvmig._plan_run(run bigint, migration_id int, tables regclass[], passes text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	chosen regclass[];
+	chosen regclass[] := dvmig._not_on_hold($2, tables);
 BEGIN
 	PERFORM dvmig._check_passes(passes);
-	IF tables IS NOT NULL THEN
-		SELECT array_agg(t::regclass) INTO chosen FROM unnest(tables) t;
-		IF EXISTS (SELECT FROM unnest(chosen) c WHERE NOT EXISTS
-				(SELECT FROM dvmig.migration_table mt WHERE mt.staging = c AND mt.migration_id = $2)) THEN
-			RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-				MESSAGE = 'a table to start with is not a staging table of this migration',
-				HINT = 'dvmig.status lists the staging tables of each migration.';
-		END IF;
-	END IF;
-	chosen := dvmig._not_on_hold($2, chosen);
 	INSERT INTO dvmig.run_table (run, staging, pass, step, wave, deferred)
 	SELECT $1, q.staging::text, q.pass, row_number() OVER (ORDER BY q.n), q.wave, q.deferred
 	FROM dvmig._steps($2, passes) WITH ORDINALITY q (staging, pass, ord, wave, deferred, all_deferred, n)
 	WHERE chosen IS NULL OR q.staging = ANY (chosen);
 END
 $$;
-COMMENT ON FUNCTION dvmig._plan_run(bigint, int, text[], text[]) IS 'the steps of a run, in order';
+COMMENT ON FUNCTION dvmig._plan_run(bigint, int, regclass[], text[]) IS 'the steps of a run, in order';
+
+-- _refuse_keyless: where Dataverse makes the ids, rows without a key could not be known again.
+CREATE FUNCTION dvmig._refuse_keyless(run bigint) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t record;
+BEGIN
+	SELECT mt.staging, mt.target INTO t FROM dvmig.run_table r JOIN dvmig.migration_table mt ON mt.staging::text = r.staging
+	WHERE r.run = $1 AND r.pass = 'write' AND mt.ids = 'platform' AND dvmig._platform_key(mt.staging, r.deferred) IS NULL
+	ORDER BY r.step LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'table % has ids => ''platform'', but no active alternate key of Dataverse table "%" is mapped', t.staging, t.target
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			HINT = 'Map all columns of an alternate key, and refresh the metadata once its index is active.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._refuse_keyless(bigint) IS 'error where a run would create records whose ids Dataverse makes without a key to know them by';
 
 -- _count_resend: loaded rows that a run would write again, and where; counted
 -- exactly only where there may be more than dvmig.max_resend.
@@ -396,8 +417,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF EXISTS (SELECT FROM dvmig.run_history h WHERE h.run = $2 AND h.state = 'starting'
-			AND h.xmin = pg_current_xact_id_if_assigned()::xid) THEN
+	IF EXISTS (SELECT FROM dvmig.run_history h WHERE h.run = $2 AND h.state = 'starting' AND dvmig._is_ours(h.xmin)) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('run %s begins only when the transaction that started it commits', run),
 			HINT = 'Commit first, then wait.';
@@ -504,66 +524,3 @@ CREATE FUNCTION dvmig.resume_interrupted() RETURNS SETOF bigint
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.resume_interrupted() IS
 	'start anew each migration whose last run was interrupted (server restart, killed worker), as far as the caller may run it; returns the new runs';
-
--- --------------------------------------------------------------------- retrying
-
--- _retry_rows: where the failed rows are for which the filter is true, found
--- with the caller's rights. Only what he wrote himself may run with them: not
--- the casts of a type that the table's owner has given to a column of ours.
-CREATE FUNCTION dvmig._retry_rows(caller oid, t dvmig.migration_table, filter text) RETURNS text[]
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	PERFORM dvmig._check_filter(filter);
-	PERFORM dvmig._require_reading(caller, t.staging);
-	PERFORM dvmig._require_reading(caller, t.error_table);
-	PERFORM dvmig._check_key(t.staging, t.source_key);
-	IF NOT dvmig._flags_fit(t.staging) OR NOT dvmig._outcome_columns_fit(t.error_table, t.staging, t.source_key, 'error') THEN
-		RAISE EXCEPTION 'columns of % or % are no longer of the types that dvmig gave them', t.staging, t.error_table
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Leave the filter out, or give them their types back.';
-	END IF;
-	RETURN ARRAY(SELECT q FROM dvmig._query_as(caller, format(
-		E'SELECT s.tableoid || \' \' || s.ctid FROM %s s JOIN %s e ON %s WHERE s.processing_flag = \'E\' AND (%s\n)',
-		t.staging, t.error_table,
-		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k), filter)) q);
-END
-$$;
-COMMENT ON FUNCTION dvmig._retry_rows(oid, dvmig.migration_table, text) IS 'failed rows that a filter takes, as table oid and ctid';
-
-CREATE FUNCTION dvmig._retry(caller oid, staging regclass, filter text) RETURNS bigint
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	t dvmig.migration_table := dvmig._table(caller, staging, 'operator');
-	m dvmig.migration;
-	rows_sql text := '';
-	n bigint;
-BEGIN
-	SELECT mi.* INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
-	IF filter IS NOT NULL THEN
-		-- the statement that called us holds a snapshot, so that no row found
-		-- here can have left its place to another one
-		rows_sql := format(' AND (s.tableoid, s.ctid) IN (SELECT split_part(r, '' '', 1)::oid, split_part(r, '' '', 2)::tid FROM unnest(%L::text[]) r)',
-			dvmig._retry_rows(caller, t, filter));
-	END IF;
-	-- Flags are the migration's, and triggers on the staging table are its
-	-- owner's: both are set off with his rights, whoever asks for it.
-	n := dvmig._run_as(m.owner, format(
-		'UPDATE %s s SET processing_flag = ''U'' FROM %s e WHERE %s AND s.processing_flag = ''E''%s',
-		t.staging, t.error_table,
-		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k), rows_sql),
-		m.owner <> caller);
-	INSERT INTO dvmig.event (role, migration, kind, object, detail)
-	-- without the filter: it may quote rows
-	VALUES (pg_get_userbyid(caller), m.name, 'retry', staging::text, jsonb_build_object('rows', n));
-	RETURN n;
-END
-$$;
-COMMENT ON FUNCTION dvmig._retry(oid, regclass, text) IS 'failed rows become unprocessed again: see dvmig.retry()';
-
-CREATE FUNCTION dvmig.retry(staging regclass, filter text DEFAULT NULL) RETURNS bigint
-LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
-COMMENT ON FUNCTION dvmig.retry(regclass, text) IS
-	'failed rows become unprocessed again, for the next run; returns how many. filter: SQL condition over the staging row (s) and its error (e), evaluated with the rights of who calls';

@@ -147,11 +147,8 @@ BEGIN
 		RETURN ARRAY(SELECT t.staging FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND (links OR t.relationship IS NULL)
 			AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.staging) ORDER BY t.position);
 	END IF;
-	chosen := dvmig._caller_regclass(caller, staging);
-	IF chosen IS NULL OR NOT EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = chosen AND t.migration_id = m.migration_id) THEN
-		RAISE EXCEPTION '% is not a staging table of migration "%"', coalesce(chosen::text, quote_literal(staging)), m.name
-			USING ERRCODE = 'undefined_object', HINT = 'dvmig.status lists the staging tables of each migration.';
-	ELSIF NOT links AND EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = chosen AND t.relationship IS NOT NULL) THEN
+	chosen := dvmig._named_table(caller, m, staging);
+	IF NOT links AND EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = chosen AND t.relationship IS NOT NULL) THEN
 		RAISE EXCEPTION 'the rows of % are links, for which no records stand', chosen
 			USING ERRCODE = 'wrong_object_type', HINT = 'Name a staging table of records.';
 	END IF;

@@ -193,7 +193,8 @@ BEGIN
 				THEN format('on hold after undo %s: correct what was wrong, then SELECT dvmig.release(%L)', t.held_by_undo, t.tab)
 			WHEN last_state = 'held' THEN format('look at %s, then SELECT dvmig.resume(%s)', t.error_table, last_run)
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)
-			WHEN unprocessed > coalesce(parked, 0) THEN format('CALL dvmig.run(%L)', t.name)
+			-- before the first run, what waits is no fault: the parents go first
+			WHEN unprocessed > coalesce(parked, 0) OR unprocessed > 0 AND last_run IS NULL AND NOT c ? 'left_out_parents' THEN format('CALL dvmig.run(%L)', t.name)
 			WHEN failed > 0 THEN format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab)
 			WHEN parked > 0 AND c ? 'left_out_parents' THEN format('rows wait for parents that the filter of %s leaves out: load these too, or leave their children out', c ->> 'left_out_parents')
 			WHEN parked > 0 THEN 'rows wait for rows of other tables, which go first in a run; correct those that failed'

@@ -40,6 +40,7 @@
 #include "utils/varlena.h"
 
 #include "call.h"
+#include "compat.h"
 
 PG_FUNCTION_INFO_V1(dv_call);
 PG_FUNCTION_INFO_V1(dv_caller_regclass);
@@ -407,7 +408,8 @@ dv_call(PG_FUNCTION_ARGS)
 
 /*
  * dv_caller_regclass(role oid, name text) is to_regclass() as the caller would
- * have it: with his search_path and his rights on schemas.
+ * have it: with his search_path and his rights on schemas. A text that is no
+ * name at all names no relation either.
  */
 Datum
 dv_caller_regclass(PG_FUNCTION_ARGS)
@@ -415,14 +417,22 @@ dv_caller_regclass(PG_FUNCTION_ARGS)
 	int			level = NewGUCNestLevel();
 	const char *path = dv_call_search_path();
 	DvSwitch	was = dv_call_become(PG_GETARG_OID(0), true);
-	List	   *names;
-	Oid			relid;
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	List	   *parts;
+	Oid			relid = InvalidOid;
 
 	if (path != NULL)
 		(void) set_config_option("search_path", path, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-	names = textToQualifiedNameList(PG_GETARG_TEXT_PP(1));
-	relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
+	if (SplitIdentifierString(name, '.', &parts) && parts != NIL && list_length(parts) <= 3)
+	{
+		List	   *names = NIL;
+		ListCell   *lc;
+
+		foreach(lc, parts)
+			names = lappend(names, makeString(lfirst(lc)));
+		relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
+	}
 	dv_call_restore(was);
 	AtEOXact_GUC(true, level);
 	if (!OidIsValid(relid))
@@ -484,25 +494,11 @@ dv_run_as_caller(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64((int64) rows);
 }
 
-/*
- * dv_query_as(role oid, query text) returns the first column of the query's
- * rows as text, run as that role in a security-restricted operation.
- */
-Datum
-dv_query_as(PG_FUNCTION_ARGS)
+void
+dv_call_put_texts(ReturnSetInfo *info)
 {
-	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			role = PG_GETARG_OID(0);
-	char	   *sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	uint64		i;
 
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (execute_as(role, sql, true, OUR_PATH) != SPI_OK_SELECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("only a query can be run here")));
 	for (i = 0; i < SPI_processed; i++)
 	{
 		char	   *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
@@ -511,6 +507,26 @@ dv_query_as(PG_FUNCTION_ARGS)
 
 		tuplestore_putvalues(info->setResult, info->setDesc, &value, &isnull);
 	}
+}
+
+/*
+ * dv_query_as(role oid, query text) returns the first column of the query's
+ * rows as text, run as that role in a security-restricted operation.
+ */
+Datum
+dv_query_as(PG_FUNCTION_ARGS)
+{
+	Oid			role = PG_GETARG_OID(0);
+	char	   *sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	dv_compat_init_texts(fcinfo);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (execute_as(role, sql, true, OUR_PATH) != SPI_OK_SELECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("only a query can be run here")));
+	dv_call_put_texts((ReturnSetInfo *) fcinfo->resultinfo);
 	SPI_finish();
 	return (Datum) 0;
 }

@@ -17,8 +17,10 @@
 /* InitMaterializedSRF has another name and default in early 15 releases. */
 #if PG_VERSION_NUM >= 160000 || defined(MAT_SRF_USE_EXPECTED_DESC)
 #define dv_compat_init_materialized(fcinfo)	InitMaterializedSRF(fcinfo, 0)
+#define dv_compat_init_texts(fcinfo)	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC)	/* a set of one scalar type */
 #else
 #define dv_compat_init_materialized(fcinfo)	SetSingleFuncCall(fcinfo, 0)
+#define dv_compat_init_texts(fcinfo)	SetSingleFuncCall(fcinfo, SRF_SINGLE_USE_EXPECTED)
 #endif
 
 /*

@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -288,7 +289,37 @@ compile(Relation rel, const char *text, int expected, Compiled *compiled)
 	free_parsestate(pstate);
 }
 
-/* An unknown name without a likely other one: say which names there are. */
+/*
+ * The name at that position of the text, in quotes, if it is a column's but for its
+ * capitals: PostgreSQL folds what is not quoted. NULL: it is not.
+ */
+static const char *
+quoted_column(Relation rel, const char *text, int position)
+{
+	static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$.";
+	const char *name = text + pg_mbcharcliplen(text, (int) strlen(text), Max(position - 1, 0));
+	size_t		len = strspn(name, word);
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			i;
+
+	for (i = (int) len - 1; i >= 0; i--)
+		if (name[i] == '.')
+		{
+			name += i + 1;
+			len -= i + 1;
+			break;
+		}
+	for (i = 0; i < desc->natts; i++)
+	{
+		const char *column = NameStr(TupleDescAttr(desc, i)->attname);
+
+		if (!TupleDescAttr(desc, i)->attisdropped && strlen(column) == len && pg_strncasecmp(column, name, len) == 0)
+			return quote_identifier(column);
+	}
+	return NULL;
+}
+
+/* An unknown name: say how it is written, or which names there are where none is likely. */
 static void
 compile_with_hint(Relation rel, const char *text, int expected, Compiled *compiled)
 {
@@ -301,11 +332,15 @@ compile_with_hint(Relation rel, const char *text, int expected, Compiled *compil
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		const char *quoted;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		if (error->sqlerrcode == ERRCODE_UNDEFINED_COLUMN && error->hint == NULL)
+		quoted = error->sqlerrcode == ERRCODE_UNDEFINED_COLUMN ? quoted_column(rel, text, error->internalpos) : NULL;
+		if (quoted != NULL)
+			error->hint = psprintf("Names with capital letters stand in double quotes: %s.", quoted);
+		else if (error->sqlerrcode == ERRCODE_UNDEFINED_COLUMN && error->hint == NULL)
 			error->hint = psprintf("An expression sees the columns of staging table \"%s\", plainly or as %s.column.",
 								   RelationGetRelationName(rel), ROW_ALIAS);
 		ReThrowError(error);

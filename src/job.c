@@ -10,6 +10,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
@@ -18,9 +19,9 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 
 #include "call.h"
+#include "compat.h"
 #include "job.h"
 #include "spi.h"
 #include "undo.h"
@@ -49,14 +50,24 @@ typedef struct JobSegment
 
 /* ---------------------------------------------------------------- in the worker */
 
+/* A text, cut between characters where it is too long; NULL is empty. */
+static void
+copy_text(char *to, size_t size, const char *from)
+{
+	int			len = from ? pg_mbcliplen(from, (int) strlen(from), (int) size - 1) : 0;
+
+	memcpy(to, from ? from : "", (size_t) len);
+	to[len] = '\0';
+}
+
 static void
 tell_refusal(JobSegment *segment, const ErrorData *error)
 {
 	segment->sqlerrcode = error->sqlerrcode;
 	/* no user's code has run: what was thrown is our own */
-	strlcpy(segment->message, error->message, sizeof(segment->message));
-	strlcpy(segment->detail, error->detail ? error->detail : "", sizeof(segment->detail));
-	strlcpy(segment->hint, error->hint ? error->hint : "", sizeof(segment->hint));
+	copy_text(segment->message, sizeof(segment->message), error->message);
+	copy_text(segment->detail, sizeof(segment->detail), error->detail);
+	copy_text(segment->hint, sizeof(segment->hint), error->hint);
 	pg_write_barrier();
 	pg_atomic_write_u32(&segment->state, JOB_REFUSED);
 }
@@ -237,24 +248,15 @@ dv_launch_job(PG_FUNCTION_ARGS)
 Datum
 dv_query_latest(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *sql = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	uint64		i;
 
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	dv_compat_init_texts(fcinfo);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "only a query can be run here");
-	for (i = 0; i < SPI_processed; i++)
-	{
-		char	   *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		bool		isnull = text == NULL;
-		Datum		value = isnull ? (Datum) 0 : CStringGetTextDatum(text);
-
-		tuplestore_putvalues(info->setResult, info->setDesc, &value, &isnull);
-	}
+	dv_call_put_texts((ReturnSetInfo *) fcinfo->resultinfo);
 	PopActiveSnapshot();
 	SPI_finish();
 	return (Datum) 0;

@@ -57,7 +57,10 @@ dv_use_mask_key(PG_FUNCTION_ARGS)
 	char	   *key = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	if (current_key != NULL)
+	{
+		explicit_bzero(current_key, strlen(current_key));
 		pfree(current_key);
+	}
 	current_key = NULL;
 	if (key != NULL)
 		current_key = MemoryContextStrdup(TopMemoryContext, key);

@@ -224,7 +224,7 @@ load_alternate_key(DvProjection *p, Datum deferred, MemoryContext context)
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("\"%s\" has ids => 'platform' but no active alternate key of \"%s\" is mapped",
+				 errmsg("table %s has ids => 'platform', but no active alternate key of Dataverse table \"%s\" is mapped",
 						p->staging_sql, p->wire.logical_name),
 				 errhint("Map all columns of an alternate key, and refresh the metadata once its index is active.")));
 	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);

@@ -24,6 +24,7 @@
 
 PG_FUNCTION_INFO_V1(dv_launch);
 PG_FUNCTION_INFO_V1(dv_run_alive);
+PG_FUNCTION_INFO_V1(dv_is_ours);
 PG_FUNCTION_INFO_V1(dv_run);
 
 /* Seconds between two notices of progress: soon at first, then less often. */
@@ -134,6 +135,13 @@ dv_run_alive(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(true);
 	LockRelease(&tag, ExclusiveLock, false);
 	PG_RETURN_BOOL(false);
+}
+
+/* dv_is_ours(writer xid): has this transaction, or a savepoint of it, written that row version? */
+Datum
+dv_is_ours(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(TransactionIdIsCurrentTransactionId(PG_GETARG_TRANSACTIONID(0)));
 }
 
 /* Ask the worker of this backend's run for a clean end. */

@@ -54,7 +54,7 @@ read_secret(const char *path, char *buf, size_t size, DvProblem *problem)
 	{
 		dv_problem_set(problem, false, ERRCODE_CONFIG_FILE_ERROR,
 					   "could not read the file of the client secret",
-					   strerror(errno), "Make it readable by the user the database server runs as.");
+					   strerror(errno), "Option client_secret_file of the user mapping names it. Make it readable by the user the database server runs as.");
 		if (fd >= 0)
 			CloseTransientFile(fd);
 		return -1;

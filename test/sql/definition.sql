@@ -130,6 +130,9 @@ SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'j');
 SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'b');
 SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'code');
 SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'processing_flag');
+ALTER TABLE staging.bad_keys RENAME code TO owed_passes;
+SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'owed_passes');
+ALTER TABLE staging.bad_keys RENAME owed_passes TO code;
 SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'n');
 SELECT dvmig.add_table('crm', 'staging.bad_keys', 'contact', 'd');
 

@@ -89,6 +89,10 @@ SELECT pg_temp.c('(SELECT x FROM scratch)');
 -- Errors point into the expression.
 SELECT pg_temp.c('upper(nme)');
 SELECT pg_temp.c('quantity');
+ALTER TABLE regress_exp.customers ADD "BirthPlace" text;
+SELECT pg_temp.c('upper(BirthPlace)');
+SELECT pg_temp.c('s.BIRTHPLACE');
+ALTER TABLE regress_exp.customers DROP "BirthPlace";
 SELECT pg_temp.c('gone');
 SELECT pg_temp.c('other.name');
 SELECT pg_temp.c('name +');

@@ -289,6 +289,8 @@ like($t->error("BEGIN; SELECT dvmig.start('$m'); PREPARE TRANSACTION 'p'"), qr/0
 is($t->sql('SELECT count(*) FROM pg_prepared_xacts'), 0, 'and nothing is prepared');
 $t->sql("BEGIN; CREATE TABLE prepared (n int); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'");
 pass('PREPARE TRANSACTION without a run works');
+like($t->error("BEGIN; SAVEPOINT s; SELECT dvmig.wait(dvmig.start('$m'), '10 s')"), qr/55000.*begins only when the transaction that started it commits/s,
+	'nor in a savepoint of it, which psql makes by itself with ON_ERROR_ROLLBACK');
 like($t->error("BEGIN; SELECT dvmig.wait(dvmig.start('$m'))"), qr/55000.*begins only when the transaction that started it commits/s,
 	'waiting in the transaction that starts is refused');
 like($t->error("BEGIN; CALL dvmig.run('$m')"), qr/25000.*cannot be called inside a transaction block.*dvmig\.start/s, 'CALL dvmig.run in a transaction block is refused');

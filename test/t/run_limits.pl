@@ -26,6 +26,8 @@ $t->sql(q{
 
 # -------------------------------------------------------------------- canary
 
+like($t->error(q{SELECT dvmig.start('m', tables => '{}')}), qr/22023: .*tables of a run cannot be an empty list/, 'a list of no tables does not mean all');
+like($t->error(q{SELECT dvmig.start('m', passes => '{}')}), qr/22023: .*passes of a run cannot be an empty list/, 'nor one of no passes');
 like($t->error(q{SELECT dvmig.start('m', max_rows => 0)}), qr/22023: .*max_rows cannot be 0/, 'a canary of no rows is refused');
 my $run = $t->run('m', 'max_rows => 10');
 is($run->{state}, 'completed', 'a canary completes');

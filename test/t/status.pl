@@ -33,6 +33,8 @@ $t->sql(q{
 	SELECT dvmig.map_lookup('people', 'parentcustomerid', 'firm', 'firms')});
 is(whole(), '2 3002 2992 2 0 0 0 10 0 - yes no no', 'nothing loaded') or diag(whole());
 is(step(), q{CALL dvmig.run('m')}, 'run it');
+is($t->sql(q{SELECT next_step FROM dvmig.status WHERE staging = 'public.people' AND parked = unprocessed}), q{CALL dvmig.run('m')},
+	'also where all rows wait for rows that were never loaded');
 is($t->run('m')->{state}, 'completed', 'a run');
 is(whole(), '2 3002 1 1 0 2990 1 10 0 completed yes no no', 'one failed, one waits for it');
 is(step(), 'look at dvmig.top_errors, correct the rows, then retry their tables', 'correct it');
