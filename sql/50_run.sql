@@ -104,6 +104,8 @@ BEGIN
 		  AND (d.state <> 'starting' OR d.started_at < clock_timestamp() - patience)
 		FOR UPDATE SKIP LOCKED) dead
 	WHERE h.run = dead.run;
+EXCEPTION WHEN serialization_failure THEN
+	RETURN;		-- a look with an older snapshot, since which the run has gone on or was marked
 END
 $$;
 COMMENT ON FUNCTION dvmig._settle_dead_runs(interval) IS 'mark runs as interrupted whose worker is gone';
@@ -401,7 +403,7 @@ COMMENT ON FUNCTION dvmig._run_of(oid, bigint, text) IS 'the run of that number,
 
 CREATE FUNCTION dvmig._run_state(run bigint, OUT state text, OUT message text, OUT succeeded bigint, OUT failed bigint,
 	OUT unchanged bigint, OUT parked bigint, OUT rows_total bigint, OUT rows_read bigint, OUT current_table text)
-LANGUAGE sql VOLATILE
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT h.state, h.message, h.succeeded, h.failed, h.unchanged, h.parked,
@@ -424,7 +426,10 @@ BEGIN
 	END IF;
 	PERFORM dvmig._run_of(caller, run, 'viewer');
 	PERFORM dvmig._settle_dead_runs();
-	SELECT * INTO state, message, succeeded, failed, unchanged, parked, rows_total, rows_read, current_table FROM dvmig._run_state(run);
+	-- as it is now, though the transaction may have kept an older snapshot
+	SELECT s.* INTO state, message, succeeded, failed, unchanged, parked, rows_total, rows_read, current_table
+	FROM dvmig._query_latest(format('SELECT to_jsonb(s) FROM dvmig._run_state(%s) s', run)) q,
+		jsonb_to_record(q::jsonb) s(state text, message text, succeeded bigint, failed bigint, unchanged bigint, parked bigint, rows_total bigint, rows_read bigint, current_table text);
 END
 $$;
 COMMENT ON FUNCTION dvmig._wait_look(oid, bigint) IS 'where a run stands, checked for the caller';
