@@ -72,13 +72,14 @@ findings_of()
 }
 
 # log_findings: what the server itself says of memory and resources it was not
-# given back in order, and of assertions, in any of its logs: "test: line".
+# given back in order, and of assertions, in any of its logs, where the undefined
+# behaviour sanitizer writes, too: "test: line".
 log_findings()
 {
 	local name
 
 	find "$WORK" "$TREE" -maxdepth 3 -name '*.log' -type f -not -path '*/findings/*' -print0 |
-		xargs -0 grep -HsE '^TRAP: |WARNING: .*(problem in (alloc|slab|generation|bump|AllocSet|Slab|Generation|Bump)|refcount leak|reference leak|(file|resource) .*(leak|was not closed))' |
+		xargs -0 grep -HsE '^TRAP: |: runtime error: |WARNING: .*(problem in (alloc|slab|generation|bump|AllocSet|Slab|Generation|Bump)|refcount leak|reference leak|(file|resource) .*(leak|was not closed))' |
 		while IFS= read -r name; do
 			echo "$(basename "${name%%.log:*}"): ${name#*.log:}"
 		done
@@ -122,6 +123,8 @@ suite_findings()
 	while read -r name p f s; do
 		printf '%-28s %6d %6d %8d %8d\n' "$name" "$p" "$f" "$s" "${of[$name]:-0}"
 	done < <(sort "$WORK/results")
+	# regress and isolation have one server
+	[ -z "${of[server]:-}" ] || printf '%-28s %6s %6s %8s %8d\n' 'their common server' '' '' '' "${of[server]}"
 	# tests that failed and reports are worth a look afterwards
 	[ "$((n + FAILED))" -eq 0 ] || KEEP=yes
 	echo "$((n == 0)) passed, $n failed" >"$WORK/findings.log"

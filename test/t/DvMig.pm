@@ -177,6 +177,9 @@ sub shared_data
 	return -e "$dir/$name" ? "$dir/$name" : undef;
 }
 
+# Do the sanitizers or valgrind watch the server? Then its memory is theirs, too.
+sub instrumented { return ($ENV{DV_SANITIZE} // '') =~ /address|valgrind/; }
+
 # -------------------------------------------------------------------- account
 
 # account(migration, staging => {field => SQL expression over s} ...):

@@ -42,7 +42,11 @@ for my $lanes (1, 2)
 	my $quick = $r->{"dvmig, lanes => $lanes"}{quick};
 
 	cmp_ok($quick->{wal}, '<=', 1.15 * $update + 200, "$lanes lanes: WAL of a row is little more than that of its UPDATE");
-	cmp_ok($quick->{memory}, '<=', IN_FLIGHT * BODY_MB + 64, "$lanes lanes: a worker's memory is bounded");
+	SKIP:
+	{
+		skip 'a sanitizer keeps what is freed', 1 if DvMig::instrumented();
+		cmp_ok($quick->{memory}, '<=', IN_FLIGHT * BODY_MB + 64, "$lanes lanes: a worker's memory is bounded");
+	}
 }
 cmp_ok($r->{'dvmig, fillfactor 50'}{quick}{wal}, '<', $r->{'dvmig, lanes => 1'}{quick}{wal}, 'room in the pages saves WAL');
 is($r->{'dvmig, reload of equal rows'}{quick}{rows}, 10000, 'a reload of equal rows sends nothing');
