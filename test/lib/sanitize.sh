@@ -37,7 +37,7 @@ dv_sanitize_server()
 				char *textdomain(const char *d) { return (char *) d; }' >"$WORK/nls.c"
 			gcc -shared -fPIC -o "$WORK/nls.so" "$WORK/nls.c"
 			# The server itself is not instrumented: leaks at its exit are its own way.
-			command="export LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so):$WORK/nls.so
+			command="export LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so):$WORK/nls.so\${LD_PRELOAD:+:\$LD_PRELOAD}
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1:log_path=$report
 export UBSAN_OPTIONS=print_stacktrace=1:log_path=$report
 exec -a \"\$0\" $BINDIR/postgres.real \"\$@\""
