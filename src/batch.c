@@ -296,8 +296,7 @@ look_ahead(DvStep *step)
 	if (p->fresh_sql == NULL || step->ahead.what != DV_AHEAD_UNKNOWN)
 		return;
 	n = dv_projection_bounds(p, step->last_keys, step->until_keys, types, values);
-	if (SPI_execute_with_args(dv_projection_outcomes_query(p, step->last_keys != NULL, step->until_keys != NULL), n, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "looking for outcomes did not answer a result");
+	dv_spi_run(dv_projection_outcomes_query(p, step->last_keys != NULL, step->until_keys != NULL), n, types, values, NULL, SPI_OK_SELECT);
 	step->ahead.what = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) ? DV_AHEAD_SOME : DV_AHEAD_NONE;
 	step->ahead.pause = Min(Max(1, step->ahead.pause * 2), LOOK_PAUSE_MAX);
 	step->ahead.reads = 0;
@@ -330,7 +329,8 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 		.step = step,.limit = limit,.whole = true,
 		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
 	};
-	SPIExecuteOptions options = {.params = dv_projection_parameters(step->projection, step->last_keys, step->until_keys, limit),.read_only = true,.dest = &r.pub};
+	/* not read-only, which would be with a snapshot from before its locks: see dv_spi_run() */
+	SPIExecuteOptions options = {.params = dv_projection_parameters(step->projection, step->last_keys, step->until_keys, limit),.dest = &r.pub};
 	int			i;
 
 	initStringInfo(&r.scratch);

@@ -414,3 +414,16 @@ dv_projection_parameters(const DvProjection *p, const Datum *after, const Datum 
 	add_parameter(list, n, INT8OID, Int64GetDatum(limit));
 	return list;
 }
+
+void
+dv_projection_check_keys(const DvProjection *p, TupleDesc desc, int first)
+{
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		if (getBaseType(TupleDescAttr(desc, first - 1 + i)->atttypid) != p->keys[i].type)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("source key column \"%s\" of %s got another type after the run began", p->keys[i].name, p->table_name),
+					 errhint("Give the key columns of the outcome tables the same type, and start again.")));
+}

@@ -9,6 +9,7 @@
 
 #include "postgres.h"
 
+#include "access/tupdesc.h"
 #include "executor/spi.h"
 
 #include "payload.h"
@@ -172,5 +173,11 @@ extern ParamListInfo dv_projection_parameters(const DvProjection *p, const Datum
 /* Parameters of these: keys or NULL. Returns their count; there is room for 2 * INDEX_MAX_KEYS. */
 extern int	dv_projection_bounds(const DvProjection *p, const Datum *after, const Datum *until,
 								 Oid *types, Datum *values);
+
+/*
+ * Throws where the keys of a result, from a column on (1 is the first), are not
+ * of the types of the projection: a user may have changed them since.
+ */
+extern void dv_projection_check_keys(const DvProjection *p, TupleDesc desc, int first);
 
 #endif							/* DV_PROJECTION_H */

@@ -139,15 +139,15 @@ find_end(DvStep *step, int n, MemoryContext of_keys, Datum **last, bool *odd)
 		dv_spi_begin("dvmig: finding the next rows");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		SPI_execute_with_args(dv_projection_keys_query(p, step->last_keys != NULL, step->until_keys != NULL, n, step->examine > 0),
-							  nargs, types, values, NULL, true, 1);
-		if (SPI_processed > 0)
+		if (dv_spi_run(dv_projection_keys_query(p, step->last_keys != NULL, step->until_keys != NULL, n, step->examine > 0),
+					   nargs, types, values, NULL, SPI_OK_SELECT) > 0)
 		{
 			Datum	   *keys = MemoryContextAlloc(of_keys, sizeof(Datum) * p->nkeys);
 			MemoryContext old = MemoryContextSwitchTo(of_keys);
 			bool		isnull;
 			int			i;
 
+			dv_projection_check_keys(p, SPI_tuptable->tupdesc, 1);
 			for (i = 0; i < p->nkeys; i++)
 			{
 				keys[i] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1, &isnull);

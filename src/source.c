@@ -163,7 +163,7 @@ throws(DvStep *step, const char *expression)
 		dv_spi_begin("dvmig: finding the column of an error");
 		sql = next_row(step, DV_READ_MAPPED, &nargs, types, values);
 		sql = psprintf("SELECT %s%s", expression, sql + strlen(step->projection->select_sql));
-		SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
+		dv_spi_run(sql, nargs, types, values, NULL, SPI_OK_SELECT);
 		dv_spi_commit(true);
 	}
 	PG_CATCH();
@@ -216,10 +216,10 @@ read_next_known(DvStep *step)
 	bool	   *nulls;
 	DvRow	   *row;
 
-	SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
-	if (SPI_processed == 0)
+	if (dv_spi_run(sql, nargs, types, values, NULL, SPI_OK_SELECT) == 0)
 		return NULL;
 	desc = SPI_tuptable->tupdesc;
+	dv_projection_check_keys(step->projection, desc, DV_KNOWN_KEYS);
 	all = palloc(sizeof(Datum) * desc->natts);
 	nulls = palloc(sizeof(bool) * desc->natts);
 	heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);

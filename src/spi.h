@@ -55,7 +55,11 @@ extern bool dv_spi_is_contention(const ErrorData *error);
 /* Raised by RAISE of PL/pgSQL, which can give any SQLSTATE to any text? */
 extern bool dv_spi_is_raised(const ErrorData *error);
 
-/* Run a statement with parameters; throws unless SPI answers "expected". */
+/*
+ * Run a statement with parameters; throws unless SPI answers "expected". Its
+ * snapshot is taken once its tables are locked: with an older one, a table that
+ * ALTER TABLE has rewritten while its lock was waited for would look empty.
+ */
 extern uint64 dv_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 						 const char *nulls, int expected);
 

@@ -147,6 +147,7 @@ take_result(DvUndo *u)
 	DvUndoChunk *chunk = MemoryContextAllocZero(context, sizeof(DvUndoChunk));
 	int			i;
 
+	dv_projection_check_keys(u->table->projection, SPI_tuptable->tupdesc, 2);
 	chunk->context = context;
 	chunk->table = u->table;
 	chunk->n = (int) SPI_processed;
@@ -198,8 +199,7 @@ read_chunk(DvUndo *u)
 		}
 		dv_spi_begin("dvmig: reading what a run created");
 		dv_spi_follow_indexes();
-		SPI_execute_with_args(chunk_query(u), u->last_keys ? p->nkeys : 0, types, values, NULL, true, 0);
-		if (SPI_processed > 0)
+		if (dv_spi_run(chunk_query(u), u->last_keys ? p->nkeys : 0, types, values, NULL, SPI_OK_SELECT) > 0)
 			chunk = take_result(u);
 		dv_spi_commit(true);
 		if (chunk != NULL)

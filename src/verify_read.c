@@ -406,6 +406,7 @@ startup(DestReceiver *self, int operation, TupleDesc desc)
 	Reader	   *r = (Reader *) self;
 
 	(void) operation;
+	dv_projection_check_keys(r->v->projection, desc, DV_PROJ_KEYS);
 	if (r->v->projection->link == NULL)
 		prepare(r->v, desc);
 }
@@ -426,7 +427,7 @@ read_mapped(DvVerify *v, DvVerifyChunk *chunk, int limit)
 		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
 	};
 	SPIExecuteOptions options = {
-		.params = dv_projection_parameters(v->projection, v->last_keys, NULL, limit),.read_only = true,.dest = &r.pub
+		.params = dv_projection_parameters(v->projection, v->last_keys, NULL, limit),.dest = &r.pub
 	};
 	SPIPlanPtr *plan = &v->plans[v->last_keys != NULL];
 
@@ -451,9 +452,9 @@ read_others(DvVerify *v, DvVerifyChunk *chunk, ReadWhat what, int limit, const c
 	bool	   *nulls;
 	uint64		i;
 
-	if (SPI_execute_with_args(sql, n, types, parameters, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "reading rows to verify did not answer a result");
+	dv_spi_run(sql, n, types, parameters, NULL, SPI_OK_SELECT);
 	desc = SPI_tuptable->tupdesc;
+	dv_projection_check_keys(v->projection, desc, what == READ_KNOWN ? DV_KNOWN_KEYS : 2);
 	values = palloc(sizeof(Datum) * desc->natts);
 	nulls = palloc(sizeof(bool) * desc->natts);
 	for (i = 0; i < SPI_processed; i++)
