@@ -75,12 +75,7 @@ BEGIN
 	PERFORM dvmig._check_filter(filter);
 	FOR t IN SELECT mt.* FROM dvmig.migration_table mt
 		WHERE mt.staging::text IN (SELECT r.staging FROM dvmig.run_table r WHERE r.run = $2) ORDER BY mt.position LOOP
-		PERFORM dvmig._require_reading(caller, t.staging);
-		PERFORM dvmig._check_key(t.staging, t.source_key);
-		IF NOT dvmig._flags_fit(t.staging) THEN
-			RAISE EXCEPTION 'the flag columns of % are no longer of the types that dvmig gave them', t.staging
-				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Leave the filter out, or give them their types back.';
-		END IF;
+		PERFORM dvmig._check_filtered(caller, t);
 		hash := dvmig._row_hash(t.source_key);
 		BEGIN
 			INSERT INTO dvmig._run_row (run, staging, hash1, hash2)
@@ -106,12 +101,20 @@ COMMENT ON FUNCTION dvmig._take_run_rows(oid, bigint, text) IS 'decide which row
 -- _keep_run_rows: a resumed run goes on with the rows of the earlier one; what no
 -- run can come back to is dropped.
 CREATE FUNCTION dvmig._keep_run_rows(run bigint, earlier bigint) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
 	UPDATE dvmig._run_row w SET run = $1 WHERE w.run = $2;
+	IF NOT FOUND AND EXISTS (SELECT FROM dvmig.run_history h WHERE h.run = $2 AND h.options ? 'filtered') THEN
+		RAISE EXCEPTION 'the rows that the filter of run % took are not known any more', earlier
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = 'They are kept until the run is completed, or another run of the migration begins, and are not in a dump.',
+			HINT = 'Start a run with the filter instead.';
+	END IF;
 	DELETE FROM dvmig._run_row w USING dvmig.run_history h, dvmig.run_history mine
 	WHERE w.run = h.run AND h.migration_id = mine.migration_id AND mine.run = $1 AND h.run <> $1;
+END
 $$;
 COMMENT ON FUNCTION dvmig._keep_run_rows(bigint, bigint) IS 'hand the rows of a filter over to the run that resumes another';
 

@@ -45,6 +45,8 @@ is($t->sql("SELECT options ->> 'filtered' || (options ? 'filter')::text FROM dvm
 	'the condition is not kept in the history');
 unlike($t->sql(q{SELECT string_agg(detail::text, ' ') FROM dvmig.event}), qr/region/, 'nor in the events');
 is($t->sql('SELECT count(*) FROM dvmig._run_row'), '0', 'nothing is left of a completed run');
+like($t->error("SELECT dvmig.resume($run->{run})"), qr/55000.*the rows that the filter of run $run->{run} took are not known any more/s,
+	'it has done all of them, and resuming it would do nothing');
 like($t->error(q{SELECT dvmig.start('m', filter => $$s.region = 'DE'$$)}), qr/42703.*does not fit table public.people.*tables =>/s,
 	'a filter that does not fit every table');
 like($t->error(q{SELECT dvmig.start('m', tables => '{firms}', filter => $$true) OR (true$$)}), qr/ERROR:  42601/, 'a filter that breaks out');
