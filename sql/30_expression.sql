@@ -100,6 +100,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._compile_expression(oid, regclass, text) IS 'one expression over a staging row, checked and written down with every name qualified';
 
+-- _uses_column: whether a deparsed expression uses a staging column.
+CREATE FUNCTION dvmig._uses_column(expression_sql text, column_name text) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT $1 ~ ('(^|[^[:alnum:]_".])s\.' || regexp_replace(quote_ident($2), '([^[:alnum:]_])', '\\\1', 'g') || '($|[^[:alnum:]_"])')
+$$;
+COMMENT ON FUNCTION dvmig._uses_column(text, text) IS 'whether a deparsed expression uses a staging column';
+
 -- _base_type: the type below any domains.
 CREATE FUNCTION dvmig._base_type(type regtype) RETURNS regtype
 LANGUAGE sql STABLE

@@ -255,6 +255,24 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._flags_fit(regclass) IS 'whether a staging table has its flag columns';
 
+-- _check_filtered: whether a filter of the caller's may be evaluated over a table
+-- with his rights: he may read the rows, and nothing of the table's owner runs
+-- with them: not the casts of a type that he has given to a column of ours.
+CREATE FUNCTION dvmig._check_filtered(caller oid, t dvmig.migration_table) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM dvmig._require_reading(caller, t.staging);
+	PERFORM dvmig._check_key(t.staging, t.source_key);
+	IF NOT dvmig._flags_fit(t.staging) THEN
+		RAISE EXCEPTION 'the flag columns of % are no longer of the types that dvmig gave them', t.staging
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Leave the filter out, or give them their types back.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._check_filtered(oid, dvmig.migration_table) IS 'error unless a filter of the caller''s may be evaluated over a staging table with his rights';
+
 -- _add_columns: the columns dvmig needs, in one ALTER TABLE. Their defaults are
 -- constants for the table, so that even a large one is not rewritten.
 CREATE FUNCTION dvmig._add_columns(caller oid, staging regclass) RETURNS text[]

@@ -137,7 +137,7 @@ AS $$
 	  AND a.attname NOT IN ('processing_flag', 'action_flag', 'dm_created_at', 'dataverse_id')
 	  AND NOT a.attname = ANY (t.source_key) AND a.attname IS DISTINCT FROM t.id_column
 	  AND NOT EXISTS (SELECT FROM dvmig.column_map c, unnest(c.expression_sql) e
-		WHERE c.staging = $1 AND e ~ ('(^|[^[:alnum:]_".])s\.' || regexp_replace(quote_ident(a.attname), '([^[:alnum:]_])', '\\\1', 'g') || '($|[^[:alnum:]_"])'))
+		WHERE c.staging = $1 AND dvmig._uses_column(e, a.attname))
 $$;
 COMMENT ON FUNCTION dvmig._unmapped(regclass) IS 'staging columns that no column map uses';
 
@@ -198,7 +198,7 @@ AS $$
 			OR a.atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND a.atttypmod BETWEEN 5 AND 104 AS is_short
 		FROM pg_attribute a
 		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attname = ANY ($2) AND a.attname <> 'processing_flag'
-		  AND $3 ~ ('(^|[^[:alnum:]_".])s\.' || regexp_replace(quote_ident(a.attname), '([^[:alnum:]_])', '\\\1', 'g') || '($|[^[:alnum:]_"])')
+		  AND dvmig._uses_column($3, a.attname)
 	)
 	SELECT format('(processing_flag, %s)%s', (SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest($2) WITH ORDINALITY u(k, i)),
 		' INCLUDE (' || (SELECT string_agg(format('%I', u.attname), ', ' ORDER BY u.attnum) FROM used u

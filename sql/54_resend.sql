@@ -40,12 +40,7 @@ DECLARE
 	hash text[] := dvmig._row_hash(t.source_key);
 BEGIN
 	PERFORM dvmig._check_filter(filter);
-	PERFORM dvmig._require_reading(caller, t.staging);
-	PERFORM dvmig._check_key(t.staging, t.source_key);
-	IF NOT dvmig._flags_fit(t.staging) THEN
-		RAISE EXCEPTION 'the flag columns of % are no longer of the types that dvmig gave them', t.staging
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Leave the filter out, or give them their types back.';
-	END IF;
+	PERFORM dvmig._check_filtered(caller, t);
 	RETURN ARRAY(SELECT q FROM dvmig._query_as(caller, format(E'SELECT %s || \' \' || %s FROM %s s WHERE s.processing_flag IN (\'S\', \'P\') AND (%s\n)',
 		hash[1], hash[2], t.staging, filter)) q);
 END

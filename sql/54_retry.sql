@@ -1,19 +1,17 @@
 -- Retrying: failed rows become unprocessed again.
 
 -- _retry_rows: where the failed rows are for which the filter is true, found
--- with the caller's rights. Only what he wrote himself may run with them: not
--- the casts of a type that the table's owner has given to a column of ours.
+-- with the caller's rights: see dvmig._check_filtered().
 CREATE FUNCTION dvmig._retry_rows(caller oid, t dvmig.migration_table, filter text) RETURNS text[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM dvmig._check_filter(filter);
-	PERFORM dvmig._require_reading(caller, t.staging);
+	PERFORM dvmig._check_filtered(caller, t);
 	PERFORM dvmig._require_reading(caller, t.error_table);
-	PERFORM dvmig._check_key(t.staging, t.source_key);
-	IF NOT dvmig._flags_fit(t.staging) OR NOT dvmig._outcome_columns_fit(t.error_table, t.staging, t.source_key, 'error') THEN
-		RAISE EXCEPTION 'columns of % or % are no longer of the types that dvmig gave them', t.staging, t.error_table
+	IF NOT dvmig._outcome_columns_fit(t.error_table, t.staging, t.source_key, 'error') THEN
+		RAISE EXCEPTION 'columns of % are no longer of the types that dvmig gave them', t.error_table
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Leave the filter out, or give them their types back.';
 	END IF;
 	RETURN ARRAY(SELECT q FROM dvmig._query_as(caller, format(

@@ -9,15 +9,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_finding(text, text, text, text, bigint, jsonb, text, text) IS 'one finding of dvmig.check()';
 
--- _check_uses: whether a deparsed expression uses a staging column.
-CREATE FUNCTION dvmig._check_uses(expression_sql text, column_name text) RETURNS bool
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT $1 ~ ('(^|[^[:alnum:]_".])s\.' || regexp_replace(quote_ident($2), '([^[:alnum:]_])', '\\\1', 'g') || '($|[^[:alnum:]_"])')
-$$;
-COMMENT ON FUNCTION dvmig._check_uses(text, text) IS 'whether a deparsed expression uses a staging column';
-
 -- ------------------------------------------------------------ of the definition
 
 CREATE FUNCTION dvmig._check_maps_made(m dvmig.migration) RETURNS SETOF jsonb
@@ -27,15 +18,16 @@ AS $$
 	WITH t AS (SELECT mt.*, mt.staging::text AS name FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id)
 	SELECT dvmig._check_finding('warning', t.name, NULL, 'key_not_carried', NULL, NULL,
 		'no column map carries the source key to Dataverse',
-		'Without it no record can be traced to its source row there: map the key, or give target_key in dvmig.add_table().')
+		'Without it no record can be traced to its source row there: map the key' || CASE WHEN cardinality(t.source_key) = 1
+			THEN format(', for instance SELECT dvmig.set_table(%L, ''target_key'', ''...'')', t.name) ELSE '' END || '.')
 	FROM t WHERE t.target_key IS NULL AND t.relationship IS NULL AND EXISTS (SELECT FROM unnest(t.source_key) k WHERE NOT EXISTS (
 		SELECT FROM dvmig.column_map c, unnest(c.expression_sql) e WHERE c.staging = t.staging AND c.kind = 'value'
-		  AND dvmig._check_uses(e, k)))
+		  AND dvmig._uses_column(e, k)))
 	UNION ALL
 	SELECT dvmig._check_finding('info', t.name, NULL, 'not_mapped', NULL, NULL,
 		'staging columns that go nowhere: ' || string_agg(u.col, ', ' ORDER BY u.i), 'Map them, or leave them if they are not wanted in Dataverse.')
 	FROM t, unnest(dvmig._unmapped(t.staging)) WITH ORDINALITY u(col, i)
-	WHERE dvmig._check_uses(t.filter_sql, u.col) IS NOT TRUE GROUP BY t.name
+	WHERE dvmig._uses_column(t.filter_sql, u.col) IS NOT TRUE GROUP BY t.name
 	UNION ALL
 	SELECT dvmig._check_finding('warning', t.name, array_to_string(k.key_columns, ', '), 'key_not_active', NULL, NULL,
 		format('alternate key "%s" is %s, not active: Dataverse neither finds nor compares rows by it', k.key_name, lower(k.index_status)),

@@ -92,7 +92,7 @@ AS $$
 	UNION ALL
 	SELECT dvmig._check_finding('info', t.staging::text, NULL, 'left_out', (state -> t.staging::text -> 'counts' ->> 'left_out')::bigint, NULL,
 		coalesce('the filter leaves rows out: ' || t.filter_reason, 'the filter leaves rows out'),
-		CASE WHEN t.filter_reason IS NULL THEN 'Give filter_reason in dvmig.add_table(), so that reports can tell why.' ELSE 'Nothing to do; reports tell the reason.' END)
+		CASE WHEN t.filter_reason IS NULL THEN format('Say why, for those who read reports: SELECT dvmig.set_table(%L, ''filter_reason'', ''...'').', t.staging) ELSE 'Nothing to do; reports tell the reason.' END)
 	FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id AND (state -> t.staging::text -> 'counts' ->> 'left_out')::bigint > 0
 $$;
 COMMENT ON FUNCTION dvmig._check_volume(dvmig.migration, jsonb) IS 'findings about how much is sent and what is left out';
