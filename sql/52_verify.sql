@@ -20,7 +20,7 @@ CREATE TABLE dvmig.verification (
 	owners_changed bigint NOT NULL,
 	not_compared   text[] NOT NULL DEFAULT '{}',
 	verified_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-	result         text NOT NULL CHECK (result IN ('equal', 'different')),
+	result         text NOT NULL CHECK (result IN ('equal', 'different', 'not compared')),
 	PRIMARY KEY (run, staging)
 );
 COMMENT ON TABLE dvmig.verification IS 'what verifications found, one row per verification and staging table; compared = equal + missing + different + changed_since';
@@ -30,6 +30,7 @@ COMMENT ON COLUMN dvmig.verification.changed_since IS 'records whose columns dif
 COMMENT ON COLUMN dvmig.verification.extra IS 'records that are there although their row was deleted or failed, or is gone from the staging table; not among compared';
 COMMENT ON COLUMN dvmig.verification.owners_changed IS 'records that have another owner than they were loaded with';
 COMMENT ON COLUMN dvmig.verification.not_compared IS 'mapped columns that cannot be read back as they were sent, with the reason';
+COMMENT ON COLUMN dvmig.verification.result IS 'equal, different, or not compared: no difference was found, but of some rows nothing could be read back';
 
 CREATE TABLE dvmig.difference_row (
 	run          bigint NOT NULL,
@@ -176,7 +177,7 @@ BEGIN
 		f.changed_since, f.owners_changed,
 		f.not_compared || ARRAY(SELECT substr(c.target_column, 8) || ': of the activity that a close leaves'
 			FROM dvmig.column_map c WHERE c.staging = $2 AND c.target_column LIKE '@close:%' ORDER BY c.position),
-		CASE WHEN f.compared = f.equal AND f.extra = 0 THEN 'equal' ELSE 'different' END
+		CASE WHEN f.compared <> f.equal OR f.extra > 0 THEN 'different' WHEN (figures ->> 'uncompared')::bigint > 0 THEN 'not compared' ELSE 'equal' END
 	FROM dvmig.run_history h, dvmig.migration_table t WHERE h.run = $1 AND t.staging = $2;
 	INSERT INTO dvmig.verification_sum_row (run, staging, column_name, source_count, target_count, source_sum, target_sum)
 	SELECT $1, $2, s.* FROM jsonb_to_recordset(sums) s(column_name text, source_count bigint, target_count bigint, source_sum numeric, target_sum numeric);

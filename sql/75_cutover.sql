@@ -185,7 +185,9 @@ BEGIN
 		SELECT q.* INTO v FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 AND q.verified_at = whole;
 	END IF;
 	RETURN CASE WHEN v.verified_at IS NULL THEN 'was never verified'
-		WHEN v.verified_at >= loaded AND v.result <> 'equal' THEN format('its verification found %s missing, %s different and %s extra records', v.missing, v.different, v.extra)
+		WHEN v.verified_at >= loaded AND v.result = 'different' THEN format('its verification found %s missing, %s different and %s extra records', v.missing, v.different, v.extra)
+			|| CASE WHEN v.changed_since > 0 THEN format(', and %s that others have changed since', v.changed_since) ELSE '' END
+		WHEN v.verified_at >= loaded AND v.result = 'not compared' THEN 'its verification could not compare all of it: ' || array_to_string(v.not_compared, '; ')
 		WHEN v.verified_at < loaded THEN format('was loaded at %s, after its last verification', date_trunc('second', loaded))
 		WHEN whole IS NULL OR whole < loaded THEN 'was verified by a sample only' END;
 END

@@ -16,6 +16,7 @@
 #include "encode.h"
 #include "spi.h"
 #include "verify.h"
+#include "wiretext.h"
 
 /*
  * Characters of a URL: a GET may have 32,768, of which host and path take some.
@@ -31,6 +32,9 @@
 /* Answers in a row that were not understood, of one query. */
 #define BAD_ANSWERS_MAX	5
 
+/* Error code: there is no record of that id. */
+#define NO_SUCH_RECORD	"0x80040217"
+
 /* Lookups tell the table they point at by an annotation. */
 #define PREFER	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
 
@@ -42,6 +46,7 @@ typedef struct VerifyAsk
 	int			n;
 	int			bad_answers;
 	DvVerifyFileAsk *file;		/* a file of it, instead */
+	bool		links;			/* what the rows' left end is linked to, instead */
 } VerifyAsk;
 
 static void
@@ -126,6 +131,68 @@ halve(DvVerify *v, VerifyAsk *part)
 	release_part(part);
 }
 
+/* ---------------------------------------------------------------- links of one record */
+
+/* Links that were not told with their left ends, for each of these alone. */
+static void
+ask_links(DvVerify *v, DvVerifyChunk *chunk, int from, int end)
+{
+	int			n;
+
+	for (; (from = dv_verify_next_untold(v, chunk, from, end, &n)) >= 0; from += n)
+	{
+		VerifyAsk  *part;
+		DvAsk	   *ask;
+
+		if (v->links_refused)
+		{
+			dv_verify_refuse_links(v, chunk->rows + from, n);
+			continue;
+		}
+		ask = dv_verify_new_ask(v, chunk, NULL);
+		part = ask->arg;
+		part->links = true;
+		part->from = from;
+		part->n = n;
+		dv_verify_links_path(v, &chunk->rows[from], &ask->path);
+		ask->prefer = PREFER;
+		dv_asker_queue(&v->asker, ask);
+	}
+}
+
+static void
+handle_links(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *reply)
+{
+	DvVerifyRow *rows = part->chunk->rows + part->from;
+	bool		gone = reply->status == 404 && reply->body.data != NULL &&
+		dv_wiretext_find(reply->body.data, reply->body.len, NO_SUCH_RECORD) != NULL;
+	DvPage		page = {NULL, NULL, {NULL, 0}, {NULL, 0}};
+
+	if (reply->status == 200 &&
+		!(dv_page_open(&page, reply->body.data, reply->body.len) && dv_verify_links_page(v, rows, part->n, &page)))
+	{
+		if (++part->bad_answers < BAD_ANSWERS_MAX)
+			dv_asker_again(&v->asker, ask, false);
+		else
+			dv_asker_fail(&v->asker, psprintf("the answer to a query of links of %s was not understood", v->projection->wire.entity_set));
+		return;
+	}
+	if (reply->status == 200 && page.next_link.p != NULL)
+	{
+		dv_asker_follow(&v->asker, ask, page.next_link);
+		return;
+	}
+	if (reply->status == 200 || gone)
+		dv_verify_judge_links(v, rows, part->n);
+	else if (reply->status >= 400 && reply->status < 500)
+		dv_verify_refuse_links(v, rows, part->n);
+	else
+		dv_asker_fail_answer(&v->asker, reply);
+	release_part(part);
+}
+
+/* ---------------------------------------------------------------- answers */
+
 /* Not an answer to a query: what went wrong with it. */
 static void
 handle_refusal(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *reply)
@@ -168,6 +235,11 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 			dv_verify_twins_answer(v, ask, reply);
 		return;
 	}
+	if (part->links)
+	{
+		handle_links(v, ask, part, reply);
+		return;
+	}
 	if (part->file != NULL)
 	{
 		if (dv_verify_file_answer(v, part->file, ask, reply))
@@ -190,6 +262,7 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	}
 	dv_verify_judge_unseen(v, part->chunk, part->from, part->n);
 	v->rc->total.rows_read += part->n;
+	ask_links(v, part->chunk, part->from, part->from + part->n);
 	dv_verify_ask_files(v, part->chunk, part->from, part->n);
 	dv_verify_ask_twins(v, part->chunk, part->from, part->n);
 	if (v->resend != NULL)

@@ -4,8 +4,8 @@
  * verify_load.c reads the definition, verify.c walks a staging table and asks
  * for the records of its rows, verify_read.c reads rows and what they map to,
  * verify_judge.c compares them with the records, verify_expand.c what hangs on
- * records, verify_files.c the bytes of files, verify_keys.c looks for records by
- * their source keys, verify_store.c keeps what was found.
+ * records, verify_links.c links, verify_files.c the bytes of files, verify_keys.c
+ * looks for records by their source keys, verify_store.c keeps what was found.
  */
 #ifndef DV_VERIFY_H
 #define DV_VERIFY_H
@@ -83,6 +83,8 @@ typedef struct DvVerifyRow
 	bool		seen;
 	bool		has_right;		/* a link: its right end */
 	pg_uuid_t	right;
+	bool		linked;			/* it is there */
+	bool		untold;			/* that was not told with its left end */
 	DvVerifyFile *files;		/* by file column, or NULL */
 	const char *verdict;		/* kind of its differences; NULL: equal so far */
 	bool		changed_since;	/* while it has files: by another user */
@@ -183,6 +185,7 @@ typedef struct DvVerify
 	char	   *expand;			/* the collection that is read along, or "" */
 	bool		expand_refused; /* the service does not tell it */
 	char	   *right_id;		/* rows are links: primary key of the right end's table */
+	bool		links_refused;	/* nor are they told of one record alone */
 	int64		files_compared;
 	int			key_column;		/* that carries the source key; -1: none */
 	bool		twins_of_all;	/* other records may have it, though the row's is there */
@@ -217,6 +220,7 @@ typedef struct DvVerify
 	int64		extra;
 	int64		changed;
 	int64		owners_changed;
+	int64		uncompared;		/* rows of which nothing was told */
 	int64		listed;			/* differences kept */
 
 	DvDifference *differences;
@@ -272,7 +276,26 @@ extern void dv_verify_without_expand(DvVerify *v);
 
 /* Has the record the collections that were asked for with it? Where one has not, none is compared. */
 extern bool dv_verify_is_expanded(const DvVerify *v, DvSlice record);
-extern bool dv_verify_has_link(const DvVerify *v, DvSlice collection, const pg_uuid_t *right);
+
+/* The records of a collection as written; false where it is none. */
+extern bool dv_verify_open_collection(DvPage *page, DvSlice list);
+
+/* verify_links.c: how links are read, in the transaction that loads the definition. */
+extern void dv_verify_load_link(DvVerify *v);
+
+/* The record of the left end is told: is the link with it? */
+extern void dv_verify_judge_left(DvVerify *v, DvVerifyRow *row);
+
+/* Of which row, from "from" to "end", links are still to be asked for, and of how many with the same left end; -1: of none. */
+extern int	dv_verify_next_untold(const DvVerify *v, const DvVerifyChunk *chunk, int from, int end, int *n);
+
+/* The path of what a left end is linked to; a page of that, false where it is none; and once all of it has come, or none. */
+extern void dv_verify_links_path(const DvVerify *v, const DvVerifyRow *row, DvBuf *path);
+extern bool dv_verify_links_page(const DvVerify *v, DvVerifyRow *rows, int n, DvPage *page);
+extern void dv_verify_judge_links(DvVerify *v, DvVerifyRow *rows, int n);
+
+/* The service does not tell of them: they are not compared. */
+extern void dv_verify_refuse_links(DvVerify *v, DvVerifyRow *rows, int n);
 
 /* verify_files.c: files of a chunk's rows, in its transaction; ask for those of the records that were seen. */
 extern void dv_verify_read_files(DvVerify *v, DvVerifyChunk *chunk);

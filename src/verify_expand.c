@@ -1,10 +1,10 @@
 /*
- * verify_expand.c - what hangs on a record: activity parties and links
+ * verify_expand.c - what hangs on a record: collections that are read along
  *
- * Both are read with the records, as an expanded collection. Of parties those
- * of the mapped roles are compared, as a set: Dataverse adds others itself (an
- * owner, what the activity regards), and has its own order. A row of links is
- * held against the collection of its left end.
+ * Activity parties and links are read with the records, as an expanded
+ * collection. Of parties those of the mapped roles are compared, as a set:
+ * Dataverse adds others itself (an owner, what the activity regards), and has its
+ * own order. For links see verify_links.c.
  */
 #include "postgres.h"
 
@@ -23,9 +23,8 @@ typedef struct Party
 	bool		taken;
 } Party;
 
-/* The records of a collection as written; false where it is none. */
-static bool
-open_collection(DvPage *page, DvSlice list)
+bool
+dv_verify_open_collection(DvPage *page, DvSlice list)
 {
 	char	   *body = palloc(list.len + 16);
 	int			len;
@@ -69,7 +68,7 @@ read_parties(DvSlice list, int *n)
 	int			room = 0;
 
 	*n = 0;
-	if (!open_collection(&page, list))
+	if (!dv_verify_open_collection(&page, list))
 		return NULL;
 	while (dv_page_record(&page, &record))
 	{
@@ -156,8 +155,8 @@ dv_verify_is_expanded(const DvVerify *v, DvSlice record)
 {
 	int			i;
 
-	if (v->projection->link != NULL)
-		return is_told(record, v->projection->link);
+	if (v->projection->link != NULL && !is_told(record, v->projection->link))
+		return false;
 	for (i = 0; i < v->ncolumns; i++)
 		if (v->columns[i].kind == DV_COMPARE_PARTIES && v->columns[i].read_name != NULL && !is_told(record, v->columns[i].read_name))
 			return false;
@@ -175,19 +174,4 @@ dv_verify_without_expand(DvVerify *v)
 	for (i = 0; i < v->ncolumns; i++)
 		if (v->columns[i].kind == DV_COMPARE_PARTIES)
 			v->columns[i].read_name = NULL;
-}
-
-bool
-dv_verify_has_link(const DvVerify *v, DvSlice collection, const pg_uuid_t *right)
-{
-	DvPage		page;
-	DvSlice		record;
-	pg_uuid_t	id;
-
-	if (!open_collection(&page, collection))
-		return false;
-	while (dv_page_record(&page, &record))
-		if (dv_page_uuid(dv_page_find(record, v->right_id), id.data) && memcmp(&id, right, UUID_LEN) == 0)
-			return true;
-	return false;
 }

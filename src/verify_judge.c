@@ -333,29 +333,6 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 		v->different++;
 }
 
-/* The record of the left end is there: is the link? */
-static void
-judge_link(DvVerify *v, DvVerifyRow *row)
-{
-	bool		there = row->has_right && dv_verify_has_link(v, row->told[v->told_link], &row->right);
-
-	if (v->expand_refused)
-		return;
-	if (row->state == 'P' || row->state == 'S')
-	{
-		v->compared++;
-		v->equal += there;
-		v->missing += !there;
-		if (!there)
-			dv_verify_note(v, row, NULL, nothing, nothing, "missing");
-	}
-	else if (there)
-	{
-		v->extra++;
-		dv_verify_note(v, row, NULL, nothing, nothing, "extra");
-	}
-}
-
 void
 dv_verify_different_too(DvVerify *v, DvVerifyRow *row, const char *column, DvSlice expected, DvSlice found)
 {
@@ -376,7 +353,7 @@ judge_seen(DvVerify *v, DvVerifyRow *row)
 	if (v->rebuild != NULL)
 		return;					/* that it was seen is all that matters */
 	if (v->projection->link != NULL)
-		judge_link(v, row);
+		dv_verify_judge_left(v, row);
 	else if (v->resend != NULL)
 		dv_resend_judge(v, row, row->told[DV_TOLD_ETAG]);
 	else if (row->state == 'P' || row->state == 'S')

@@ -130,22 +130,6 @@ is_selected(const StringInfoData *select, const char *name)
 	return strstr(list, psprintf(",%s,", name)) != NULL;
 }
 
-/* Links are read as the collection of their left end. */
-static void
-load_link(DvVerify *v)
-{
-	Oid			types[1] = {OIDOID};
-	Datum		values[1] = {ObjectIdGetDatum(v->projection->staging)};
-
-	if (dv_spi_run("SELECT mt.primary_id FROM dvmig.column_map c JOIN dvmig.migration_table t USING (staging) JOIN dvmig.migration m USING (migration_id)"
-				   " JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = c.referenced_table"
-				   " WHERE c.staging = $1::regclass AND c.target_column = '@right'", 1, types, values, NULL, SPI_OK_SELECT) != 1)
-		elog(ERROR, "no metadata of the right end of the links of %s", v->plan.name);
-	v->right_id = MemoryContextStrdup(v->context, dv_spi_text(0, 1));
-	v->select = MemoryContextStrdup(v->context, v->projection->wire.primary_id);
-	v->expand = MemoryContextStrdup(v->context, psprintf("&$expand=%s($select=%s)", v->projection->link, v->right_id));
-}
-
 /* The place of a member among those that are of use. */
 static int
 told_named(DvVerify *v, const char *name)
@@ -195,7 +179,7 @@ load_select(DvVerify *v)
 	begin_told(v);
 	if (v->projection->link != NULL)
 	{
-		load_link(v);
+		dv_verify_load_link(v);
 		return;
 	}
 	initStringInfo(&select);

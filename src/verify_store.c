@@ -297,9 +297,9 @@ append_figures(DvVerify *v, StringInfo out)
 	appendStringInfo(out, "{\"compared\":" INT64_FORMAT ",\"equal\":" INT64_FORMAT ",\"missing\":" INT64_FORMAT ",\"different\":" INT64_FORMAT
 					 ",\"extra\":" INT64_FORMAT ",\"changed_since\":" INT64_FORMAT ",\"owners_changed\":" INT64_FORMAT ",\"not_compared\":[",
 					 v->compared, v->equal, v->missing, v->different, v->extra, v->changed, v->owners_changed);
-	if (v->projection->link != NULL && v->expand_refused)
+	if (v->uncompared > 0)
 	{
-		escape_json(out, "links: the service does not tell them with the records");
+		escape_json(out, "links: the service tells them neither with the records nor of each");
 		comma = ",";
 	}
 	for (i = 0; i < v->ncolumns; i++)
@@ -325,8 +325,8 @@ append_usage(DvVerify *v, StringInfo out)
 	DvUsage		usage;
 
 	dv_phase_usage(&usage);
-	appendStringInfo(out, ",\"requests\":" INT64_FORMAT ",\"cpu_ms\":" INT64_FORMAT ",\"memory_kb\":" INT64_FORMAT "}",
-					 v->rc->total.requests - v->requests_before, (usage.cpu_us - v->usage_before.cpu_us) / 1000, usage.anonymous_kb);
+	appendStringInfo(out, ",\"uncompared\":" INT64_FORMAT ",\"requests\":" INT64_FORMAT ",\"cpu_ms\":" INT64_FORMAT ",\"memory_kb\":" INT64_FORMAT "}",
+					 v->uncompared, v->rc->total.requests - v->requests_before, (usage.cpu_us - v->usage_before.cpu_us) / 1000, usage.anonymous_kb);
 }
 
 static void

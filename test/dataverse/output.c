@@ -228,17 +228,27 @@ put_collection(SimBuf *b, const SimExpand *x, SimGuid id)
 	}
 }
 
-static void
-put_members(SimBuf *b, const SimExpand *x, const SimSlot *slot)
+void
+sim_output_members(SimBuf *b, const SimExpand *x, const SimSlot *slot)
 {
 	LinkList	l = {b, x};
 
 	sim_buf_char(b, '[');
-	if (sim_sw.collections == SIM_HERE && x->prop->kind == SIM_P_COLLECTION)
+	if (x->prop->kind == SIM_P_COLLECTION)
 		put_collection(b, x, slot->id);
-	else if (sim_sw.collections == SIM_HERE)
+	else
 		sim_links_each(x->prop->relation, x->prop->side, &slot->id, put_linked, &l);
 	sim_buf_char(b, ']');
+}
+
+/* A collection that $expand asks for. */
+static void
+put_members(SimBuf *b, const SimExpand *x, const SimSlot *slot)
+{
+	if (sim_sw.collections == SIM_HERE)
+		sim_output_members(b, x, slot);
+	else
+		sim_buf_puts(b, "[]");
 	if (sim_sw.collections == SIM_ELSEWHERE)
 		sim_buf_printf(b, ",\"%s@odata.nextLink\":\"elsewhere\"", x->prop->name);
 }

@@ -32,6 +32,9 @@ extern bool sim_output_prepare(const SimReq *r, SimTable *t, const char *select,
 /* Append one record as a JSON object; "context" is written first unless NULL. Needs the lock. */
 extern void sim_output_record(SimBuf *b, const SimOutput *o, const SimSlot *slot, const char *context);
 
+/* What a record is linked to by the collection "x", as an array. */
+extern void sim_output_members(SimBuf *b, const SimExpand *x, const SimSlot *slot);
+
 /* Append the members of one column, preceded by a comma where needed. */
 extern void sim_output_column(SimBuf *b, const SimOutput *o, const SimSlot *slot, const SimColumn *c);
 

@@ -413,26 +413,28 @@ sim_query_navigate(SimReq *r, SimRef *ref, const SimProp *p, SimResp *resp)
 	o.etag = false;
 	sim_crud_begin(r, &own, false);
 	slot = sim_ref_find(ref);
-	if (slot != SIM_NO_SLOT)
+	if (slot != SIM_NO_SLOT && p->kind != SIM_P_NAV)
+		sim_output_members(&all, &x, sim_store_slot(ref->table, slot));
+	else if (slot != SIM_NO_SLOT)
 		sim_output_record(&all, &o, sim_store_slot(ref->table, slot), NULL);
 	sim_crud_end(r, &own, true);
 	if (slot == SIM_NO_SLOT)
 		return sim_ref_missing(ref, 404, &resp->err);
-	/* {"id":"...","nav":X} : X is the answer. */
-	if (all.data != NULL)
+	if (all.data != NULL && p->kind != SIM_P_NAV)
 	{
+		resp->status = 200;
+		sim_buf_printf(&resp->body, "{\"@odata.context\":\"%s/api/data/v9.2/$metadata#%s\",\"value\":%.*s}", r->origin, t->set,
+					   (int) all.len, all.data);
+	}
+	else if (all.data != NULL)
+	{
+		/* {"id":"...","nav":X} : X is the answer. */
 		const char *key = sim_arena_printf(r->arena, "\"%s\":", p->name);
 		const char *at = strstr(all.data, key) + strlen(key);
-		size_t		len = all.len - (size_t) (at - all.data) - 1;
 
-		resp->status = 200;
-		if (p->kind != SIM_P_NAV)
-			sim_buf_printf(&resp->body, "{\"@odata.context\":\"%s/api/data/v9.2/$metadata#%s\",\"value\":%.*s}", r->origin, t->set,
-						   (int) len, at);
-		else if (strncmp(at, "null", 4) == 0)
-			resp->status = 204;
-		else
-			sim_buf_add(&resp->body, at, len);
+		resp->status = strncmp(at, "null", 4) == 0 ? 204 : 200;
+		if (resp->status == 200)
+			sim_buf_add(&resp->body, at, all.len - (size_t) (at - all.data) - 1);
 	}
 	sim_buf_free(&all);
 	return true;

@@ -104,16 +104,32 @@ for my $profile (qw(strict lenient odd))
 	$run = $t->rows(q{SELECT * FROM dvmig.verify('m')});
 	is(join(' ', map { "$_->{staging} $_->{result}" } @$run), 'staging.lists equal staging.tracks equal staging.pairs different', "$profile: with all the others");
 	is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind), '; ' ORDER BY kind) FROM dvmig.difference}), '5, 5 extra; 4, 4 missing', "$profile: what is missing, and what should be gone");
-	$t->sim->fault({ match => { method => 'GET', path_contains => 'expand=new_playlist', count => 0 }, do => 'status', status => 400, code => '0x80060888', message => 'no such expand' });
-	is($t->sql(q{SELECT concat_ws(' ', compared, not_compared) FROM dvmig.verify('m', 'staging.pairs')}), '0 {"links: the service does not tell them with the records"}',
-		"$profile: a service that does not tell links is told of");
+
+	# --- where they are not told with their left ends, each of these is asked for its own
+	my $figures = q{SELECT concat_ws(' ', result, compared, missing, extra, not_compared) FROM dvmig.verify('m', 'staging.pairs')};
+	my $expand = { match => { method => 'GET', path_contains => 'expand=new_playlist', count => 0 }, do => 'status', status => 400, code => '0x80060888', message => 'no such expand' };
+	$t->sim->fault($expand);
+	is($t->sql($figures), 'different 90 1 1 {}', "$profile: a service that does not expand links");
 	$t->sim->sim('DELETE', 'fault');
 	for my $where (qw(left_out elsewhere))
 	{
 		$t->sim->set(collections => $where);
-		is($t->sql(q{SELECT concat_ws(' ', compared, missing, not_compared) FROM dvmig.verify('m', 'staging.pairs')}), '0 0 {"links: the service does not tell them with the records"}',
-			"$profile: and one that has collections $where");
+		is($t->sql($figures), 'different 90 1 1 {}', "$profile: and one that has collections $where");
+		is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind), '; ' ORDER BY kind) FROM dvmig.difference}), '5, 5 extra; 4, 4 missing', "$profile: the same differences");
 	}
+	$t->sim->fault({ match => { method => 'GET', path_contains => ')/new_playlist_new_track', nth => 3 }, do => 'cut' });
+	$t->sim->fault({ match => { method => 'GET', path_contains => ')/new_playlist_new_track', nth => 5 }, do => 'garbage', bytes => 200 });
+	is($t->sql($figures), 'different 90 1 1 {}', "$profile: an answer that fails is asked for again");
+	$t->sim->sim('DELETE', 'fault');
+
+	# --- a service that tells nothing of them: nothing is verified
+	$t->sim->fault({ match => { method => 'GET', path_contains => ')/new_playlist_new_track', count => 0 }, do => 'status', status => 400, code => '0x80060888', message => 'no such collection' });
+	is($t->sql($figures), 'not compared 0 0 0 {"links: the service tells them neither with the records nor of each"}', "$profile: a service that tells nothing of links");
+	is($t->sql(q{SELECT count(*) FROM dvmig.difference WHERE staging = 'staging.pairs'}), 0, "$profile: is no difference");
+	my $why = qr/its verification could not compare all of it: links: the service tells them neither/;
+	like($t->sql(q{SELECT string_agg(subject, ' ') FROM dvmig.cutover('m') WHERE staging = 'staging.pairs' AND kind = 'blocker'}), $why, "$profile: it blocks the cut-over");
+	like($t->error(q{SELECT dvmig.sign_off('m', 'fine')}), $why, "$profile: and the sign-off");
+	like($t->sql(q{SELECT dvmig.report_text('m')}), qr/staging\.pairs +not compared: 0 compared/, "$profile: the report says so");
 	$t->sim->stop;
 	$t->node->stop;
 }

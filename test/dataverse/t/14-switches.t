@@ -369,6 +369,7 @@ for my $where ([here => 1, 0], [left_out => undef, 0], [elsewhere => 0, 1])
 		my $list = $record->{accountleads_association};
 		is($list && @$list, $where->[1], "collections $where->[0]: members");
 		is(exists $record->{'accountleads_association@odata.nextLink'} ? 1 : 0, $where->[2], 'a link to them');
+		is(scalar @{ $sim->req('GET', "accounts($account)/accountleads_association?\$select=leadid")->json->{value} }, 1, 'by themselves they are there');
 	});
 }
 with(bulk_warmup => 'on', sub
