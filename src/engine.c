@@ -319,7 +319,8 @@ fill(DvStep *step)
 
 		if (task != NULL)
 		{
-			if (!send_task(step, task))
+			/* while rows were read an answer may have come that tells us to wait */
+			if (dv_session_is_throttled(step->rc->session) || !send_task(step, task))
 				break;
 		}
 		else if (step->lap_done || step->queued_rows > QUEUED_ROWS_MAX || step->read_after > now ||

@@ -19,6 +19,7 @@
 #include "answer.h"
 #include "encode.h"
 #include "files.h"
+#include "gate.h"
 #include "request.h"
 #include "sha256.h"
 #include "spi.h"
@@ -342,6 +343,14 @@ upload_once(Upload *u)
 	dv_http_reply_free(reply);
 }
 
+/* Files go one after the other, and none where no request may go: in a pause, a hold, above a cap. */
+static void
+wait_for_gate(DvStep *step)
+{
+	while (!step->rc->stopping && !dv_gate_is_open(step, GetCurrentTimestamp()))
+		pause_until(step, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS));
+}
+
 /* Upload the file, again where it may help; true once it is there. */
 static bool
 upload(Upload *u)
@@ -350,6 +359,9 @@ upload(Upload *u)
 
 	while (!u->step->rc->stopping)
 	{
+		wait_for_gate(u->step);
+		if (u->step->rc->stopping)
+			break;
 		upload_once(u);
 		if (u->left || u->step->rc->stopping)
 			break;

@@ -153,6 +153,19 @@ dv_gate_user_throttled(DvRunContext *rc, int number, const DvThrottle *told)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* Called for each request: no lock for a look that may be a moment late. */
+static bool
+is_held(void *user)
+{
+	return GetCurrentTimestamp() < ((volatile DvUser *) user)->pace.hold_until;
+}
+
+void
+dv_gate_guard(DvRunContext *rc, DvSession *session, int user)
+{
+	dv_session_keep_back(session, is_held, &rc->lanes->shared->users[user]);
+}
+
 void
 dv_gate_throttled(DvStep *step, const DvThrottle *told)
 {

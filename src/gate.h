@@ -31,6 +31,9 @@ extern void dv_gate_throttled(DvStep *step, const DvThrottle *told);
 
 /* The same for one of the application users, by number: a job sends as all of them. */
 extern void dv_gate_user_throttled(DvRunContext *rc, int user, const DvThrottle *told);
+
+/* Nothing goes by that session while the user, by number, is told to wait. */
+extern void dv_gate_guard(DvRunContext *rc, DvSession *session, int user);
 extern void dv_gate_trouble(DvStep *step);
 extern void dv_gate_hold(DvStep *step, TimestampTz until);
 extern void dv_gate_deadlock(DvStep *step);

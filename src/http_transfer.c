@@ -10,7 +10,7 @@
  * A connection is tied to one of the service's web servers, each with its own
  * limits over five minutes: renewed often, a run spreads evenly over all of them.
  */
-#define HTTP_CONNECTION_LIFETIME_S	30L
+#define HTTP_CONNECTION_LIFETIME_S	5L
 
 /* A host that does not answer a SYN or a TLS hello for half a minute is away. */
 #define HTTP_CONNECT_TIMEOUT_MS		30000L

@@ -9,6 +9,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "answer.h"
 #include "gate.h"
 #include "lane.h"
 #include "options.h"
@@ -51,10 +52,14 @@ meet(DvRunContext *rc, const DvRunPlan *plan, int number)
 	DvSession  *session = dv_session_open(plan->server, rc->owner, number + 1);
 	DvWhoAmI	who;
 	DvProblem	problem;
+	int			attempt = 0;
 	bool		ok;
 
 	memset(&problem, 0, sizeof(problem));
-	ok = dv_session_whoami(session, &who, &problem);
+	/* one that has to wait, from a run before, is none that is not let in */
+	while (!(ok = dv_session_whoami(session, &who, &problem)) && problem.throttled)
+		dv_worker_pause_until(problem.retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem.retry_after_ms)
+							  : dv_answer_backoff(++attempt));
 	dv_session_close(session);
 	if (ok)
 		dv_lane_meet_user(rc, number, &who);
@@ -172,6 +177,7 @@ dv_lane_help(DvRunContext *rc, const DvWorkerArgs *args)
 	if (rc->lanes == NULL || !dv_runstate_load_lane(rc, &plan) || !share_tables(&plan))
 		return;
 	rc->session = dv_session_open(plan.server, rc->owner, dv_lane_of(rc->lanes)->user + 1);
+	dv_gate_guard(rc, rc->session, dv_lane_of(rc->lanes)->user);
 	while ((number = dv_lanes_next_step(rc->lanes)) != 0)
 		help(rc, number);
 }

@@ -286,7 +286,7 @@ dv_live_store_pace(DvStep *step)
 	Datum		values[7];
 
 	/* a step that sent nothing learnt nothing; one that failed early has no projection */
-	if (step->projection == NULL || pace->answers == 0)
+	if (step->projection == NULL || !dv_pace_table_has_learnt(pace))
 		return;
 	pace_key(step, types, values);
 	types[3] = types[4] = types[5] = INT4OID;

@@ -127,36 +127,6 @@ seconds_between(int64_t from, int64_t to)
 	return to > from ? (double) (to - from) / SECOND : 0;
 }
 
-/* ---------------------------------------------------------------- a person's cap */
-
-void
-dv_rate_set(DvRate *rate, double rows_per_second, int64_t now)
-{
-	rate->rate = rows_per_second;
-	rate->credit = 0;
-	rate->counted = now;
-}
-
-/* What was not used in a second is not saved up for later. */
-bool
-dv_rate_may_send(DvRate *rate, int64_t now)
-{
-	if (rate->rate <= 0)
-		return true;
-	rate->credit += rate->rate * seconds_between(rate->counted, now);
-	rate->counted = now;
-	if (rate->credit > rate->rate)
-		rate->credit = rate->rate;
-	return rate->credit >= 0;
-}
-
-void
-dv_rate_sent(DvRate *rate, int rows, int64_t now)
-{
-	if (rate->rate > 0 && dv_rate_may_send(rate, now))
-		rate->credit -= rows;
-}
-
 /* ---------------------------------------------------------------- a user */
 
 static void
@@ -495,6 +465,12 @@ bool
 dv_pace_table_may_send(const DvTablePace *table)
 {
 	return table->in_flight < (int) table->parallel;
+}
+
+bool
+dv_pace_table_has_learnt(const DvTablePace *table)
+{
+	return table->answers > 0 || table->bulk_max < BULK_ROWS_MAX;
 }
 
 /* How long a row takes, of answers of about the size that is sent now. */

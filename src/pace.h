@@ -63,23 +63,14 @@ typedef struct DvTablePace
 	int64_t		last_deadlock;
 } DvTablePace;
 
-/* A cap on rows a second that a person sets; rate 0 = none. */
-typedef struct DvRate
-{
-	double		rate;
-	double		credit;			/* rows that may go now; below 0 after a large request */
-	int64_t		counted;		/* when the credit was counted last */
-} DvRate;
-
-extern void dv_rate_set(DvRate *rate, double rows_per_second, int64_t now);
-extern bool dv_rate_may_send(DvRate *rate, int64_t now);
-extern void dv_rate_sent(DvRate *rate, int rows, int64_t now);
-
 extern void dv_pace_init(DvPace *pace, int dop_hint, int64_t now);
 extern void dv_pace_table_init(DvTablePace *table);
 
 /* Begin where an earlier run left off. */
 extern void dv_pace_table_resume(DvTablePace *table, int bulk_rows, int bulk_max, int each_rows, double parallel);
+
+/* Is there anything that a later run should know? */
+extern bool dv_pace_table_has_learnt(const DvTablePace *table);
 
 /* May another request be sent? It is counted by dv_pace_sent(), and again when it has ended. */
 extern bool dv_pace_may_send(DvPace *pace, int64_t now);

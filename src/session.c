@@ -38,7 +38,7 @@ bool		(*dv_session_patience) (const DvProblem *problem) = NULL;
 /* A request as it was handed in. */
 typedef struct DvPending
 {
-	dlist_node	node;			/* in session->waiting or ->ready */
+	dlist_node	node;			/* in session->waiting, ->kept_back or ->ready */
 	const char *method;
 	char	   *url;
 	char	  **headers;		/* without the token's; NULL-terminated, first slot free */
@@ -64,6 +64,9 @@ struct DvSession
 	DvHttp	   *http;
 	int			in_flight;		/* the caller's requests */
 	dlist_head	waiting;		/* requests without a token */
+	dlist_head	kept_back;		/* requests whose user is told to wait */
+	DvSessionHeld held;			/* is it? NULL: nobody knows */
+	void	   *held_arg;
 	dlist_head	ready;			/* requests whose reply can be handed over */
 
 	DvToken		token;
@@ -109,6 +112,7 @@ dv_session_open(const char *server_name, Oid userid, int number)
 	session->api_url = psprintf("%s%s", session->login.server->url, session->api_path);
 	session->token_url = dv_token_url(session->login.server);
 	dlist_init(&session->waiting);
+	dlist_init(&session->kept_back);
 	dlist_init(&session->ready);
 	session->http = dv_http_open();
 	MemoryContextSwitchTo(old);
@@ -246,12 +250,21 @@ pending_headers(const char *method, bool has_body, const char *const *extra)
 	return headers;
 }
 
-/* Keep a reply until the caller asks for it. */
+static bool
+is_throttled(const DvHttpReply *reply)
+{
+	return reply->transport == DV_HTTP_ANSWERED && reply->status == 429;
+}
+
+/* Keep a reply until the caller asks for it. What tells him to wait must not wait behind others. */
 static void
 pending_ready(DvSession *session, DvPending *pending, DvHttpReply *reply)
 {
 	pending->reply = reply;
-	dlist_push_tail(&session->ready, &pending->node);
+	if (is_throttled(reply))
+		dlist_push_head(&session->ready, &pending->node);
+	else
+		dlist_push_tail(&session->ready, &pending->node);
 }
 
 /* Answer a request that cannot be sent, because nobody lets us in. */
@@ -273,6 +286,11 @@ pending_transmit(DvSession *session, DvPending *pending)
 {
 	DvHttpRequest request = {0};
 
+	if (session->held != NULL && session->held(session->held_arg))
+	{
+		dlist_push_tail(&session->kept_back, &pending->node);
+		return;
+	}
 	pending->headers[0] = session->token.header;
 	pending->generation = session->token.generation;
 	request.method = pending->method;
@@ -303,6 +321,14 @@ pending_send(DvSession *session, DvPending *pending)
 			pending_refuse(session, pending);
 			break;
 	}
+}
+
+/* One that was kept back may go: the next one when it is known what became of waiting. */
+static void
+send_kept_back(DvSession *session)
+{
+	if (!dlist_is_empty(&session->kept_back) && !session->held(session->held_arg))
+		pending_send(session, dlist_container(DvPending, node, dlist_pop_head_node(&session->kept_back)));
 }
 
 /* The answer to a login: it decides for all that waited for it. */
@@ -399,6 +425,7 @@ dv_session_poll(DvSession *session, long timeout_ms, void **owner)
 		void	   *http_owner;
 		DvHttpReply *reply;
 
+		send_kept_back(session);
 		if (!dlist_is_empty(&session->ready))
 		{
 			DvPending  *pending = dlist_container(DvPending, node, dlist_pop_head_node(&session->ready));
@@ -424,14 +451,35 @@ dv_session_poll(DvSession *session, long timeout_ms, void **owner)
 }
 
 void
+dv_session_keep_back(DvSession *session, DvSessionHeld held, void *arg)
+{
+	session->held = held;
+	session->held_arg = arg;
+}
+
+bool
+dv_session_is_throttled(DvSession *session)
+{
+	MemoryContext old = MemoryContextSwitchTo(session->context);
+	DvHttpReply *reply;
+	void	   *owner;
+
+	while (session->in_flight > 0 && (reply = dv_http_poll(session->http, 0, &owner)) != NULL)
+		session_sort(session, reply, owner);
+	MemoryContextSwitchTo(old);
+	return !dlist_is_empty(&session->ready) &&
+		is_throttled(dlist_container(DvPending, node, dlist_head_node(&session->ready))->reply);
+}
+
+void
 dv_session_abandon(DvSession *session)
 {
-	dlist_head *lists[] = {&session->waiting, &session->ready};
+	dlist_head *lists[] = {&session->waiting, &session->kept_back, &session->ready};
 
 	dv_http_abandon(session->http);
 	dv_token_form_free(session->token_form);
 	session->token_form = NULL;
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < (int) lengthof(lists); i++)
 		while (!dlist_is_empty(lists[i]))
 		{
 			DvPending  *pending = dlist_container(DvPending, node, dlist_pop_head_node(lists[i]));
@@ -484,7 +532,7 @@ dv_session_explain(DvSession *session, const DvHttpReply *reply, DvProblem *prob
 		dv_problem_transport(problem, reply, session->login.server->url);
 	else
 		dv_problem_answer(problem, reply, session->login.server->url);
-	problem->throttled = !reply->no_token && reply->transport == DV_HTTP_ANSWERED && reply->status == 429;
+	problem->throttled = !reply->no_token && is_throttled(reply);
 	problem->retry_after_ms = reply->no_token ? -1 : reply->retry_after_ms;
 }
 

@@ -62,6 +62,16 @@ extern bool (*dv_session_patience) (const struct DvProblem *problem);
  */
 extern DvHttpReply *dv_session_poll(DvSession *session, long timeout_ms, void **owner);
 
+/*
+ * While held(arg), requests are kept back: also those that were waiting for a
+ * token, or are sent again for one, when the service told their user to wait.
+ */
+typedef bool (*DvSessionHeld) (void *arg);
+extern void dv_session_keep_back(DvSession *session, DvSessionHeld held, void *arg);
+
+/* Has an answer come that tells the user to wait? Takes what has come, without waiting; the next poll has it. */
+extern bool dv_session_is_throttled(DvSession *session);
+
 /* Drop everything in flight. */
 extern void dv_session_abandon(DvSession *session);
 

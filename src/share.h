@@ -19,6 +19,7 @@
 
 #include "engine.h"
 #include "phase.h"
+#include "rate.h"
 #include "sets.h"
 #include "worker.h"
 

@@ -8,6 +8,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "gate.h"
 #include "lanes.h"
 #include "runstate.h"
 #include "users.h"
@@ -52,6 +53,7 @@ dv_users_of(DvRunContext *rc)
 		if (shared->users[i].usable)
 		{
 			users->sessions[i] = dv_session_open(dv_session_server(rc->session)->name, rc->owner, i + 1);
+			dv_gate_guard(rc, users->sessions[i], i);
 			SpinLockAcquire(&shared->mutex);
 			shared->users[i].lanes++;
 			SpinLockRelease(&shared->mutex);
@@ -64,7 +66,8 @@ dv_users_of(DvRunContext *rc)
 bool
 dv_users_has_room(DvUsers *users, int user, TimestampTz now)
 {
-	return users->sessions[user] != NULL && !users->dismissed[user] && dv_pace_may_send(&user_at(users, user)->pace, now);
+	return users->sessions[user] != NULL && !users->dismissed[user] && dv_pace_may_send(&user_at(users, user)->pace, now) &&
+		!dv_session_is_throttled(users->sessions[user]);
 }
 
 int

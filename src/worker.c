@@ -279,9 +279,8 @@ be_patient(const DvProblem *problem)
 	return rc->outage_since == 0 || !TimestampDifferenceExceeds(rc->outage_since, now, dv_max_outage_s * 1000);
 }
 
-/* Wait, while looking after what a worker looks after. */
-static void
-pause_until(TimestampTz until)
+void
+dv_worker_pause_until(TimestampTz until)
 {
 	while (GetCurrentTimestamp() < until)
 	{
@@ -390,6 +389,7 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 	int			attempt = 0;
 
 	rc->session = dv_session_open(plan->server, rc->owner, 1);
+	dv_gate_guard(rc, rc->session, 0);
 	memset(&problem, 0, sizeof(problem));
 	while_waiting();			/* asked to stop already? */
 	while (!dv_session_whoami(rc->session, &who, &problem))
@@ -402,8 +402,8 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 			return false;
 		}
 		attempt++;
-		pause_until(problem.retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem.retry_after_ms)
-					: dv_answer_backoff(attempt));
+		dv_worker_pause_until(problem.retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem.retry_after_ms)
+							  : dv_answer_backoff(attempt));
 	}
 	(void) be_patient(NULL);
 	dv_lane_meet_user(rc, 0, &who);

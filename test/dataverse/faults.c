@@ -292,6 +292,7 @@ sim_fault_answer(const SimReq *r, const SimFault *f, SimResp *resp)
 		case SIM_FAULT_THROTTLE:
 			sim_limits_refuse(r, resp, strcmp(f->code, "0x80072326") == 0 ? 2 : strcmp(f->code, "0x80072321") == 0 ? 1 : 0,
 							  f->retry_after >= 0 ? f->retry_after : 1);
+			sim_limits_told(r->caller, f->retry_after >= 0 ? f->retry_after : 1);
 			sim_stats_throttled(3);
 			return;
 		case SIM_FAULT_HTML:

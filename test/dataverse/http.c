@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,26 @@ on_completed(void *cls, struct MHD_Connection *c, void **state, enum MHD_Request
 	if (*state != NULL)
 		call_free(*state);
 	*state = NULL;
+}
+
+/* Connections are numbered: the place in memory of one that was closed is given to another. */
+static void
+on_connection(void *cls, struct MHD_Connection *c, void **number, enum MHD_ConnectionNotificationCode what)
+{
+	static atomic_uintptr_t last;
+
+	(void) cls;
+	(void) c;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED)
+		*number = (void *) (atomic_fetch_add(&last, 1) + 1);
+}
+
+static uintptr_t
+number_of(struct MHD_Connection *c)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info != NULL ? (uintptr_t) info->socket_context : 0;
 }
 
 typedef struct Headers
@@ -345,7 +366,7 @@ finish(struct MHD_Connection *c, const char *method, Call *call, void **state)
 		return answer(c, call, &r, &resp, &f, began);
 	}
 	sim_stats_begin(r.len);
-	r.connection = (uintptr_t) c;
+	r.connection = number_of(c);
 	sim_serve_identify(&r);
 	if (call->too_large)
 	{
@@ -461,6 +482,7 @@ sim_http_start(const SimHttpOptions *o)
 							  MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL,
 							  MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
 							  MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+							  MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
 							  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							  MHD_OPTION_CONNECTION_LIMIT, 1000u,
 							  MHD_OPTION_CONNECTION_TIMEOUT, 300u,

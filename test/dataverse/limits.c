@@ -51,6 +51,33 @@ find(SimGuid user, int server)
 	return &accounts[0];
 }
 
+/* Of what holds for the user on every server. */
+#define EVERY_SERVER (-1)
+
+static void
+tell_to_wait(Account *a, int seconds)
+{
+	/* Who pushes on is still waiting since he was told first. */
+	if (sim_mono_us() >= a->wait_until)
+		a->told_at = sim_mono_us();
+	a->wait_until = sim_mono_us() + (int64_t) seconds * 1000000;
+}
+
+/* What was on its way when the wait was told has arrived by half of it. */
+static bool
+should_have_waited(const Account *a)
+{
+	return sim_mono_us() < a->wait_until && sim_mono_us() > (a->told_at + a->wait_until) / 2;
+}
+
+void
+sim_limits_told(SimGuid user, int seconds)
+{
+	pthread_mutex_lock(&lock);
+	tell_to_wait(find(user, EVERY_SERVER), seconds);
+	pthread_mutex_unlock(&lock);
+}
+
 static int64_t
 slice_us(void)
 {
@@ -125,10 +152,15 @@ sim_limits_enter(SimReq *r, int server, SimResp *resp)
 				at;
 	int64_t		time;
 
-	if (!active())
-		return true;
 	pthread_mutex_lock(&lock);
 	a = find(r->caller, server);
+	if (should_have_waited(a) || should_have_waited(find(r->caller, EVERY_SERVER)))
+		sim_stats_in_wait();
+	if (!active())
+	{
+		pthread_mutex_unlock(&lock);
+		return true;
+	}
 	at = current(a);
 	sums(a, &count, &time);
 	if (sim_sw.limit_concurrent > 0 && a->running >= sim_sw.limit_concurrent)
@@ -137,9 +169,6 @@ sim_limits_enter(SimReq *r, int server, SimResp *resp)
 		facet = 0;
 	else if (sim_sw.limit_time > 0 && time > (int64_t) sim_sw.limit_time * 1000)
 		facet = 1;
-	/* What was on its way when the wait was told has arrived by half of it. */
-	if (sim_mono_us() < a->wait_until && sim_mono_us() > (a->told_at + a->wait_until) / 2)
-		sim_stats_in_wait();
 	if (facet < 0)
 	{
 		a->running++;
@@ -152,10 +181,7 @@ sim_limits_enter(SimReq *r, int server, SimResp *resp)
 		wait = sim_sw.retry_after + (a->pushes - 1) / 4;
 		wait = wait > sim_sw.limit_window ? sim_sw.limit_window : wait;
 		wait = wait < 1 ? 1 : wait;
-		/* Who pushes on is still waiting since he was told first. */
-		if (sim_mono_us() >= a->wait_until)
-			a->told_at = sim_mono_us();
-		a->wait_until = sim_mono_us() + (int64_t) wait * 1000000;
+		tell_to_wait(a, wait);
 	}
 	pthread_mutex_unlock(&lock);
 	if (facet < 0)
@@ -222,6 +248,7 @@ sim_limits_reset(void)
 		memset(accounts[i].count, 0, sizeof accounts[i].count);
 		memset(accounts[i].time, 0, sizeof accounts[i].time);
 		accounts[i].pushes = 0;
+		accounts[i].told_at = accounts[i].wait_until = 0;
 		accounts[i].running = running;
 	}
 	pthread_mutex_unlock(&lock);

@@ -19,6 +19,9 @@ extern void sim_limits_headers(const SimReq *r, int server, SimResp *resp);
 /* Write a 429 answer: facet 0 count, 1 time, 2 concurrency. */
 extern void sim_limits_refuse(const SimReq *r, SimResp *resp, int facet, int retry_after);
 
+/* The user was told to wait by a fault, wherever he asks. */
+extern void sim_limits_told(SimGuid user, int seconds);
+
 extern void sim_limits_reset(void);
 
 #endif							/* SIM_LIMITS_H */

@@ -75,7 +75,7 @@ typedef struct SimReq
 	SimContentIds *content_ids;	/* or NULL */
 	SimStr		content_id;		/* of this part */
 	bool		in_batch;
-	uintptr_t	connection;		/* tells connections apart */
+	uintptr_t	connection;		/* its number */
 	uint64_t	rows;			/* rows of work done, for simulated time */
 } SimReq;
 

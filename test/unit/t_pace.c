@@ -8,6 +8,7 @@
 
 #include "model.h"
 #include "pace.h"
+#include "rate.h"
 #include "tap.h"
 
 #define SECOND	1000000LL

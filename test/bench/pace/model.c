@@ -20,7 +20,7 @@
 #define LIMIT_REQUESTS	6000.0
 #define LIMIT_TIME		1200.0
 #define LIMIT_AT_ONCE	52
-#define RENEW			30.0	/* connections: see http.c */
+#define RENEW			5.0		/* connections: see http_transfer.c */
 #define SERVERS_MAX		16
 #define IN_FLIGHT_MAX	128
 

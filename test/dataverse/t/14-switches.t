@@ -225,6 +225,16 @@ with(connections => 'sticky', sub
 	my ($sim) = @_;
 	my $servers = sub {my %seen; $seen{($sim->req('GET', 'WhoAmI')->headers('set-cookie'))[0] =~ s/;.*//r}++ for 1 .. 40; return scalar keys %seen};
 	is($servers->(), 1, 'a connection stays with one server');
+	my $text = join "\r\n", 'GET /api/data/v9.2/WhoAmI HTTP/1.1', "Host: 127.0.0.1:$sim->{port}", 'Authorization: Bearer ' . $sim->token,
+		'OData-Version: 4.0', 'OData-MaxVersion: 4.0', 'Connection: close', '', '';
+	my %seen;
+	for (1 .. 40)
+	{
+		my $socket = $sim->connect;
+		syswrite $socket, $text;
+		$seen{(Sim::read_answer($socket, 'GET')->headers('set-cookie'))[0] =~ s/;.*//r}++;
+	}
+	is(scalar keys %seen, 3, 'one after another need not');
 	set_switches($sim, connections => 'spread');
 	cmp_ok($servers->(), '>', 1, 'or its requests are spread');
 });
