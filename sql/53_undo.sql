@@ -51,9 +51,11 @@ CREATE TABLE dvmig._undo_table (
 	restored bigint NOT NULL DEFAULT 0,
 	links    bigint NOT NULL DEFAULT 0,
 	note     text,
+	unreadable text,
 	PRIMARY KEY (undo, staging)
 );
 COMMENT ON TABLE dvmig._undo_table IS 'what an undo found and did, by staging table';
+COMMENT ON COLUMN dvmig._undo_table.unreadable IS 'entity sets that the application user may not read, whose records would be deleted with those of the table; null: none';
 
 -- ------------------------------------------------------------ for the worker
 
@@ -97,6 +99,24 @@ AS $$
 	SELECT dvmig._undo_mark($1, ARRAY(SELECT p.parent FROM pointing p WHERE NOT p.is_ours AND NOT p.turns_away), 'related')
 $$;
 COMMENT ON FUNCTION dvmig._undo_related(bigint, uuid[], uuid[], text) IS 'mark records to which others belong that are not undone';
+
+-- _undo_unreadable: whether records of these entity sets belong to those of a
+-- table could not be asked. Where that was forbidden and deletes cascade to them,
+-- they count as related: nobody knows what would be deleted.
+CREATE FUNCTION dvmig._undo_unreadable(undo bigint, staging regclass, sets text, is_forbidden bool) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dvmig._undo_table AS u (undo, staging, note, unreadable)
+	SELECT $1, $2::text, t.told, CASE WHEN $4 THEN $3 END
+	FROM (SELECT format('whether records of %s belong to them is not known: %s', $3,
+		CASE WHEN $4 THEN 'the application user may not read these' ELSE 'Dataverse does not take queries of these, and deletes them along' END) AS told) t
+	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET unreadable = coalesce(excluded.unreadable, u.unreadable),
+		note = CASE WHEN position(excluded.note IN coalesce(u.note, '')) > 0 THEN u.note ELSE concat_ws('; ', u.note, excluded.note) END;
+	SELECT CASE WHEN $4 THEN dvmig._undo_mark($1, ARRAY(SELECT r.dataverse_id FROM dvmig._undo_row r
+		WHERE r.undo = $1 AND r.staging = $2 AND r.verdict IS NULL), 'related') ELSE 0 END
+$$;
+COMMENT ON FUNCTION dvmig._undo_unreadable(bigint, regclass, text, bool) IS 'note that it is not known whether records of entity sets belong to those of a table';
 
 -- _undo_spread: what a record belongs to that stays, stays too, and so on upwards.
 CREATE FUNCTION dvmig._undo_spread(undo bigint) RETURNS bigint
@@ -169,7 +189,9 @@ BEGIN
 		IF f.changed > 0 AND o ->> 'changed' = 'refuse' THEN
 			why := why || format('%s changed in Dataverse since by another user (changed => ''skip'' leaves them)', dvmig._count_of(f.changed, 'record of ' || f.staging || ' was', 'records of ' || f.staging || ' were'));
 		END IF;
-		IF f.related > 0 AND o ->> 'related' = 'refuse' THEN
+		IF f.related > 0 AND o ->> 'related' = 'refuse' AND f.unreadable IS NOT NULL THEN
+			why := why || format('%s would be deleted with those of %s, and the application user may not read them (give it the privilege; related => ''skip'' leaves all of %2$s)', 'records of ' || f.unreadable, f.staging);
+		ELSIF f.related > 0 AND o ->> 'related' = 'refuse' THEN
 			why := why || format('%s related records that would stay or go with them (related => ''skip'' leaves them)', dvmig._count_of(f.related, 'record of ' || f.staging || ' has', 'records of ' || f.staging || ' have'));
 		END IF;
 	END LOOP;
@@ -258,11 +280,11 @@ $$;
 COMMENT ON FUNCTION dvmig._undo_end(bigint) IS 'forget the rows of an undo';
 
 -- _undo_relations: where records may be that belong to those of a table: entity
--- set, primary id and lookup. From what the organisation tells now (answers to
+-- set, primary id, lookup, and what becomes of them when theirs is deleted (null: not known). From what the organisation tells now (answers to
 -- two queries of its metadata) and from the metadata that is kept. Not asked
 -- about are tables in which the platform keeps its own accounts.
 CREATE FUNCTION dvmig._undo_relations(server name, target text, one_to_many text, definitions text)
-RETURNS TABLE (entity_set text, primary_id text, lookup text)
+RETURNS TABLE (entity_set text, primary_id text, lookup text, cascade_delete text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -280,12 +302,14 @@ AS $$
 		FROM dvmig.metadata_lookup l JOIN dvmig.metadata_table mt ON mt.server = l.server AND mt.table_name = l.table_name
 		WHERE l.server = $1 AND l.referenced_table = $2
 	)
-	SELECT DISTINCT r.entity_set, r.primary_id, r.lookup FROM related r
+	SELECT r.entity_set, r.primary_id, r.lookup, min(c.cascade_delete) FROM related r
+	LEFT JOIN dvmig.metadata_child c ON c.server = $1 AND c.table_name = $2 AND c.child_table = r.child AND c.child_column = r.lookup
 	-- what closing a record left goes with it
 	WHERE r.child IS DISTINCT FROM dvmig._close_activity($2)
 	  AND r.child NOT IN ('activityparty', 'activitypointer', 'asyncoperation', 'bulkdeletefailure', 'duplicaterecord', 'mailboxtrackingfolder',
 		'principalobjectattributeaccess', 'principalobjectaccess', 'processsession', 'syncerror', 'userentityinstancedata', 'actioncard',
 		'actioncarduserstate', 'postregarding', 'postrole', 'postfollow', 'audit')
+	GROUP BY 1, 2, 3
 $$;
 COMMENT ON FUNCTION dvmig._undo_relations(name, text, text, text) IS 'tables and lookups by which other records belong to those of a table';
 

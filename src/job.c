@@ -23,6 +23,7 @@
 #include "call.h"
 #include "compat.h"
 #include "job.h"
+#include "phase.h"
 #include "spi.h"
 #include "undo.h"
 #include "verify.h"
@@ -35,6 +36,14 @@ PG_FUNCTION_INFO_V1(dv_query_latest);
 #define JOB_AWAITED	0
 #define JOB_BEGUN	1
 #define JOB_REFUSED	2
+
+/* What the worker had used when it was last accounted for: it does one job. */
+static struct
+{
+	DvUsage		usage;
+	int64		requests;
+	int64		bytes_sent;
+}			accounted;
 
 /* What caller and worker share until the job has begun. */
 typedef struct JobSegment
@@ -120,12 +129,39 @@ void
 dv_job_run(DvRunContext *rc, const DvRunPlan *plan)
 {
 	rc->kind = plan->kind;
+	dv_phase_usage(&accounted.usage);
+	accounted.requests = rc->total.requests;
 	if (strcmp(plan->kind, "verify") == 0 || strcmp(plan->kind, "resend") == 0 || strcmp(plan->kind, "rebuild") == 0)
 		dv_verify_run(rc);
 	else if (strcmp(plan->kind, "undo") == 0)
 		dv_undo_run(rc);
 	else
 		elog(ERROR, "run " INT64_FORMAT " is of unknown kind \"%s\"", rc->run, plan->kind);
+}
+
+void
+dv_job_account(DvRunContext *rc, const DvStepPlan *plan)
+{
+	DvUsage		usage;
+	Oid			types[6] = {INT8OID, TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum		values[6] = {Int64GetDatum(rc->run), CStringGetTextDatum(plan->name)};
+	DvSwitch	before;
+
+	dv_phase_usage(&usage);
+	values[2] = Int64GetDatum(rc->total.requests - accounted.requests);
+	values[3] = Int64GetDatum(rc->total.bytes_sent - accounted.bytes_sent);
+	values[4] = Int64GetDatum((usage.cpu_us - accounted.usage.cpu_us) / 1000);
+	values[5] = Int64GetDatum(usage.anonymous_kb);
+	dv_spi_begin("dvmig: accounting");
+	dv_spi_no_timeouts();
+	before = dv_call_become_extension_owner();
+	dv_spi_run("UPDATE dvmig.run_table SET requests = requests + $3, bytes_sent = bytes_sent + $4, cpu_ms = cpu_ms + $5, memory_kb = greatest(memory_kb, $6)"
+			   " WHERE run = $1 AND staging = $2", 6, types, values, NULL, SPI_OK_UPDATE);
+	dv_call_restore(before);
+	dv_spi_commit(true);
+	accounted.usage = usage;
+	accounted.requests = rc->total.requests;
+	accounted.bytes_sent = rc->total.bytes_sent;
 }
 
 /* ---------------------------------------------------------------- in the caller */

@@ -24,4 +24,10 @@ extern bool dv_job_begin(int64 run, dsm_handle segment);
 /* In the worker: carry it out, once tables are locked and the session is open. */
 extern void dv_job_run(DvRunContext *rc, const DvRunPlan *plan);
 
+/*
+ * What was used since the last call (requests, bytes, processor time) is added
+ * to a staging table of the job, and memory is noted, where it has grown.
+ */
+extern void dv_job_account(DvRunContext *rc, const DvStepPlan *plan);
+
 #endif							/* DV_JOB_H */

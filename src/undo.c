@@ -18,6 +18,7 @@
 #include "utils/uuid.h"
 
 #include "call.h"
+#include "job.h"
 #include "spi.h"
 #include "undo.h"
 
@@ -241,6 +242,7 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, v
 		if (!waits && (u->part > u->last_part || u->rc->stopping))
 			break;
 	}
+	dv_job_account(u->rc, &table->plan);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 }

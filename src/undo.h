@@ -21,7 +21,10 @@ typedef struct DvUndoRelation
 	char	   *entity_set;
 	char	   *primary_id;
 	char	   *lookup;
+	bool		cascades;		/* Dataverse deletes them along */
+	bool		may_cascade;	/* or it is not known that it does not */
 	bool		unreadable;		/* a query of it was refused */
+	bool		forbidden;		/* because we may not read them */
 } DvUndoRelation;
 
 /* Rows that share a record with one that is undone: a statement over ids of records. */
@@ -69,6 +72,7 @@ typedef struct DvUndoChunk
 	pg_uuid_t  *ids;
 	Datum	  **keys;			/* by row, then by key column */
 	bool	   *seen;
+	bool	   *was_gone;		/* it was not there any more before it was to be deleted */
 	char	  **etags;			/* of records that are being deleted: that version of them; NULL: any */
 	pg_uuid_t  *lefts;			/* of links: the other ends; those are "seen" whose row is unchanged */
 	char	  **images;			/* before-images, where these are walked */

@@ -132,6 +132,7 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 	dv_call_restore(before);
 	dv_spi_commit(true);
 	chunk->etags = MemoryContextAllocZero(chunk->context, sizeof(char *) * chunk->n);
+	chunk->was_gone = MemoryContextAllocZero(chunk->context, chunk->n);
 	if (n > 0)
 		ask_versions(u, chunk, rows, n, 0);
 }
@@ -351,6 +352,7 @@ take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
 	DvUndoChunk *chunk = part->chunk;
 	pg_uuid_t  *changed = palloc(sizeof(pg_uuid_t) * (part->n + 1));
 	bool	   *stays = palloc0(sizeof(bool) * part->n);
+	bool	   *there = palloc0(sizeof(bool) * part->n);
 	int		   *rows = palloc(sizeof(int) * part->n);
 	int			nchanged = 0;
 	int			n = 0;
@@ -374,7 +376,10 @@ take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
 			changed[nchanged++] = id;
 		else
 			chunk->etags[part->rows[i]] = take_etag(chunk, dv_page_find(record, "@odata.etag"));
+		there[i] = true;
 	}
+	for (i = 0; i < part->n && part->tries == 0; i++)
+		chunk->was_gone[part->rows[i]] = !there[i];
 	leave_changed(u, chunk->table, changed, nchanged);
 	for (i = 0; i < part->n; i++)
 		if (!stays[i])
@@ -447,12 +452,14 @@ handle_deleted(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 	DvWireReply w = dv_answer_wire_reply(reply);
 	DvVerdict  *v = palloc0(sizeof(DvVerdict) * part->n);
 	Judged		j;
+	int			i;
 
 	dv_wire_batch_reply(&w, wire_rows(part), part->n, v, NULL);
 	judge(u, part, v, &j);
 	if (j.ndone > 0)
 		dv_undo_patiently(u, chunk->table, chunk, j.done, j.ndone, take_back);
-	chunk->table->deleted += j.ndone;
+	for (i = 0; i < j.ndone; i++)
+		chunk->table->deleted += !chunk->was_gone[j.done[i]];
 	dv_undo_answered(u, chunk->table, reply, part->n, j.ndone);
 	/* what was too much in one request goes in two */
 	if (j.nagain > 1 && v[0].kind == DV_SHRINK)

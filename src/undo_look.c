@@ -307,6 +307,7 @@ handle_look(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	{
 		/* a table that cannot be queried, or whose records we may not read; trouble of the service proves nothing */
 		look->relation->unreadable = true;
+		look->relation->forbidden |= reply->status == 403;
 		if (look->chunk != NULL)
 			dv_undo_release(look->chunk);
 	}
@@ -349,6 +350,8 @@ take_relations(DvUndo *u, DvUndoTable *table, const char *one_to_many, const cha
 		table->relations[i].entity_set = MemoryContextStrdup(u->context, dv_spi_text(i, 1));
 		table->relations[i].primary_id = MemoryContextStrdup(u->context, dv_spi_text(i, 2));
 		table->relations[i].lookup = MemoryContextStrdup(u->context, dv_spi_text(i, 3));
+		table->relations[i].cascades = dv_spi_text(i, 4) != NULL && strcmp(dv_spi_text(i, 4), "Cascade") == 0;
+		table->relations[i].may_cascade = table->relations[i].cascades || dv_spi_text(i, 4) == NULL;
 	}
 	dv_call_restore(before);
 	dv_spi_commit(true);
@@ -374,6 +377,31 @@ read_relations(DvUndo *u)
 			take_relations(u, &u->tables[i], one_to_many[i], definitions);
 }
 
+/*
+ * Records that would be deleted along, and which we may not read, are none that
+ * are not there. Tables that take no queries at all (some of the platform's, and
+ * virtual ones) are only told: nobody could give us a privilege for them.
+ */
+static void
+tell_unreadable(DvUndo *u, DvUndoTable *table, bool forbidden)
+{
+	StringInfoData sets;
+	int			i;
+
+	initStringInfo(&sets);
+	for (i = 0; i < table->nrelations; i++)
+	{
+		const DvUndoRelation *r = &table->relations[i];
+
+		if (r->unreadable && r->forbidden == forbidden && (forbidden ? r->may_cascade : r->cascades) &&
+			strstr(psprintf(", %s,", sets.data), psprintf(", %s,", r->entity_set)) == NULL)
+			appendStringInfo(&sets, "%s%s", sets.len > 0 ? ", " : "", r->entity_set);
+	}
+	if (sets.len > 0)
+		(void) dv_undo_call(u, psprintf("SELECT dvmig._undo_unreadable($1, %u::regclass, $3, %s) WHERE $2 IS NOT NULL",
+										table->plan.staging, forbidden ? "true" : "false"), NULL, 0, sets.data);
+}
+
 void
 dv_undo_look(DvUndo *u)
 {
@@ -388,6 +416,11 @@ dv_undo_look(DvUndo *u)
 		dv_undo_walk(u, &u->tables[i], DV_UNDO_SUCCESSES, DV_UNDO_ERRORS, ask_records);
 		if (u->tables[i].created > BY_PARENT_MAX && !u->rc->stopping)
 			read_pointing(u, &u->tables[i]);
+		if (u->tables[i].created > 0 && !u->rc->stopping)
+		{
+			tell_unreadable(u, &u->tables[i], true);
+			tell_unreadable(u, &u->tables[i], false);
+		}
 	}
 	if (!u->rc->stopping)
 		(void) dv_undo_call(u, "SELECT dvmig._undo_spread($1) WHERE $2 IS NOT NULL AND $3 IS NOT NULL", NULL, 0, NULL);

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "encode.h"
+#include "job.h"
 #include "spi.h"
 #include "verify.h"
 #include "wiretext.h"
@@ -357,6 +358,8 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 		dv_rebuild_end(v);
 	else if (!rc->stopping)
 		dv_verify_end_table(v);
+	if (v->resend != NULL || v->rebuild != NULL)
+		dv_job_account(rc, &v->plan);
 	MemoryContextSwitchTo(rc->context);
 	MemoryContextDelete(context);
 }

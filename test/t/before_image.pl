@@ -144,6 +144,14 @@ $t->sql(q{UPDATE staging.people SET family = 'Without ' || id, processing_flag =
 $run = $t->run('m', q{resend => true, tables => '{staging.people}'});
 like(undo($run->{run}), qr/^staging.people: (; |$)/, 'nothing is restored without them');
 like((values %{ held('contacts', @contact) })[0]{lastname}, qr/^Without/, 'updates stay');
+sub told { return $t->sql(q{SELECT message FROM dvmig.run_table WHERE staging = 'staging.people' ORDER BY run DESC LIMIT 1}); }
+like(told(), qr/^\d+ updates that stay have no before-image$/, 'which is told');
+$t->sql(q{UPDATE staging.people SET processing_flag = 'U', action_flag = 'D' WHERE id IN (21, 22, 23)});
+$run = $t->run('m', q{tables => '{staging.people}'});
+my $left = scalar @{ $sim->export('contacts') };
+undo($run->{run});
+is(scalar @{ $sim->export('contacts') }, $left, 'records that a run deleted are not made again');
+is(told(), '3 records that the run deleted are not made again', 'which is told, too');
 is($t->sql(q{SELECT dvmig.drop_table('staging.people', drop_outcomes => true); SELECT to_regclass('staging.people_before') IS NULL}) =~ /t$/, 1, 'the images leave with the outcome tables');
 
 done_testing();

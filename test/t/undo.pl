@@ -119,8 +119,10 @@ $sim->fault({ match => { path_contains => '$batch', nth => 2 }, do => 'reset_aft
 $sim->fault({ match => { path_contains => '$batch', nth => 4 }, do => 'throttle', retry_after => 1 });
 $sim->fault({ match => { path_contains => '$batch', nth => 5 }, do => 'cut' });
 $sim->fault({ match => { method => 'DELETE', part => JSON::PP::true, count => 3, nth => 40 }, do => 'deadlock' });
-is(undo($r4), 'staging.people: created=899 gone=1 deleted=899; staging.firms: created=292 deleted=292', 'lost answers, throttling and deadlocks are gone through');
+is(undo($r4), 'staging.people: created=899 gone=1 deleted=898; staging.firms: created=292 deleted=292', 'lost answers, throttling and deadlocks are gone through');
 is(held('accounts') . '/' . held('contacts'), '8/1', 'everything of that run is gone');
+is($t->sql(q{SELECT string_agg(t.staging || ' ' || (t.requests > 0 AND t.bytes_sent > 0 AND t.memory_kb > 0), ', ' ORDER BY t.step) || ' ' || (sum(t.cpu_ms) > 0) || ' ' || (sum(t.requests) <= max(h.requests))
+	FROM dvmig.run_table t JOIN dvmig.run_history h USING (run) WHERE run = (SELECT max(run) FROM dvmig.run_history)}), 'staging.people true, staging.firms true true true', 'what it took is kept by table');
 $t->sql(q{SELECT dvmig.release('staging.firms'); SELECT dvmig.release('staging.people')});
 
 # interrupted, it goes on when called again
@@ -158,5 +160,20 @@ ok((grep { $_->{accountid} eq $firm } @{ $sim->export('accounts') }), 'nor what 
 is($t->sql("SELECT concat_ws(' ', changed, deleted, note) FROM dvmig._undo_table WHERE undo = $job AND staging = 'staging.people'"),
 	'1 898 1 record was changed by another user while the undo was at work, and is left', 'and it is counted');
 is($t->sql('SELECT processing_flag FROM staging.people WHERE id = 400'), 'P', 'its row keeps its verdict');
+
+# --------------------------------------- what belongs to them cannot be asked
+$t->sql(q{SELECT dvmig.release('staging.firms'); SELECT dvmig.release('staging.people')});
+$run = $t->run('m', 'max_rows => 5');
+my $r7 = $run->{run};
+# as an organisation tells it that deletes notes with their contact
+$t->sql(q{UPDATE dvmig.metadata_child SET cascade_delete = 'Cascade' WHERE table_name = 'contact' AND child_table = 'annotation'});
+$sim->fault({ match => { path_contains => '/annotations?', count => 0 }, do => 'status', status => 403, code => '0x80040220' });
+like($t->error("SELECT dvmig.undo($r7)"), qr/55000.*records of annotations would be deleted with those of staging.people, and the application user may not read them/s, 'where they may not be read, the undo is refused');
+is(held('accounts') . '/' . held('contacts'), '13/7', 'nothing is deleted');
+my $left = undo("$r7, related => 'skip'");
+like($left, qr/staging.people: created=(\d+) has_related=\1;/, 'or everything is skipped');
+like($t->sql(q{SELECT message FROM dvmig.run_table WHERE staging = 'staging.people' ORDER BY run DESC LIMIT 1}), qr/whether records of annotations belong to them is not known/, 'which is told');
+$sim->sim('DELETE', 'fault');
+like(undo($r7), qr/staging.people: created=(\d+) deleted=\1;/, 'with the privilege it is done');
 
 done_testing();
