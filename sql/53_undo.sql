@@ -212,17 +212,18 @@ COMMENT ON FUNCTION dvmig._undo_images(bigint, regclass, bigint, bigint, bigint)
 
 -- _undo_note: links that the run made, and what the run did to a table that its
 -- undo does not take back.
-CREATE FUNCTION dvmig._undo_note(undo bigint, staging regclass, without_image bigint, written_later bigint, removed bigint, links bigint) RETURNS void
+CREATE FUNCTION dvmig._undo_note(undo bigint, staging regclass, without_image bigint, written_later bigint, removed bigint, links bigint, completed bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	INSERT INTO dvmig._undo_table (undo, staging, note, links) SELECT $1, $2::text, nullif(concat_ws('; ',
 		CASE WHEN $3 > 0 THEN format('%s no before-image', dvmig._count_of($3, 'update that stays has', 'updates that stay have')) END,
 		CASE WHEN $4 > 0 THEN format('%s written by later runs: undo those first', dvmig._count_of($4, 'updated record was', 'updated records were')) END,
-		CASE WHEN $5 > 0 THEN format('%s not made again', dvmig._count_of($5, 'record that the run deleted is', 'records that the run deleted are')) END), ''), $6
+		CASE WHEN $5 > 0 THEN format('%s not made again', dvmig._count_of($5, 'record that the run deleted is', 'records that the run deleted are')) END,
+		CASE WHEN $7 > 0 THEN format('%s: deferred lookups, files, states', dvmig._count_of($7, 'record of an earlier run keeps what a later pass of this one gave it', 'records of earlier runs keep what later passes of this one gave them')) END), ''), $6
 	ON CONFLICT ON CONSTRAINT _undo_table_pkey DO UPDATE SET note = excluded.note, links = excluded.links
 $$;
-COMMENT ON FUNCTION dvmig._undo_note(bigint, regclass, bigint, bigint, bigint, bigint) IS 'note what an undo does not take back';
+COMMENT ON FUNCTION dvmig._undo_note(bigint, regclass, bigint, bigint, bigint, bigint, bigint) IS 'note what an undo does not take back';
 
 -- _undo_left: what an undo at work found that stays, in the singular and plural.
 CREATE FUNCTION dvmig._undo_left(undo bigint, staging regclass, one text, many text, n bigint, is_changed bool) RETURNS void

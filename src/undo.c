@@ -270,17 +270,17 @@ count_rows(const char *from)
 	return strtoll(dv_spi_text(0, 1), NULL, 10);
 }
 
-/* Updates of the run that left no image. */
+/* What the run did to records of earlier runs and left no image of; "what" is a condition over their outcomes. */
 static int64
-count_without_image(DvUndo *u)
+count_without_image(DvUndo *u, const char *what)
 {
 	const DvUndoTable *table = u->table;
 	const char *imaged = table->before_sql == NULL ? "" :
 		psprintf(" AND NOT EXISTS (SELECT FROM %s b WHERE b.run = x.run AND b.dataverse_id = x.dataverse_id)", table->before_sql);
 
-	return count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND (x.operation = 'U' OR x.message = 'columns sent again') AND x.created_run IS DISTINCT FROM x.run"
+	return count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND (%s) AND x.created_run IS DISTINCT FROM x.run"
 							   " AND coalesce(x.message, '') NOT SIMILAR TO '(unchanged|kept|restored)%%'%s",
-							   table->projection->success_sql, u->target, imaged));
+							   table->projection->success_sql, u->target, what, imaged));
 }
 
 /* Links that the run made; and what of it is not taken back: updates without an image or written over by a later run, and deletes. */
@@ -289,8 +289,8 @@ note_rest(DvUndo *u)
 {
 	DvUndoTable *table = u->table;
 	const char *success = table->projection->success_sql;
-	Oid			types[6] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID};
-	Datum		values[6] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging)};
+	Oid			types[7] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum		values[7] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging)};
 	bool		links = table->projection->link != NULL;
 	int64		later = 0;
 	DvSwitch	before;
@@ -301,12 +301,13 @@ note_rest(DvUndo *u)
 		table->links = count_rows(psprintf("%s x WHERE x.created_run = " INT64_FORMAT " AND x.operation <> 'D'", success, u->target));
 	else if (table->before_sql != NULL)
 		later = count_rows(psprintf("%s b WHERE b.run = " INT64_FORMAT, table->before_sql, u->target)) - count_rows(images_of(u));
-	values[2] = Int64GetDatum(links ? 0 : count_without_image(u));
+	values[2] = Int64GetDatum(links ? 0 : count_without_image(u, "x.operation = 'U' OR x.message = 'columns sent again'"));
 	values[3] = Int64GetDatum(later);
 	values[4] = Int64GetDatum(count_rows(psprintf("%s x WHERE x.run = " INT64_FORMAT " AND x.operation = 'D'", success, u->target)));
 	values[5] = Int64GetDatum(table->links);
+	values[6] = Int64GetDatum(links ? 0 : count_without_image(u, "x.operation = 'I' AND x.pass IN ('deferred', 'files', 'states') AND coalesce(x.message, '') <> 'columns sent again'"));
 	before = dv_call_become_extension_owner();
-	dv_spi_run("SELECT dvmig._undo_note($1, $2::regclass, $3, $4, $5, $6)", 6, types, values, NULL, SPI_OK_SELECT);
+	dv_spi_run("SELECT dvmig._undo_note($1, $2::regclass, $3, $4, $5, $6, $7)", 7, types, values, NULL, SPI_OK_SELECT);
 	dv_call_restore(before);
 	dv_spi_commit(true);
 }
