@@ -168,7 +168,10 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	bool		answered = reply->transport == DV_HTTP_ANSWERED && !reply->no_token;
 
 	asker->again = false;
-	if (!answered || reply->status == 401)
+	if (reply->transport == DV_HTTP_UNKNOWN && reply->status == 200 && reply->body.failed &&
+		asker->too_long != NULL && asker->too_long(asker, ask))
+		rc->outage_since = 0;
+	else if (!answered || reply->status == 401)
 	{
 		DvProblem	problem;
 

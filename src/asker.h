@@ -34,12 +34,16 @@ typedef struct DvAsker DvAsker;
 /* Judge an answer. The ask is freed afterwards, unless dv_asker_again() was called. */
 typedef void (*DvAskAnswer) (DvAsker *asker, DvAsk *ask, const DvHttpReply *reply);
 
+/* An answer was longer than any may be: ask for less. False where that cannot be done: then it counts as none. */
+typedef bool (*DvAskTooLong) (DvAsker *asker, DvAsk *ask);
+
 struct DvAsker
 {
 	DvRunContext *rc;
 	DvUsers    *users;
 	void	   *arg;			/* the job's */
 	DvAskAnswer answer;
+	DvAskTooLong too_long;		/* or NULL */
 	MemoryContext context;
 	dlist_head	queue;
 	int			in_flight;

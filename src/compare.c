@@ -348,7 +348,20 @@ by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* "1, 9" as sorted numbers; -1 where it is no such list. */
+/* Once each of some sorted numbers; how many that are. */
+static int
+each_once(long *values, int n)
+{
+	int			kept = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (kept == 0 || values[kept - 1] != values[i])
+			values[kept++] = values[i];
+	return kept;
+}
+
+/* "1, 9" as sorted numbers, each once; -1 where it is no such list. */
 static int
 read_choices(DvSlice text, long *values)
 {
@@ -370,7 +383,7 @@ read_choices(DvSlice text, long *values)
 		if (*behind == '\0')
 		{
 			qsort(values, (size_t) n, sizeof(long), by_value);
-			return n;
+			return each_once(values, n);
 		}
 		if (*behind != ',')
 			return -1;

@@ -5,7 +5,7 @@
  * staging row, and what a query answers. What the service normalises is
  * normalised here too: empty text is null, trailing zeros, digits beyond a
  * column's precision, the offset of an instant and fractions of its second, the
- * letters of a GUID, the order of choices. No PostgreSQL types.
+ * letters of a GUID, the order of choices and how often one is told. No PostgreSQL types.
  */
 #ifndef DV_COMPARE_H
 #define DV_COMPARE_H

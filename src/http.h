@@ -9,6 +9,15 @@
 
 #include "buf.h"
 
+/*
+ * Most bytes of an answer, after decompression. The longest that are wanted:
+ * a page of 5,000 records with a few columns (about 1 MB), the choices of a
+ * large table in all its languages (about 4 MB), a $batch of 1,000 refusals
+ * with a plug-in's trace of several kB each. More is a broken or hostile
+ * server, and must not take the memory of a database server.
+ */
+#define DV_REPLY_LIMIT	((size_t) 16 * 1024 * 1024)
+
 typedef enum DvTransport
 {
 	DV_HTTP_ANSWERED,			/* a complete HTTP answer */

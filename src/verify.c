@@ -30,6 +30,9 @@
 #define ROWS_MAX		500
 #define ROWS_MIN		1
 
+/* At least so many of records that may be large. */
+#define ROWS_LARGE		20
+
 /* Answers in a row that were not understood, of one query. */
 #define BAD_ANSWERS_MAX	5
 
@@ -121,15 +124,50 @@ release_part(VerifyAsk *part)
 	dv_verify_release(chunk);
 }
 
-/* Too long a URL, too large an answer, too slow a query: in halves. */
+/* Ask for the rows in halves. */
 static void
-halve(DvVerify *v, VerifyAsk *part)
+split(DvVerify *v, VerifyAsk *part)
 {
-	v->rows_per_read = Max(ROWS_MIN, Min(v->rows_per_read, part->n / 2));
 	if (part->n > 1)
 		dv_verify_ask(v, part->chunk, part->from, part->n / 2);
 	dv_verify_ask(v, part->chunk, part->from + part->n / 2, part->n - part->n / 2);
 	release_part(part);
+}
+
+/* Too long a URL, too slow a query: from now on, too. */
+static void
+halve(DvVerify *v, VerifyAsk *part)
+{
+	v->rows_per_read = Max(ROWS_MIN, Min(v->rows_per_read, part->n / 2));
+	split(v, part);
+}
+
+/* The answer is longer than any may be. A record that is so by itself cannot be compared. */
+static bool
+ask_for_less(DvAsker *asker, DvAsk *ask)
+{
+	DvVerify   *v = asker->arg;
+	VerifyAsk  *part = ask->arg;
+	DvVerifyRow *row;
+
+	if (ask->prefer == NULL || strcmp(ask->method, "GET") != 0 || part->file != NULL || part->links)
+		return false;
+	if (part->n > 1)
+	{
+		/* what made it so long may be a few records only */
+		v->rows_per_read = Min(v->rows_per_read, Max(ROWS_LARGE, part->n / 2));
+		split(v, part);
+		return true;
+	}
+	row = &part->chunk->rows[part->from];
+	row->seen = true;
+	v->too_long++;
+	v->uncompared += row->state == 'P' || row->state == 'S';
+	v->rc->total.rows_read++;
+	if (v->rebuild != NULL)
+		dv_rebuild_range(v, part->chunk, part->from, 1);	/* it is there */
+	release_part(part);
+	return true;
 }
 
 /* ---------------------------------------------------------------- links of one record */
@@ -348,6 +386,7 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 		dv_rebuild_begin(v);
 	dv_verify_load(v);
 	dv_asker_init(&v->asker, rc, handle_answer, v);
+	v->asker.too_long = ask_for_less;
 	v->rows_per_read = rows_per_read(v);
 	verify_table(v);
 	dv_verify_flush(v);

@@ -113,6 +113,7 @@ typedef struct DvVerifyChunk
 	int			n;
 	int			nids;
 	int			asks;			/* requests about it that are not answered */
+	Size		bytes;			/* what its rows map to */
 } DvVerifyChunk;
 
 /* Members that tell who wrote, made and owns a record. */
@@ -221,6 +222,7 @@ typedef struct DvVerify
 	int64		changed;
 	int64		owners_changed;
 	int64		uncompared;		/* rows of which nothing was told */
+	int64		too_long;		/* records whose answer is longer than any may be */
 	int64		listed;			/* differences kept */
 
 	DvDifference *differences;

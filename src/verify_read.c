@@ -21,6 +21,9 @@
 #include "spi.h"
 #include "verify.h"
 
+/* Rows of one request map to so many bytes at most, but for the last of them: an answer that repeats them stays far below what one may have. */
+#define CHUNK_BYTES			(2 * 1024 * 1024)
+
 /* Pause before a table is read again that a user locks. */
 #define LOCK_PAUSE_MS		200
 
@@ -153,6 +156,7 @@ map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, D
 	appendStringInfoChar(&members, '}');
 	whole.p = memcpy(MemoryContextAlloc(chunk->context, members.len), members.data, members.len);
 	whole.len = members.len;
+	chunk->bytes += members.len;
 	take_expected(v, row, whole);
 }
 
@@ -397,7 +401,7 @@ receive(TupleTableSlot *slot, DestReceiver *self)
 	old = MemoryContextSwitchTo(r->row_context);
 	take_row(r->v, &r->chunk->rows[r->chunk->n++], slot->tts_values, slot->tts_isnull, slot->tts_tupleDescriptor, r->chunk);
 	MemoryContextSwitchTo(old);
-	return true;
+	return r->chunk->bytes < CHUNK_BYTES;
 }
 
 static void

@@ -13,6 +13,7 @@
 #include "utils/uuid.h"
 
 #include "call.h"
+#include "http.h"
 #include "keys.h"
 #include "spi.h"
 #include "verify.h"
@@ -297,8 +298,15 @@ append_figures(DvVerify *v, StringInfo out)
 	appendStringInfo(out, "{\"compared\":" INT64_FORMAT ",\"equal\":" INT64_FORMAT ",\"missing\":" INT64_FORMAT ",\"different\":" INT64_FORMAT
 					 ",\"extra\":" INT64_FORMAT ",\"changed_since\":" INT64_FORMAT ",\"owners_changed\":" INT64_FORMAT ",\"not_compared\":[",
 					 v->compared, v->equal, v->missing, v->different, v->extra, v->changed, v->owners_changed);
-	if (v->uncompared > 0)
+	if (v->too_long > 0)
 	{
+		escape_json(out, psprintf(INT64_FORMAT " %s longer than %d MB", v->too_long, v->too_long == 1 ? "record: its answer is" : "records: their answers are",
+								  (int) (DV_REPLY_LIMIT / (1024 * 1024))));
+		comma = ",";
+	}
+	if (v->links_refused)
+	{
+		appendStringInfoString(out, comma);
 		escape_json(out, "links: the service tells them neither with the records nor of each");
 		comma = ",";
 	}

@@ -117,6 +117,8 @@ test_others(void)
 	equal(DV_COMPARE_CHOICES, -1, "\"9,1\"", "\"1, 9\"");
 	differs(DV_COMPARE_CHOICES, -1, "\"9,1\"", "\"1\"");
 	differs(DV_COMPARE_CHOICES, -1, "\"9,1\"", "\"1,8\"");
+	equal(DV_COMPARE_CHOICES, -1, "\"1,1,9,1\"", "\"9,1\"");
+	differs(DV_COMPARE_CHOICES, -1, "\"1,1\"", "\"1,9\"");
 	differs(DV_COMPARE_BOOLEAN, -1, "true", "false");
 	equal(DV_COMPARE_PRESENCE, -1, "\"iVBORw0KGgo=\"", "\"aaaaaaaa-0000-4000-8000-00000000000b\"");
 	differs(DV_COMPARE_PRESENCE, -1, "\"iVBORw0KGgo=\"", "null");
