@@ -41,6 +41,7 @@
 
 #include "call.h"
 #include "compat.h"
+#include "texts.h"
 
 PG_FUNCTION_INFO_V1(dv_call);
 PG_FUNCTION_INFO_V1(dv_caller_regclass);
@@ -440,18 +441,22 @@ dv_caller_regclass(PG_FUNCTION_ARGS)
 	PG_RETURN_OID(relid);
 }
 
-/* Run SQL as a role; settings it changes end with it. Returns SPI's answer. */
+/*
+ * Run SQL as a role; settings it changes end with it. Rows of a query go to
+ * "dest", or are kept by SPI where that is NULL. Returns SPI's answer.
+ */
 static int
-execute_as(Oid role, const char *sql, bool restricted, const char *path)
+execute_as(Oid role, const char *sql, bool restricted, const char *path, DestReceiver *dest)
 {
+	SPIExecuteOptions options = {.dest = dest};
 	int			level = NewGUCNestLevel();
 	DvSwitch	was = dv_call_become(role, restricted);
 	int			rc;
 
 	(void) set_config_option("search_path", path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	rc = SPI_execute(sql, false, 0);
+	rc = SPI_execute_extended(sql, &options);
 	if (rc < 0)
-		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
+		elog(ERROR, "SPI_execute_extended failed: %s", SPI_result_code_string(rc));
 	dv_call_restore(was);
 	AtEOXact_GUC(false, level);
 	return rc;
@@ -470,7 +475,7 @@ dv_run_as(PG_FUNCTION_ARGS)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	(void) execute_as(role, sql, PG_GETARG_BOOL(2), OUR_PATH);
+	(void) execute_as(role, sql, PG_GETARG_BOOL(2), OUR_PATH, NULL);
 	rows = SPI_processed;
 	SPI_finish();
 	PG_RETURN_INT64((int64) rows);
@@ -488,25 +493,10 @@ dv_run_as_caller(PG_FUNCTION_ARGS)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	(void) execute_as(PG_GETARG_OID(0), text_to_cstring(PG_GETARG_TEXT_PP(1)), false, path ? path : OUR_PATH);
+	(void) execute_as(PG_GETARG_OID(0), text_to_cstring(PG_GETARG_TEXT_PP(1)), false, path ? path : OUR_PATH, NULL);
 	rows = SPI_processed;
 	SPI_finish();
 	PG_RETURN_INT64((int64) rows);
-}
-
-void
-dv_call_put_texts(ReturnSetInfo *info)
-{
-	uint64		i;
-
-	for (i = 0; i < SPI_processed; i++)
-	{
-		char	   *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		bool		isnull = text == NULL;
-		Datum		value = isnull ? (Datum) 0 : CStringGetTextDatum(text);
-
-		tuplestore_putvalues(info->setResult, info->setDesc, &value, &isnull);
-	}
 }
 
 /*
@@ -522,11 +512,10 @@ dv_query_as(PG_FUNCTION_ARGS)
 	dv_compat_init_texts(fcinfo);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (execute_as(role, sql, true, OUR_PATH) != SPI_OK_SELECT)
+	if (execute_as(role, sql, true, OUR_PATH, dv_texts_receiver((ReturnSetInfo *) fcinfo->resultinfo)) != SPI_OK_SELECT)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("only a query can be run here")));
-	dv_call_put_texts((ReturnSetInfo *) fcinfo->resultinfo);
 	SPI_finish();
 	return (Datum) 0;
 }

@@ -9,8 +9,6 @@
 
 #include "postgres.h"
 
-#include "nodes/execnodes.h"
-
 typedef struct DvSwitch
 {
 	Oid			userid;
@@ -37,9 +35,6 @@ extern void dv_call_restore(DvSwitch was);
  * that the caller wrote; NULL outside such a call.
  */
 extern const char *dv_call_search_path(void);
-
-/* The first column of what SPI has read, as text, into the tuplestore of a function's result. */
-extern void dv_call_put_texts(ReturnSetInfo *info);
 
 /* Leave the frames of our own that ran "sql" out of an error's context. */
 extern void dv_call_trim_context(ErrorData *error, const char *sql);

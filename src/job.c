@@ -25,6 +25,7 @@
 #include "job.h"
 #include "phase.h"
 #include "spi.h"
+#include "texts.h"
 #include "undo.h"
 #include "verify.h"
 #include "worker.h"
@@ -285,14 +286,15 @@ Datum
 dv_query_latest(PG_FUNCTION_ARGS)
 {
 	char	   *sql = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	SPIExecuteOptions options = {.read_only = true};
 
 	dv_compat_init_texts(fcinfo);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+	options.dest = dv_texts_receiver((ReturnSetInfo *) fcinfo->resultinfo);
+	if (SPI_execute_extended(sql, &options) != SPI_OK_SELECT)
 		elog(ERROR, "only a query can be run here");
-	dv_call_put_texts((ReturnSetInfo *) fcinfo->resultinfo);
 	PopActiveSnapshot();
 	SPI_finish();
 	return (Datum) 0;

@@ -338,6 +338,9 @@ dv_preview(PG_FUNCTION_ARGS)
 	const DvProjection *p;
 	Offline		o;
 	DvStep	   *step;
+	MemoryContext row;
+	MemoryContext old;
+	uint64		n;
 	uint64		i;
 
 	dv_compat_init_materialized(fcinfo);
@@ -348,9 +351,20 @@ dv_preview(PG_FUNCTION_ARGS)
 									p->select_sql, p->inner_sql, p->order_sql,
 									PG_GETARG_INT32(1), PG_GETARG_INT32(4), p->joins_sql, p->order_sql),
 				 PG_GETARG_OID(3));
-	SPI_cursor_fetch(o.portal, true, PG_GETARG_INT32(1));
-	for (i = 0; i < SPI_processed; i++)
-		preview_row(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, rsinfo->setResult, rsinfo->setDesc);
+	row = AllocSetContextCreate(CurrentMemoryContext, "dvmig preview row", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(row);
+	do
+	{
+		SPI_cursor_fetch(o.portal, true, FETCH_ROWS);
+		n = SPI_processed;
+		for (i = 0; i < n; i++)
+		{
+			preview_row(step, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, rsinfo->setResult, rsinfo->setDesc);
+			MemoryContextReset(row);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	} while (n > 0);
+	MemoryContextSwitchTo(old);
 	offline_close(&o);
 	SPI_finish();
 	return (Datum) 0;

@@ -65,6 +65,10 @@ sent('parties', 'mails:I');
 $t->sql(q{UPDATE staging.customers SET company = company || '!', processing_flag = 'U'});
 sent('updates', 'customers:U');
 
+# More rows than are fetched at a time.
+$t->sql(q{INSERT INTO staging.people (id, name) SELECT n, 'Person ' || n FROM generate_series(1001, 3500) n});
+is($t->sql(q{SELECT concat_ws(' ', count(*), count(DISTINCT source_key), count(request)) FROM dvmig.preview('staging.people', 2400) WHERE source_key::int > 1000}), '2400 2400 2400', 'all of many rows');
+
 $t->sim->stop;
 $t->node->stop;
 done_testing();

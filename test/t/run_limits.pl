@@ -45,6 +45,14 @@ is($t->sql("SELECT options ->> 'filtered' || (options ? 'filter')::text FROM dvm
 	'the condition is not kept in the history');
 unlike($t->sql(q{SELECT string_agg(detail::text, ' ') FROM dvmig.event}), qr/region/, 'nor in the events');
 is($t->sql('SELECT count(*) FROM dvmig._run_row'), '0', 'nothing is left of a completed run');
+{
+	# what a filter takes of many millions of rows must not fill the server's memory
+	my $peak = q{SELECT substring(pg_read_file('/proc/self/status') FROM 'VmHWM:\s+(\d+) kB')};
+	my $read = q{SELECT count(*) FROM dvmig._query_as(CURRENT_USER::regrole, 'SELECT i || '' '' || i FROM generate_series(1, %d) i')};
+	my ($before, $n, $after) = (split /\n/, $t->sql(sprintf "SET work_mem = '1MB'; $read; $peak; $read; $peak", 10, 1_000_000))[1 .. 3];
+	is($n, 1_000_000, 'a million texts of a query');
+	cmp_ok($after - $before, '<', 40_000, 'are not kept in memory');
+}
 like($t->error("SELECT dvmig.resume($run->{run})"), qr/55000.*the rows that the filter of run $run->{run} took are not known any more/s,
 	'it has done all of them, and resuming it would do nothing');
 like($t->error(q{SELECT dvmig.start('m', filter => $$s.region = 'DE'$$)}), qr/42703.*does not fit table public.people.*tables =>/s,
