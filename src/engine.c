@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "before.h"
+#include "count.h"
 #include "encode.h"
 #include "files.h"
 #include "gate.h"
@@ -483,7 +484,7 @@ dv_engine_run_step(DvStep *step)
 		dv_outcome_retry_flags(step);
 		if (step->error != NULL)
 			ReThrowError(step->error);
-		another = another && !step->rc->stopping && dv_runstate_has_rows(step);
+		another = another && !step->rc->stopping && dv_count_has_rows(step);
 	}
 	dv_budget_check(step, true);
 	MemoryContextSwitchTo(old);

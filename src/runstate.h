@@ -52,15 +52,6 @@ extern bool dv_runstate_next_step(DvRunContext *rc, DvStepPlan *plan);
 /* Load its projection, mark it running, and its table as not cleanly ended. */
 extern void dv_runstate_begin_step(DvStep *step, const DvStepPlan *plan);
 
-/* Count the rows of an open step. Where there are other lanes, its first lap begins meanwhile. */
-extern void dv_runstate_count_rows(DvStep *step, const DvStepPlan *plan);
-
-/*
- * Has the step a row before it? Asked before a lap that may find none: a look
- * in any order is cheaper than a walk along the key. True where it cannot be told.
- */
-extern bool dv_runstate_has_rows(DvStep *step);
-
 /* The step of that number, for a lane that helps: its projection; false where it is gone. */
 extern bool dv_runstate_join_step(DvStep *step, int number);
 

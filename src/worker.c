@@ -35,6 +35,7 @@
 
 #include "answer.h"
 #include "compat.h"
+#include "count.h"
 #include "gate.h"
 #include "job.h"
 #include "lane.h"
@@ -338,7 +339,7 @@ run_step(DvRunContext *rc, const DvStepPlan *plan)
 		dv_runstate_begin_step(step, plan);
 		dv_lanes_open_step(step, plan->number);
 		dv_live_take_pace(step);
-		dv_runstate_count_rows(step, plan);
+		dv_count_rows(step, plan);
 		dv_engine_run_step(step);
 	}
 	PG_CATCH();

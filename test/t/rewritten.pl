@@ -50,6 +50,26 @@ for my $table ('companies', 'people')
 	$t->sql(q{UPDATE people SET processing_flag = 'U', family = family || '+'}) if $table eq 'companies';
 }
 
+# --- a table that is rewritten when its rows are about to be counted
+for my $lanes (1, 2)
+{
+	my $user = $h->session;
+
+	$t->sql(q{UPDATE companies SET processing_flag = 'U', name = name || '+'; UPDATE people SET processing_flag = 'U', family = family || '+'});
+	$h->hold(method => 'POST', path_contains => 'accounts');
+	my $run = $t->start('m', "lanes => $lanes, resend => true");
+	$h->until('a request hangs', sub { $h->held > 0 });
+	$user->do('BEGIN; ALTER TABLE people ALTER size TYPE ' . ($lanes == 1 ? 'numeric' : 'text'));
+	$h->release;
+	$user->do(q{DO $$ BEGIN
+		WHILE NOT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.relation = 'people'::regclass AND NOT l.granted AND a.query ~ 'counting rows') LOOP
+			PERFORM pg_sleep(0.001), pg_stat_clear_snapshot(); END LOOP; END $$; COMMIT});
+	$user->quit;
+	$h->ends($run, 'completed', "rewritten before it is counted, $lanes lanes: the run completes");
+	is($t->sql(q{SELECT count(*) FROM people WHERE processing_flag = 'P'}), $n, "rewritten before it is counted, $lanes lanes: all rows are loaded");
+	is($t->sql("SELECT rows_total FROM dvmig.run_table WHERE run = $run AND staging = 'public.people' AND pass = 'write'"), $n, "rewritten before it is counted, $lanes lanes: all are counted");
+}
+
 # --- a source key that gets another type while its table's turn is about to come
 for my $case ([ 'a text that becomes a number', 'text', 'int' ], [ 'a number that becomes a text', 'int', 'text' ])
 {
