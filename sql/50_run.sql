@@ -439,24 +439,6 @@ CREATE FUNCTION dvmig.wait_look(run bigint, OUT state text, OUT message text, OU
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.wait_look(bigint) IS 'where a run stands, at this moment';
 
-CREATE FUNCTION dvmig.wait(run bigint, timeout interval DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	until timestamptz := clock_timestamp() + timeout;
-	look record;
-BEGIN
-	LOOP
-		look := dvmig.wait_look(run);
-		EXIT WHEN look.state NOT IN ('starting', 'running', 'stopping') OR clock_timestamp() >= until;
-		PERFORM pg_sleep(0.1);
-	END LOOP;
-	RETURN look.state;
-END
-$$;
-COMMENT ON FUNCTION dvmig.wait(bigint, interval) IS 'wait until a run has ended, or the time is over; returns its state. Call it in a transaction after the one that started the run';
-
 CREATE FUNCTION dvmig._stop(caller oid, run bigint) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

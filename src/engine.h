@@ -354,4 +354,10 @@ extern void dv_worker_tick(DvStep *step);
 /* worker.c: the same for work without a step. */
 extern void dv_worker_look(DvRunContext *rc);
 
+/*
+ * worker.c: who the session is, before a run's rows are read. A service that does not
+ * answer is waited for, for dvmig.max_outage at most; false with a problem otherwise.
+ */
+extern bool dv_worker_ask_who(DvSession *session, DvWhoAmI *who, DvProblem *problem);
+
 #endif							/* DV_ENGINE_H */

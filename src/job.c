@@ -22,6 +22,7 @@
 
 #include "call.h"
 #include "compat.h"
+#include "giveway.h"
 #include "job.h"
 #include "phase.h"
 #include "spi.h"
@@ -216,14 +217,20 @@ wait_for_begin(BackgroundWorkerHandle *handle, JobSegment *segment)
 				 segment->hint[0] ? errhint("%s", segment->hint) : 0));
 }
 
-static void
+/* False where somebody would have to wait with us for it. */
+static bool
 wait_for_end(BackgroundWorkerHandle *handle)
 {
 	pid_t		pid;
 
 	/* The postmaster sets our latch when the worker has ended. */
 	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+	{
+		if (dv_giveway_wanted())
+			return false;
 		pause_ms(1000);
+	}
+	return true;
 }
 
 /* The caller's statement is cancelled or its session ends: a clean end for the worker too. */
@@ -250,7 +257,8 @@ end_worker(int code, Datum arg)
 /*
  * dv_launch_job(run bigint, owner oid, spec text, wait bool) starts the worker
  * of a job and waits until it has begun or, with "wait", ended. A cancelled
- * wait asks it for a clean end.
+ * wait asks it for a clean end; one that gives way to DROP EXTENSION lets it
+ * work on.
  */
 Datum
 dv_launch_job(PG_FUNCTION_ARGS)
@@ -258,6 +266,7 @@ dv_launch_job(PG_FUNCTION_ARGS)
 	dsm_segment *mapped = make_segment(PG_GETARG_TEXT_PP(2));
 	DvWorkerArgs args;
 	BackgroundWorkerHandle *handle;
+	bool		waited = true;
 
 	memset(&args, 0, sizeof(args));
 	args.database = MyDatabaseId;
@@ -270,10 +279,12 @@ dv_launch_job(PG_FUNCTION_ARGS)
 	{
 		wait_for_begin(handle, dsm_segment_address(mapped));
 		if (PG_GETARG_BOOL(3))
-			wait_for_end(handle);
+			waited = wait_for_end(handle);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
 	dsm_detach(mapped);
+	if (!waited)
+		dv_giveway_throw(psprintf("Run " INT64_FORMAT " goes on; SELECT dvmig.wait(" INT64_FORMAT ") waits for it.", args.run, args.run));
 	PG_RETURN_VOID();
 }
 

@@ -52,14 +52,10 @@ meet(DvRunContext *rc, const DvRunPlan *plan, int number)
 	DvSession  *session = dv_session_open(plan->server, rc->owner, number + 1);
 	DvWhoAmI	who;
 	DvProblem	problem;
-	int			attempt = 0;
 	bool		ok;
 
-	memset(&problem, 0, sizeof(problem));
-	/* one that has to wait, from a run before, is none that is not let in */
-	while (!(ok = dv_session_whoami(session, &who, &problem)) && problem.throttled)
-		dv_worker_pause_until(problem.retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem.retry_after_ms)
-							  : dv_answer_backoff(++attempt));
+	/* waited for: of one that is not known, records would be taken for another user's */
+	ok = dv_worker_ask_who(session, &who, &problem);
 	dv_session_close(session);
 	if (ok)
 		dv_lane_meet_user(rc, number, &who);

@@ -43,6 +43,8 @@ dv_problem_set(DvProblem *problem, bool transient, int sqlerrcode,
 			   const char *message, const char *detail, const char *hint)
 {
 	problem->transient = transient;
+	problem->throttled = false;
+	problem->retry_after_ms = -1;
 	problem->sqlerrcode = sqlerrcode;
 	copy_text(problem->message, sizeof(problem->message), message);
 	copy_text(problem->detail, sizeof(problem->detail), detail);
@@ -86,6 +88,13 @@ answer_detail(char *to, size_t size, const DvVerdict *error)
 			 error->message,
 			 error->request_id[0] ? " (request id " : "",
 			 error->request_id, error->request_id[0] ? ")" : "");
+}
+
+/* What says nothing of the request: a gateway gave up, or there was no room now. */
+static bool
+is_unavailable(long status)
+{
+	return status >= 500 || status == 408 || status == 425;
 }
 
 static bool
@@ -141,7 +150,7 @@ dv_problem_answer(DvProblem *problem, const DvHttpReply *reply, const char *addr
 		dv_problem_set(problem, true, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
 					   "Dataverse's service protection limits hold this application user", detail,
 					   "Wait some minutes, or stop what else uses the same application user.");
-	else if (reply->status >= 500)
+	else if (is_unavailable(reply->status))
 	{
 		snprintf(message, sizeof(message), "%s is not available now (HTTP status %ld)",
 				 address, reply->status);
@@ -155,10 +164,11 @@ dv_problem_answer(DvProblem *problem, const DvHttpReply *reply, const char *addr
 	}
 	else
 	{
+		/* The page of somebody who does maintenance, or a gateway's; not for good, if it was otherwise once. */
 		snprintf(message, sizeof(message), "%s does not answer like the Dataverse Web API", address);
 		snprintf(detail, sizeof(detail), "HTTP status %ld, content type \"%s\".",
 				 reply->status, reply->content_type);
-		dv_problem_set(problem, false, ERRCODE_FDW_ERROR, message, detail,
+		dv_problem_set(problem, true, ERRCODE_FDW_ERROR, message, detail,
 					   "Check url and api_version of the server.");
 	}
 }

@@ -89,16 +89,19 @@ static DvReadResult
 take_answer(DvSession *session, DvRead *read, const DvHttpReply *reply,
 			DvReadAnswer answer, void *arg, DvProblem *problem, TimestampTz *hold_until)
 {
+	DvReadResult result = DV_READ_FAILED;
+
 	if (reply->transport != DV_HTTP_ANSWERED || reply->no_token ||
 		reply->status == 429 || reply->status >= 500)
-	{
 		dv_session_explain(session, reply, problem);
+	else
+		result = answer(session, read, reply, arg, problem);
+	if (result == DV_READ_FAILED)
 		return try_later(read, problem, hold_until) ? DV_READ_AGAIN : DV_READ_FAILED;
-	}
 	read->attempts = 0;
 	if (dv_session_patience != NULL)
 		(void) dv_session_patience(NULL);
-	return answer(session, read, reply, arg, problem);
+	return result;
 }
 
 bool

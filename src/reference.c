@@ -332,6 +332,7 @@ take_page(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg,
 	DvReference *ref = arg;
 	char	   *link = NULL;
 	char	   *path = NULL;
+	int			had = ref->nrecords;
 	bool		ok;
 
 	if (reply->status != 200)
@@ -356,7 +357,8 @@ take_page(DvSession *session, DvRead *read, const DvHttpReply *reply, void *arg,
 	free(link);
 	if (path == NULL)
 	{
-		dv_problem_set(problem, false, ERRCODE_FDW_ERROR, "Dataverse answered a query in a way that is not understood",
+		ref->nrecords = had;	/* read once more, the page would have them twice */
+		dv_problem_set(problem, true, ERRCODE_FDW_ERROR, "Dataverse answered a query in a way that is not understood",
 					   NULL, NULL);
 		return DV_READ_FAILED;
 	}

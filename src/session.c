@@ -15,6 +15,7 @@
 #include "utils/timestamp.h"
 
 #include "credentials.h"
+#include "giveway.h"
 #include "hosts.h"
 #include "problem.h"
 #include "refusals.h"
@@ -32,7 +33,7 @@
 /* How often dv_session_idle is called at least while an answer is waited for. */
 #define IDLE_MS	100
 
-void		(*dv_session_idle) (void) = NULL;
+void		(*dv_session_idle) (void) = dv_giveway;
 bool		(*dv_session_patience) (const DvProblem *problem) = NULL;
 
 /* A request as it was handed in. */
@@ -443,7 +444,7 @@ dv_session_poll(DvSession *session, long timeout_ms, void **owner)
 			session_sort(session, reply, http_owner);
 		else if (left <= IDLE_MS || MyLatch->is_set)
 			break;
-		else if (dv_session_idle != NULL)
+		else
 			dv_session_idle();
 	}
 	MemoryContextSwitchTo(old);

@@ -41,8 +41,8 @@ extern void dv_session_send(DvSession *session, const char *method, const char *
 extern int	dv_session_in_flight(DvSession *session);
 
 /*
- * What a process has to look after while it waits for an answer, without a
- * transaction; NULL where there is nothing. It may throw.
+ * What a process has to look after while it waits for an answer; a worker, which
+ * has no transaction then, sets its own. It may throw.
  */
 extern void (*dv_session_idle) (void);
 

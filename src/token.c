@@ -176,8 +176,9 @@ explain_refusal(DvProblem *problem, const DvTokenReply *token, const DvHttpReply
 				const DvServer *server)
 {
 	const char *error = token->error;
-	bool		transient = reply->status == 429 || reply->status >= 500 ||
-		strcmp(error, "temporarily_unavailable") == 0;
+	/* below 400: some page, and no token */
+	bool		transient = reply->status < 400 || reply->status == 408 || reply->status == 425 || reply->status == 429 ||
+		reply->status >= 500 || strcmp(error, "temporarily_unavailable") == 0;
 	int			code = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 
 	if (transient)

@@ -381,32 +381,41 @@ columns_unchanged(DvRunContext *rc)
 	return false;
 }
 
+bool
+dv_worker_ask_who(DvSession *session, DvWhoAmI *who, DvProblem *problem)
+{
+	int			attempt = 0;
+
+	memset(problem, 0, sizeof(*problem));
+	while (!dv_session_whoami(session, who, problem))
+	{
+		/* A server that never answered yet is more likely named wrongly than down. */
+		if (!problem->transient || !(problem->throttled || dv_session_is_pinned(session)) || !be_patient(problem))
+			return false;
+		attempt++;
+		dv_worker_pause_until(problem->retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem->retry_after_ms)
+					: dv_answer_backoff(attempt));
+	}
+	(void) be_patient(NULL);
+	return true;
+}
+
 /* Address, token, application user, organisation: before anything is read. */
 static bool
 open_session(DvRunContext *rc, const DvRunPlan *plan)
 {
 	DvWhoAmI	who;
 	DvProblem	problem;
-	int			attempt = 0;
 
 	rc->session = dv_session_open(plan->server, rc->owner, 1);
 	dv_gate_guard(rc, rc->session, 0);
-	memset(&problem, 0, sizeof(problem));
 	while_waiting();			/* asked to stop already? */
-	while (!dv_session_whoami(rc->session, &who, &problem))
+	if (!dv_worker_ask_who(rc->session, &who, &problem))
 	{
-		/* A server that never answered yet is more likely named wrongly than down. */
-		if (!problem.transient || !(problem.throttled || dv_session_is_pinned(rc->session)) || !be_patient(&problem))
-		{
-			rc->failed = true;
-			rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
-			return false;
-		}
-		attempt++;
-		dv_worker_pause_until(problem.retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem.retry_after_ms)
-							  : dv_answer_backoff(attempt));
+		rc->failed = true;
+		rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
+		return false;
 	}
-	(void) be_patient(NULL);
 	dv_lane_meet_user(rc, 0, &who);
 	return dv_runstate_pin(rc, plan, who.organisation_id) && (strcmp(plan->kind, "run") != 0 || columns_unchanged(rc));
 }

@@ -18,40 +18,13 @@ my $t = $h->t;
 my $rows = 300;
 my $table;
 
-# The request that is held, how the work is begun in a session of its own, and
-# what has to be there before.
-my %jobs = (
-	undo => {
-		hold => { path_contains => '$batch' },
-		call => sub { sprintf 'SELECT dvmig.start_undo(%d)', $t->sql(sprintf q{SELECT max(run) FROM dvmig.run_history WHERE migration = '%s' AND kind = 'run'}, $h->migration) },
-	},
-	resend => {
-		hold => { path_contains => '$batch' },
-		before => sub { $t->sql("SELECT dvmig.unmap('$table', 'lastname'); SELECT dvmig.map_column('$table', 'lastname', 'family || '' II''')") },
-		call => sub { "SELECT * FROM dvmig.resend('$table', '{lastname}')" },
-	},
-	rebuild => {
-		hold => { path_contains => '/contacts' },
-		before => sub { $t->sql("UPDATE $table SET processing_flag = 'U', dataverse_id = NULL; TRUNCATE ${table}_success, ${table}_error") },
-		call => sub { "SELECT dvmig.rebuild_outcomes('$table')" },
-	},
-);
-
-# at_work(kind, new): a loaded table, and the work on it begun by a session that
-# waits for its end; its requests hang.
+# at_work(kind, as for scene): see DvMig::Held
 sub at_work
 {
 	my ($kind, %o) = @_;
-	my $job = $jobs{$kind};
+	my $s = $h->at_work($kind, rows => $rows, %o);
 
-	$table = $h->scene(rows => $rows, %o);
-	is($t->run($h->migration)->{state}, 'completed', "$kind: a table is loaded");
-	$job->{before}->() if $job->{before};
-	my $call = $job->{call}->();
-	$h->hold(%{ $job->{hold} });
-	my $s = $h->session;
-	$s->send("$call;\n\\echo done\n");
-	$h->until('its requests hang', sub { $h->held > 0 });
+	$table = $h->table;
 	return $s;
 }
 
@@ -61,7 +34,7 @@ sub no_worker { my ($name) = @_; local $Test::Builder::Level = $Test::Builder::L
 # over(session): whoever waited is answered, with whatever.
 sub over { my ($s) = @_; $s->{psql}->finish if eval { $s->send("\\q\n"); 1 }; return; }
 
-for my $kind (sort keys %jobs)
+for my $kind (qw(rebuild resend undo))
 {
 	my $worker = q{FROM pg_stat_activity WHERE backend_type = 'dvmig worker'};
 	my $s = at_work($kind);
@@ -108,7 +81,7 @@ for my $kind (sort keys %jobs)
 		$h->quiet;
 		like($t->sql(q{SELECT dvmig.wait(max(run)) FROM dvmig.run_history WHERE kind <> 'run'}), qr/^(stopped|interrupted|completed)$/, "$kind: $how: and its run");
 		# once more, to the end
-		my $again = $jobs{$kind}{call}->();
+		my $again = $h->job_call($kind);
 		is($t->error($kind eq 'undo' ? "SELECT dvmig.undo($1)" : $again), '', "$kind: $how: called again, it goes on") if $again =~ /(\d+)/;
 		ok($t->status($table)->{invariant_holds}, "$kind: $how: the figures add up");
 		is($h->sim->counters('contacts')->{created_twice}, 0, "$kind: $how: nothing was created twice");

@@ -272,6 +272,21 @@ is($run->{state}, 'completed', 'down in the middle: it goes on by itself');
 is($run->{message}, undef, 'down in the middle: and has nothing more to say');
 $a->exact('down in the middle', customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
 
+# Not only 5xx are no answer: a gateway's time-out, the page of those who do maintenance, a
+# redirect. Where Dataverse was met before, each is waited out, whatever was asked.
+for my $none ([ 'HTTP status 408', { do => 'status', status => 408 } ],
+	[ 'a page', { do => 'body', text => '<html>maintenance</html>', content_type => 'text/html', times => 1 } ],
+	[ 'a redirect', { do => 'status', status => 302 } ])
+{
+	my ($what, $answer) = @$none;
+
+	$a->fresh;
+	$a->faults(map { { match => { path_contains => $_ }, %$answer, count => 2 } } qw(oauth2 WhoAmI EntityDefinitions));
+	$run = $a->run;
+	is($run->{state}, 'completed', "$what: the run goes on by itself") or diag explain $run->{message};
+	$a->exact($what, customers => '300/0/300/0/0', tasks => '300/0/300/0/0');
+}
+
 # An outage in later laps: rows that are given back again and again are still taken.
 $a->fresh;
 is($a->run->{state}, 'completed', 'loaded');

@@ -85,6 +85,15 @@ like($t->sql(qq{SELECT detail ->> 'message' FROM dvmig.event WHERE kind = 'lane 
 	qr/client_id3/, 'and tells which one it was');
 $t->sql(q{ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (DROP client_id3, DROP client_secret3)});
 
+# --- one that is not answered at once is waited for: of a user that is not known, what an
+# earlier run wrote would be taken for somebody else's, and left as it is
+fresh(500);
+$t->sim->fault({ match => { path_contains => 'WhoAmI', user => DvMig::Sim::USER2() }, do => 'status', status => 503, count => 2 });
+$run = $t->run('m');
+is($run->{state}, 'completed', 'a run whose second user is not answered at first');
+is($run->{lanes}, 2, 'has a lane for it all the same');
+is($t->sql(qq{SELECT count(*) FROM dvmig.event WHERE kind = 'lane refused' AND object = '$run->{run}'}), 0, 'and refuses nobody');
+
 # --- pause, go on, tune, watch
 fresh(3000);
 $t->sim->set(row_time => 20000);

@@ -131,6 +131,47 @@ sub start
 	return $run;
 }
 
+# Work on loaded records: the request that is held, the statement that begins it, and what has to be done before.
+my %jobs = (
+	verify => { hold => { method => 'GET', path_contains => '/contacts' }, call => sub { "SELECT * FROM dvmig.verify('$_[0]{migration}')" } },
+	undo => {
+		hold => { path_contains => '$batch' },
+		call => sub { sprintf 'SELECT dvmig.start_undo(%d)', $_[0]->sql("SELECT max(run) FROM dvmig.run_history WHERE migration = '$_[0]{migration}' AND kind = 'run'") },
+	},
+	resend => {
+		hold => { path_contains => '$batch' },
+		before => sub { $_[0]->sql("SELECT dvmig.unmap('$_[0]{table}', 'lastname'); SELECT dvmig.map_column('$_[0]{table}', 'lastname', 'family || '' II''')") },
+		call => sub { "SELECT * FROM dvmig.resend('$_[0]{table}', '{lastname}')" },
+	},
+	rebuild => {
+		hold => { path_contains => '/contacts' },
+		before => sub { $_[0]->sql("UPDATE $_[0]{table} SET processing_flag = 'U', dataverse_id = NULL; TRUNCATE $_[0]{table}_success, $_[0]{table}_error") },
+		call => sub { "SELECT dvmig.rebuild_outcomes('$_[0]{table}')" },
+	},
+);
+
+# job_call(kind): the statement that begins verify, undo, resend or rebuild.
+sub job_call { my ($self, $kind) = @_; return $jobs{$kind}{call}->($self); }
+
+# at_work(kind, as for scene): a loaded table, and the work on it begun by a session of its own, which is
+# returned; all but an undo's (and with background => 1 a verification's) wait for the end. Its requests hang.
+sub at_work
+{
+	my ($self, $kind, %o) = @_;
+	my $s;
+
+	$self->scene(%o);
+	is($self->{t}->run($self->{migration})->{state}, 'completed', "$kind: a table is loaded");
+	$jobs{$kind}{before}->($self) if $jobs{$kind}{before};
+	my $call = $self->job_call($kind);
+	$call =~ s/\* FROM dvmig\.verify/dvmig.start_verify/ if $o{background};
+	$self->hold(%{ $jobs{$kind}{hold} });
+	$s = $self->session;
+	$s->send("$call;\n\\echo done\n");
+	$self->until('its requests hang', sub { $self->held > 0 });
+	return $s;
+}
+
 # beside(name, SQL): it comes to its end although requests hang; its result.
 sub beside
 {
