@@ -280,7 +280,6 @@ judge_row(DvStep *step, DvTask *task, DvRow *row, const DvVerdict *v, const DvHt
 			dv_answer_fail_run(step, reply, v);
 			dv_answer_leave_row(step, row);
 			break;
-		case DV_PARK:
 		case DV_GONE:
 		case DV_FAIL_ROW:
 			dv_outcome_failure(step, row, v);
@@ -353,7 +352,6 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 				dv_answer_leave_row(step, task->rows[i]);
 			break;
 		case DV_EXISTS:
-		case DV_PARK:
 		case DV_GONE:
 		case DV_FAIL_ROW:
 			dv_gate_refused(step);

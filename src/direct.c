@@ -73,13 +73,13 @@ struct DvDirect
 
 /* ---------------------------------------------------------------- may it be? */
 
-/* Nothing of a user's acts on writing to the relation. */
+/* Nothing of a user's acts on writing to the relation, and nobody wants to know of it (pgaudit, sepgsql). */
 static bool
 is_plain(Relation rel)
 {
 	const TupleConstr *constr = rel->rd_att->constr;
 
-	return rel->rd_rules == NULL && !rel->rd_rel->relhastriggers &&
+	return ExecutorCheckPerms_hook == NULL && rel->rd_rules == NULL && !rel->rd_rel->relhastriggers &&
 		(constr == NULL || !dv_has_generated(constr)) &&
 		check_enable_rls(RelationGetRelid(rel), InvalidOid, true) != RLS_ENABLED;
 }

@@ -213,18 +213,39 @@ is_accepted(const DvHttpReply *reply, bool more)
 		(reply->status == 200 && (reply->location[0] != '\0' || reply->body.len == 0));
 }
 
-/* Send one request and judge its answer; "more" tells whether chunks follow. */
+/* Wait for a place among the requests of our user; false where the run stops. */
+static bool
+enter_gate(Upload *u, int rows)
+{
+	while (!dv_gate_enter(u->step, rows, GetCurrentTimestamp()))
+	{
+		pause_until(u->step, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS));
+		u->left = u->step->rc->stopping;
+		if (u->left)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Send one request, the first of so many rows, and judge its answer; "more" tells
+ * whether chunks follow. NULL where the run stops before it could be sent.
+ */
 static DvHttpReply *
-send_part(Upload *u, const char *path, const char *const *headers, Size length, bool more)
+send_part(Upload *u, const char *path, const char *const *headers, Size length, int rows, bool more)
 {
 	DvStep	   *step = u->step;
 	DvHttpReply *reply;
 	DvWireReply w;
 
+	memset(&u->verdict, 0, sizeof(u->verdict));
+	u->verdict.kind = DV_RETRY;
+	if (!enter_gate(u, rows))
+		return NULL;
 	step->counters.requests++;
 	step->counters.bytes_sent += length;
 	reply = dv_session_call(step->rc->session, "PATCH", path, u->chunk, length, headers);
-	memset(&u->verdict, 0, sizeof(u->verdict));
+	dv_gate_leave(step);
 	if (reply->transport != DV_HTTP_ANSWERED)
 	{
 		own_verdict(u, DV_RETRY, "unanswered", "unanswered", reply->error[0] ? reply->error : "no answer");
@@ -304,7 +325,7 @@ send_chunks(Upload *u, const char *path)
 			return;
 		headers[n] = psprintf("Content-Range: bytes " INT64_FORMAT "-" INT64_FORMAT "/" INT64_FORMAT, offset, offset + u->length - 1, u->size);
 		headers[n + 1] = NULL;
-		dv_http_reply_free(send_part(u, path, headers, u->length, offset + u->length < u->size));
+		dv_http_reply_free(send_part(u, path, headers, u->length, 0, offset + u->length < u->size));
 		dv_worker_tick(u->step);
 		if (u->verdict.kind != DV_DONE || u->step->rc->stopping)
 			return;
@@ -326,12 +347,12 @@ upload_once(Upload *u)
 	if (u->size <= CHUNK_BYTES)
 	{
 		if (read_chunk(u, 0))
-			dv_http_reply_free(send_part(u, path, headers, (Size) u->size, false));
+			dv_http_reply_free(send_part(u, path, headers, (Size) u->size, 1, false));
 		return;
 	}
 	headers[n] = "x-ms-transfer-mode: chunked";
 	headers[n + 1] = NULL;
-	reply = send_part(u, path, headers, 0, true);
+	reply = send_part(u, path, headers, 0, 1, true);
 	if (u->verdict.kind == DV_DONE)
 	{
 		next = dv_wiretext_below(reply->location, u->step->projection->wire.api_path);
@@ -356,6 +377,7 @@ static bool
 upload(Upload *u)
 {
 	int			tries = 0;
+	int			waits = 0;
 
 	while (!u->step->rc->stopping)
 	{
@@ -370,8 +392,7 @@ upload(Upload *u)
 			case DV_DONE:
 				return true;
 			case DV_WAIT:
-				dv_answer_throttled(u->step, &u->verdict, tries);
-				pause_until(u->step, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Max(u->verdict.retry_after_ms, 1000)));
+				dv_answer_throttled(u->step, &u->verdict, waits++);
 				break;
 			case DV_RETRY:
 			case DV_SETTLE:

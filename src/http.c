@@ -47,7 +47,6 @@ struct DvHttp
 	DvReplyBox *finished;		/* replies in order of arrival, with ... */
 	DvReplyBox *finished_last;
 	DvReplyBox *handed_out;		/* ... and those the caller has not freed yet */
-	int			in_flight;		/* active and finished */
 	MemoryContextCallback cleanup;
 };
 
@@ -133,7 +132,6 @@ transfer_link(DvHttp *http, DvTransfer *t)
 	if (t->next)
 		t->next->prev = t;
 	http->active = t;
-	http->in_flight++;
 }
 
 static void
@@ -145,7 +143,6 @@ transfer_unlink(DvHttp *http, DvTransfer *t)
 		http->active = t->next;
 	if (t->next)
 		t->next->prev = t->prev;
-	http->in_flight--;
 }
 
 /* ---------------------------------------------------------------- sending */
@@ -171,12 +168,6 @@ dv_http_send(DvHttp *http, const DvHttpRequest *request)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	}
 	transfer_link(http, t);
-}
-
-int
-dv_http_in_flight(DvHttp *http)
-{
-	return http->in_flight;
 }
 
 /* ---------------------------------------------------------------- receiving */
@@ -254,7 +245,6 @@ http_perform(DvHttp *http)
 		else
 			http->finished = t->box;
 		http->finished_last = t->box;
-		http->in_flight++;
 		t->box = NULL;
 		transfer_put(http, t);
 	}
@@ -284,7 +274,6 @@ http_take_finished(DvHttp *http, void **owner)
 	http->finished = box->next;
 	if (http->finished == NULL)
 		http->finished_last = NULL;
-	http->in_flight--;
 	if (owner)
 		*owner = box->owner;
 	dv_reply_hand_out(box, &http->handed_out);
@@ -337,7 +326,6 @@ http_drop_finished(DvHttp *http)
 		DvReplyBox *box = http->finished;
 
 		http->finished = box->next;
-		http->in_flight--;
 		dv_reply_destroy(box);
 	}
 	http->finished_last = NULL;

@@ -63,9 +63,6 @@ extern DvHttp *dv_http_open(void);
 /* Put a request on its way. Throws only when memory runs out. */
 extern void dv_http_send(DvHttp *http, const DvHttpRequest *request);
 
-/* Requests on their way. */
-extern int	dv_http_in_flight(DvHttp *http);
-
 /*
  * Wait at most timeout_ms for a reply, with CHECK_FOR_INTERRUPTS at least
  * every 100 ms, and returns early when the process latch is set. Returns NULL

@@ -150,8 +150,7 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 		DvKeyType  *key = &p->keys[i];
 
 		key->type = getBaseType(DatumGetObjectId(oids[i]));
-		get_typlenbyvalalign(key->type, &key->len, &key->byval, &key->align);
-		key->type_name = MemoryContextStrdup(context, format_type_be_qualified(key->type));
+		get_typlenbyval(key->type, &key->len, &key->byval);
 	}
 }
 

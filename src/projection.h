@@ -60,10 +60,8 @@ typedef struct DvKeyType
 	Oid			type;
 	int16		len;
 	bool		byval;
-	char		align;
 	char	   *name;
 	char	   *column;			/* quoted */
-	char	   *type_name;		/* qualified */
 } DvKeyType;
 
 /*

@@ -295,8 +295,8 @@ start_run(Oid *types, Datum *values, const char *nulls, int n)
 }
 
 /*
- * dv_run: CALL dvmig.run(migration, tables, resend, ignore_gate, max_rows)
- * starts the run and waits for its end without holding a snapshot.
+ * dv_run: CALL dvmig.run(...), with the arguments of dvmig.start(), starts the run
+ * and waits for its end without holding a snapshot.
  */
 Datum
 dv_run(PG_FUNCTION_ARGS)

@@ -58,7 +58,8 @@ extern bool (*dv_session_patience) (const struct DvProblem *problem);
  * Next finished reply, or NULL after timeout_ms (waits interruptibly). Tokens
  * are handled inside: a request refused by 401 is sent again once with a new
  * token; a second 401 is handed over. When no token can be had, the reply has
- * status 401 or transport NOT_SENT, and session_error tells what happened.
+ * status 401 or transport NOT_SENT, and dv_session_explain() tells what
+ * happened.
  */
 extern DvHttpReply *dv_session_poll(DvSession *session, long timeout_ms, void **owner);
 
@@ -85,9 +86,9 @@ extern DvHttpReply *dv_session_call(DvSession *session, const char *method, cons
 
 /*
  * Check that the service is who it was: token, WhoAmI, organisation against
- * the pin. On success fills in *who. On failure returns false with a message,
- * detail and hint for people (never a secret) and *transient telling whether
- * waiting may help. Does not write; the caller stores a first pin.
+ * the pin. On success fills in *who. On failure returns false with a problem
+ * for people (never a secret), which tells whether waiting may help. Does not
+ * write; the caller stores a first pin.
  */
 typedef struct DvWhoAmI
 {
@@ -108,8 +109,6 @@ typedef struct DvProblem
 	char		detail[512];
 	char		hint[512];
 } DvProblem;
-
-/* Logins and requests of this process that were refused for who we are. */
 
 extern TimestampTz dv_session_token_expires(DvSession *session);
 extern bool dv_session_is_pinned(DvSession *session);

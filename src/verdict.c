@@ -324,8 +324,6 @@ dv_verdict_name(DvVerdictKind kind)
 			return "retry";
 		case DV_SHRINK:
 			return "shrink";
-		case DV_PARK:
-			return "park";
 		case DV_GONE:
 			return "gone";
 		case DV_FAIL_ROW:

@@ -18,7 +18,6 @@ typedef enum DvVerdictKind
 	DV_WAIT,					/* throttled: hold everything of that user */
 	DV_RETRY,					/* transient, and nothing was written */
 	DV_SHRINK,					/* too big or too slow: fewer rows a request */
-	DV_PARK,					/* something it points at is not there */
 	DV_GONE,					/* update of a record that does not exist */
 	DV_FAIL_ROW,				/* of several rows: one of them is bad, isolate it */
 	DV_FAIL_RUN
@@ -66,7 +65,7 @@ typedef struct DvVerdict
  */
 extern void dv_verdict_classify(DvVerdict *v, char op, bool single);
 
-/* Name of a kind, for progress, tests and messages. */
+/* Name of a kind, for what tests say. */
 extern const char *dv_verdict_name(DvVerdictKind kind);
 
 /*

@@ -1,5 +1,6 @@
-# Rows that move while something of theirs is on its way, in the passes that
-# follow the one that writes: VACUUM FULL, CLUSTER, an edit that asks for nothing
+# The passes that follow the one that writes, beside users: rows that move while
+# something of theirs is on its way (VACUUM FULL, CLUSTER, an edit that asks for
+# nothing), a table that is locked, a pause
 use strict;
 use warnings;
 
@@ -85,5 +86,26 @@ $user->quit;
 is($t->run('f', 'resend => true')->{state}, 'completed', 'files after a lock on the table: the run completes');
 is($t->sql(q{SELECT string_agg(processing_flag || id, ' ') FROM invoices WHERE processing_flag <> 'P'}), 'E3', 'one file name cannot be made');
 is($t->sql(q{SELECT concat_ws(' ', error_class, code, error_column) FROM invoices_error}), 'transform 22012 new_document', 'and its row says so');
+
+# --- a run that is paused sends no file
+$t->sql(q{UPDATE invoices SET processing_flag = 'U', document = convert_to('newest ' || id, 'UTF8') WHERE id > 3});
+$h->hold(method => 'PATCH', path_contains => 'new_document', nth => 5);
+$run = $h->start(arguments => 'resend => true');
+$t->sql("SELECT dvmig.pause($run)");
+my $mirror = "FROM dvmig.run_history WHERE run = $run";
+# a pause is seen once a second, and not while an upload is waited for
+ok($t->wait_for("SELECT updated_at < clock_timestamp() - interval '1.1 s' $mirror"), 'files beside a pause: it is seen next');
+my $seen = $t->sql("SELECT updated_at $mirror");
+$h->release;
+for (1 .. 3)
+{
+	ok($t->wait_for("SELECT updated_at > '$seen' $mirror"), 'files beside a pause: the run lives');
+	$seen = $t->sql("SELECT updated_at $mirror");
+}
+is($t->sql("SELECT state || ' ' || in_flight FROM dvmig.progress WHERE run = $run"), 'paused 0', 'files beside a pause: nothing is in flight');
+is($t->sql(q{SELECT count(*) FROM invoices WHERE processing_flag = 'P' AND id > 3}), 5, 'files beside a pause: no more than was on its way');
+$t->sql("SELECT dvmig.resume($run)");
+$h->ends($run, 'completed', 'files beside a pause: the run goes on');
+is($t->sql(q{SELECT count(*) FROM invoices WHERE processing_flag = 'P' AND id > 3}), $n - 3, 'files beside a pause: with all of them');
 
 done_testing();

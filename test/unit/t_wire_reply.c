@@ -43,7 +43,7 @@ letters(int n)
 	int			i;
 
 	for (i = 0; i < n; i++)
-		out[i] = "DSEWRKPGFX"[verdicts[i].kind];
+		out[i] = "DSEWRKGFX"[verdicts[i].kind];
 	out[n] = '\0';
 	return out;
 }
