@@ -61,6 +61,32 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._lookup_expressions(oid, regclass, text, text[], regtype[]) IS 'expressions of a lookup, cast exactly to the types of the key they name';
 
+-- _match_columns: the key columns of a Dataverse table that match_on names.
+CREATE FUNCTION dvmig._match_columns(server name, table_name text, match_on text) RETURNS text[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	cols text[] := ARRAY(SELECT lower(btrim(k)) FROM unnest(string_to_array(btrim(match_on, '{} '), ',')) k);
+	k text;
+	kc dvmig.metadata_column;
+BEGIN
+	IF cols = '{}' THEN
+		RAISE EXCEPTION 'match_on names no column'
+			USING ERRCODE = 'invalid_parameter_value', HINT = format('Name the column of Dataverse table "%s" that holds the key, or several joined by commas.', table_name);
+	END IF;
+	FOREACH k IN ARRAY cols LOOP
+		kc := dvmig._target_column(server, table_name, k);
+		IF kc.column_type NOT IN ('String', 'Memo', 'Integer', 'BigInt', 'Uniqueidentifier', 'Picklist') THEN
+			RAISE EXCEPTION 'column "%" of Dataverse table "%" is of type % and cannot be matched on', k, table_name, kc.column_type
+				USING ERRCODE = 'datatype_mismatch', HINT = 'Match on a text, whole-number or unique-identifier column.';
+		END IF;
+	END LOOP;
+	RETURN cols;
+END
+$$;
+COMMENT ON FUNCTION dvmig._match_columns(name, text, text) IS 'key columns of a Dataverse table that match_on names';
+
 -- _lookup_parent: the staging table of the same migration that a name means, or null.
 CREATE FUNCTION dvmig._lookup_parent(caller oid, migration_id int, target text, OUT parent regclass)
 LANGUAGE plpgsql
@@ -121,21 +147,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	l record := dvmig._check_lookup(c, wanted);
-	cols text[] := ARRAY(SELECT lower(btrim(k)) FROM unnest(string_to_array(btrim(match_on, '{}'), ',')) k);
+	cols text[] := ARRAY[lower(btrim(match_on, '{} '))];
 	e record;
-	k text;
-	kc dvmig.metadata_column;
 BEGIN
 	PERFORM dvmig._target_table(caller, m.server, l.referenced_table);
-	PERFORM dvmig._ensure_reference(caller, m.server, cols, l.referenced_table);
-	FOREACH k IN ARRAY cols LOOP
-		CONTINUE WHEN k IN ('user map', 'environment role');
-		kc := dvmig._target_column(m.server, l.referenced_table, k);
-		IF kc.column_type NOT IN ('String', 'Memo', 'Integer', 'BigInt', 'Uniqueidentifier', 'Picklist') THEN
-			RAISE EXCEPTION 'column "%" of Dataverse table "%" is of type % and cannot be matched on', k, l.referenced_table, kc.column_type
-				USING ERRCODE = 'datatype_mismatch', HINT = 'Match on a text, whole-number or unique-identifier column.';
-		END IF;
-	END LOOP;
+	IF cols[1] IN ('user map', 'environment role') THEN
+		PERFORM dvmig._ensure_reference(caller, m.server, cols, l.referenced_table);
+	ELSE
+		cols := dvmig._match_columns(m.server, l.referenced_table, match_on);
+	END IF;
 	e := dvmig._lookup_expressions(m.owner, cm.staging, expression, cols, array_fill('text'::regtype, ARRAY[cardinality(cols)]));
 	cm.kind := 'reference';
 	cm.expression_sql := e.expression_sql;

@@ -136,8 +136,12 @@ BEGIN
 		END IF;
 		wanted := par.target;
 	ELSIF match_on IS NOT NULL THEN
-		m.match_on := ARRAY[lower(btrim(match_on))];
-		PERFORM dvmig._target_table(caller, g.server, wanted), dvmig._target_column(g.server, wanted, m.match_on[1]);
+		PERFORM dvmig._target_table(caller, g.server, wanted);
+		m.match_on := dvmig._match_columns(g.server, wanted, match_on);
+		IF cardinality(m.match_on) > 1 THEN
+			RAISE EXCEPTION 'activity parties cannot be matched on several columns'
+				USING ERRCODE = 'feature_not_supported', HINT = 'Name one column that holds the key of a party.';
+		END IF;
 	ELSIF wanted IS NOT NULL AND dvmig._base_type(element) <> 'uuid'::regtype THEN
 		RAISE EXCEPTION 'a party of type % is not the id of a record', element
 			USING ERRCODE = 'datatype_mismatch', HINT = 'Name the staging table whose key it is, or match_on, or leave the target out for an address.';

@@ -87,7 +87,6 @@ DECLARE
 	wanted text := lower(btrim(target));
 	e record;
 	cols text[];
-	k text;
 BEGIN
 	IF coalesce(btrim(expression), '') = '' OR coalesce(wanted, '') = '' THEN
 		RAISE EXCEPTION 'the % end of the links is missing', side
@@ -113,11 +112,8 @@ BEGIN
 		cm.referenced_table := p.target;
 		cm.expression_sql := e.expression_sql;
 	ELSIF match_on IS NOT NULL THEN
-		cols := ARRAY(SELECT lower(btrim(c)) FROM unnest(string_to_array(btrim(match_on, '{}'), ',')) c);
 		PERFORM dvmig._target_table(caller, m.server, wanted);
-		FOREACH k IN ARRAY cols LOOP
-			PERFORM dvmig._target_column(m.server, wanted, k);
-		END LOOP;
+		cols := dvmig._match_columns(m.server, wanted, match_on);
 		e := dvmig._lookup_expressions(m.owner, staging, expression, cols, array_fill('text'::regtype, ARRAY[cardinality(cols)]));
 		cm.kind := 'reference';
 		cm.match_on := cols;

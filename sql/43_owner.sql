@@ -62,7 +62,7 @@ BEGIN
 		PERFORM dvmig._target_table(caller, server, b.base_table);
 		none := false;
 	END LOOP;
-	IF none OR cardinality(match_on) > 1 THEN
+	IF none THEN
 		RAISE EXCEPTION 'Dataverse table "%" cannot be matched on "%"', referenced_table, array_to_string(match_on, ', ')
 			USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'The user map names users and teams; environment roles are those of business units, currencies and teams.';

@@ -151,6 +151,14 @@ for my $profile (qw(strict lenient odd))
 		qr/members of marketing lists are not added as links.*AddListMembersList/s, 'list members are refused, naming their message');
 	like($t->error(q{SELECT dvmig.add_association('m', 'pairs', 'teammembership_association', 'what', 'team', 'who', 'systemuser', left_match_on => 'name', right_match_on => 'internalemailaddress')}),
 		qr/members of teams are not added as links.*AddMembersTeam/s, 'and so are team members');
+	for (
+		[ createdon => qr/column "createdon" of Dataverse table "systemuser" is of type DateTime and cannot be matched on/, 'an end that is matched on a date is refused' ],
+		[ ''        => qr/match_on names no column.*Name the column of Dataverse table "systemuser"/s, 'and one that is matched on nothing' ]
+	  )
+	{
+		like($t->error(qq{SELECT dvmig.add_association('m', 'pairs', 'systemuserroles_association', 'who', 'systemuser', 'what', 'role', left_match_on => '$_->[0]', right_match_on => 'name')}),
+			$_->[1], $_->[2]);
+	}
 	$t->sql(q{
 		SELECT dvmig.add_association('m', 'pairs', 'systemuserroles_association', 'who', 'systemuser', 'what', 'role', left_match_on => 'internalemailaddress', right_match_on => 'name');
 		SELECT dvmig.add_association('m', 'team_roles', 'teamroles_association', 'team', 'team', 'what', 'role', left_match_on => 'name', right_match_on => 'name')});

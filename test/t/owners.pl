@@ -131,6 +131,7 @@ is($t->counts('staging.units'), '3/0/3/0/0', 'and the root is still the root whe
 
 like($t->error(q{SELECT dvmig.map_lookup('staging.customers', 'primarycontactid', 'seller', 'contact', match_on => 'environment role')}), qr/cannot be matched on "environment role"/,
 	'other tables have no roles');
+like($t->error(q{SELECT dvmig.map_lookup('staging.customers', 'primarycontactid', 'seller', 'contact', match_on => '{}')}), qr/match_on names no column/, 'nothing is no key');
 like($t->error(q{SELECT dvmig.map_owner('staging.customers', 'seller', fallback_table => 'account')}), qr/fallback_table must be systemuser or team/, 'owners are users or teams');
 
 # ------------------------------------------------------------------- who may ask

@@ -44,6 +44,9 @@ for my $profile (qw(strict lenient odd))
 		SELECT dvmig.map_close('staging.deals', 'subject', 'reason');
 		SELECT dvmig.map_close('staging.deals', 'actualrevenue', 'revenue')});
 	like($t->error(q{SELECT dvmig.map_party('staging.people', 'to', 'id')}), qr/no activity and has no parties/, "$profile: parties are of activities");
+	like($t->error(q{SELECT dvmig.map_party('staging.mails', 'bcc', 'guest', 'contact', match_on => 'birthdate')}), qr/is of type DateTime and cannot be matched on/, "$profile: nor are they found by a date");
+	like($t->error(q{SELECT dvmig.map_party('staging.mails', 'bcc', 'guest', 'contact', match_on => 'lastname,firstname')}), qr/cannot be matched on several columns/, "$profile: or by several columns");
+	like($t->error(q{SELECT dvmig.map_party('staging.mails', 'bcc', 'guest', match_on => 'lastname')}), qr/is not the logical name of a Dataverse table/, "$profile: or in no table");
 	like($t->error(q{SELECT dvmig.map_close('staging.people', 'subject', 'name')}), qr/no action closes/, "$profile: closing activities, too");
 	is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, rule, affected_rows), ', ' ORDER BY 1) FROM dvmig.check('m') WHERE severity = 'error'}), 'staging.mails party_not_found 1',
 		"$profile: the check knows who is missing");
