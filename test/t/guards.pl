@@ -24,6 +24,19 @@ my $new = sprintf $guarded, 'NEW.', 'NEW.';
 my $plain = sprintf $guarded, '', '';
 $_ =~ s/\. id/.id/g for $new;
 
+# What the runbook gives to find the rows that such a run tells of.
+my ($listing) = slurp_file("$FindBin::RealBin/../../doc/operations.md") =~ /^### a run says that rows have their outcome recorded.*?^```text\n(.*?);\n^```/ms;
+
+# listed(table, run): the keys that the runbook's query gives
+sub listed
+{
+	my ($table, $run) = @_;
+	my $query = $listing =~ s/staging\.companies/$table/gr =~ s/company_id/id/gr =~ s/ok\.run = \d+/ok.run = $run->{run}/r;
+
+	return join ' ', sort { $a <=> $b } split /\n/, $t->sql($query);
+}
+my $all_six = join ' ', 1 .. 3, $rows - 2 .. $rows;
+
 # trigger(when, body, more): a trigger on updates of the guarded rows
 sub trigger
 {
@@ -77,6 +90,7 @@ for my $guard (
 	is($t->sql("SELECT count(*) FROM ${table}_success"), $rows, "$name: every outcome is recorded");
 	my $n = $flag eq 'one' ? 5 : 6;
 	like($run->{message} // '', qr/$table: $n rows have their outcome recorded/, "$name: and the run says how many it refused") unless $flag =~ /^E?$/;
+	is(listed($table, $run), $all_six, "$name: which the runbook's query finds") if $flag eq 'U';
 	is($h->sim->counters('contacts')->{creates}, $rows, "$name: every row was sent once");
 }
 
@@ -123,6 +137,11 @@ $run = his('kept', "CREATE POLICY s ON kept FOR SELECT USING (true); CREATE POLI
 is($t->sql("SELECT count(*) FROM kept WHERE processing_flag = 'P'"), $done, 'a policy that lets rows be read, not written: the other rows are done');
 is($t->sql("SELECT count(*) FROM kept_success"), $rows, 'every outcome is recorded');
 like($run->{message} // '', qr/kept: 6 rows have their outcome recorded/, 'and the run says how many it refused');
+is(listed('kept', $run), $all_six, "which the runbook's query finds");
+$t->sql('DROP POLICY u ON kept; CREATE POLICY u ON kept FOR UPDATE USING (true)');
+is($t->run('kept')->{state}, 'completed', 'with the obstacle removed another run completes');
+is($t->sql("SELECT count(*) FROM kept WHERE processing_flag = 'P'"), $rows, 'and all flags are set');
+is($h->sim->counters('contacts')->{creates}, $rows, 'with nothing sent twice');
 
 unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|XX000/, 'no process of the server came to harm');
 
