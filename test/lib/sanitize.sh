@@ -78,8 +78,9 @@ log_findings()
 {
 	local name
 
-	find "$WORK" "$TREE" -maxdepth 3 -name '*.log' -type f -not -path '*/findings/*' -print0 |
-		xargs -0 grep -HsE '^TRAP: |: runtime error: |WARNING: .*(problem in (alloc|slab|generation|bump|AllocSet|Slab|Generation|Bump)|refcount leak|reference leak|(file|resource) .*(leak|was not closed))' |
+	# of TAP tests they are in the one folder or the other, by version
+	grep -rHsE --include='*.log' '^TRAP: |: runtime error: |WARNING: .*(problem in (alloc|slab|generation|bump|AllocSet|Slab|Generation|Bump)|refcount leak|reference leak|(file|memory|resource) .*(leak|was not closed))' \
+		"$WORK"/*.log "$WORK/tap/log" "$WORK/tap/tmp_check/log" "$TREE/results" |
 		while IFS= read -r name; do
 			echo "$(basename "${name%%.log:*}"): ${name#*.log:}"
 		done
