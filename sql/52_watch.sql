@@ -62,7 +62,7 @@ ALTER TABLE dvmig.run_history
 	ADD progress_rows bigint,
 	ADD alerts text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN dvmig.run_history.auth_failures IS 'logins and requests that were refused for who we are';
-COMMENT ON COLUMN dvmig.run_history.progress_at IS 'when a row was last read or got a verdict';
+COMMENT ON COLUMN dvmig.run_history.progress_at IS 'when a row was last read or got a verdict, or the run was paused';
 COMMENT ON COLUMN dvmig.run_history.progress_rows IS 'rows read and verdicts by then, of all passes';
 COMMENT ON COLUMN dvmig.run_history.alerts IS 'alerts that are raised and not over';
 
@@ -126,7 +126,8 @@ DECLARE
 BEGIN
 	-- of every pass: a deferred lookup is progress, though its row has succeeded before
 	UPDATE dvmig.run_history r SET auth_failures = greatest(r.auth_failures, $2),
-		progress_at = CASE WHEN p.done IS DISTINCT FROM r.progress_rows THEN clock_timestamp() ELSE r.progress_at END,
+		-- a run that was told to pause does not stall
+		progress_at = CASE WHEN p.done IS DISTINCT FROM r.progress_rows OR r.paused THEN clock_timestamp() ELSE r.progress_at END,
 		progress_rows = p.done
 	FROM (SELECT coalesce(sum(t.rows_read + t.succeeded + t.failed), 0)::bigint AS done FROM dvmig.run_table t WHERE t.run = $1) p
 	WHERE r.run = $1 RETURNING r.* INTO h;

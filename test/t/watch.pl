@@ -109,6 +109,12 @@ is($t->finish($run)->{state}, 'completed', 'the run ends');
 like($t->sql(q{SELECT dvmig.start_if_idle('m')}), qr/^\d+$/, 'start_if_idle starts where nothing is at work');
 $t->sql('SELECT dvmig.wait(max(run)) FROM dvmig.run_history');
 
+# A run that is paused does not stall, nor has it when it goes on.
+is($t->sql(qq{
+	UPDATE dvmig.run_history SET progress_at = now() - interval '1 hour', paused = true WHERE run = $run;
+	SELECT dvmig._watch_run($run, 0, false);
+	UPDATE dvmig.run_history SET paused = false WHERE run = $run RETURNING progress_at > now() - interval '30 minutes'}) =~ s/\s//gr, 't', 'a pause is no stall');
+
 # A pass whose rows have succeeded before is progress as well.
 is($t->sql(qq{
 	UPDATE dvmig.run_history SET progress_at = now() - interval '1 hour' WHERE run = $run;
