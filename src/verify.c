@@ -389,6 +389,7 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 	v->asker.too_long = ask_for_less;
 	v->rows_per_read = rows_per_read(v);
 	verify_table(v);
+	dv_verify_settle_defaults(v);
 	dv_verify_flush(v);
 	dv_verify_free_plans(v);
 	if (v->resend != NULL)

@@ -55,6 +55,8 @@ typedef struct DvVerifyColumn
 
 	/* what the service puts where nothing was sent, learnt from the first rows */
 	bool		default_known;
+	int			left_out;		/* rows seen before it was known */
+	struct DvHeld *held;		/* those of them that hold something */
 	bool		default_varies; /* such as automatic numbers */
 	char		default_value[64];	/* as written; "" is null */
 } DvVerifyColumn;
@@ -66,6 +68,18 @@ typedef struct DvVerifyFile
 	int64		size;
 	unsigned char digest[32];	/* SHA-256 */
 } DvVerifyFile;
+
+/* A value where nothing was sent, until it is known what the service puts there. */
+typedef struct DvHeld
+{
+	struct DvHeld *next;		/* of the column */
+	char	   *key;
+	pg_uuid_t	id;
+	DvSlice		found;
+	const char *kind;			/* of the row's other differences, or NULL */
+	bool		changed_since;
+	bool		counted;		/* the row counts as different by now */
+} DvHeld;
 
 /* A row and what it maps to. */
 typedef struct DvVerifyRow
@@ -271,6 +285,20 @@ extern void dv_verify_judge_unseen(DvVerify *v, DvVerifyChunk *chunk, int from, 
 
 /* Rows that cannot be asked for. */
 extern void dv_verify_judge_without_id(DvVerify *v, DvVerifyChunk *chunk);
+
+/* verify_default.c: was nothing sent for the column, so that the service could fill it in? Is that what it puts there? */
+extern bool dv_verify_was_left_out(const DvVerifyColumn *c, const DvVerifyRow *row, int i);
+extern bool dv_verify_is_default(const DvVerifyColumn *c, DvSlice found);
+
+/* Learn that from the records of a page. */
+extern void dv_verify_learn(DvVerify *v, DvVerifyRow *const *seen, int n);
+
+/* It is not known yet: hold the value. The kind of the row's other differences, or NULL, once it has been judged. */
+extern void dv_verify_hold(DvVerify *v, DvVerifyColumn *c, const DvVerifyRow *row);
+extern void dv_verify_held_of(DvVerify *v, const DvVerifyRow *row, const char *kind);
+
+/* No more rows come: what is held is judged by what there is. */
+extern void dv_verify_settle_defaults(DvVerify *v);
 
 /* verify_expand.c: are the parties of these roles ("2,3") the same? Has the collection that link? */
 extern bool dv_verify_same_parties(const char *masks, DvSlice expected, DvSlice found);

@@ -2,9 +2,8 @@
  * verify_judge.c - records against what their rows map to
  *
  * A record is missing, equal, different, or changed since by another user. What
- * the service fills in itself where a create sends nothing (a yes/no column's
- * default, an automatic number) is no difference: it is learnt for each column
- * from the first page that has rows without a value.
+ * the service fills in itself where a create sends nothing is no difference: see
+ * verify_default.c.
  */
 #include "postgres.h"
 
@@ -20,9 +19,6 @@
 
 /* Clocks of service and server may differ by this much. */
 #define CLOCK_SKEW_S	5
-
-/* So many rows without a value tell what the service fills in. */
-#define LEARN_ROWS_MIN	3
 
 static const DvSlice nothing = {NULL, 0};
 
@@ -104,91 +100,6 @@ room_for(DvVerify *v, int records)
 	return v->told_values;
 }
 
-/* ---------------------------------------------------------------- what the service fills in */
-
-/* Was nothing sent for this column, so that the service could fill it in? */
-static bool
-was_left_out(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
-{
-	return row->created && (!row->updated || (c->send & DV_SEND_UPDATE) == 0) && dv_page_is_null(row->expected[i]);
-}
-
-/* The most frequent answer for this column among the n rows that were left out; how often it is there. */
-static int
-most_frequent(DvVerifyRow *const *rows, int n, const DvVerifyColumn *c, DvSlice *value)
-{
-	int			best = 0;
-	int			i;
-	int			k;
-
-	for (i = 0; i < n && n - i > best; i++)
-	{
-		DvSlice		one = dv_verify_found(rows[i], c);
-		int			count = 0;
-
-		for (k = i; k < n; k++)
-		{
-			DvSlice		other = dv_verify_found(rows[k], c);
-
-			count += dv_page_is_null(one) ? dv_page_is_null(other) : other.p != NULL && other.len == one.len && memcmp(one.p, other.p, one.len) == 0;
-		}
-		if (count > best)
-		{
-			best = count;
-			*value = one;
-		}
-	}
-	return best;
-}
-
-/* Yes/no and choice columns, and some lookups, have defaults; other columns are seldom filled in. */
-static bool
-has_defaults(const DvVerifyColumn *c)
-{
-	return c->kind == DV_COMPARE_BOOLEAN || c->kind == DV_COMPARE_LOOKUP || (c->kind == DV_COMPARE_NUMBER && !c->summed);
-}
-
-static void
-learn_default(DvVerify *v, int column, DvVerifyRow *rows, int n)
-{
-	DvVerifyColumn *c = &v->columns[column];
-	DvVerifyRow **left_out = palloc(sizeof(DvVerifyRow *) * (n + 1));
-	DvSlice		value = nothing;
-	int			count = 0;
-	int			best;
-	int			i;
-
-	for (i = 0; i < n; i++)
-		if (rows[i].told != NULL && rows[i].expected != NULL && rows[i].fault == NULL && was_left_out(c, &rows[i], column))
-			left_out[count++] = &rows[i];
-	if (count == 0)
-		return;
-	best = most_frequent(left_out, count, c, &value);
-	c->default_known = true;
-	if (count < LEARN_ROWS_MIN && !has_defaults(c))
-		return;
-	if (best * 2 > count || has_defaults(c))
-	{
-		if (!dv_page_is_null(value) && value.len < sizeof(c->default_value))
-			memcpy(c->default_value, value.p, value.len);
-	}
-	else
-	{
-		int			nulls = 0;
-
-		for (i = 0; i < count; i++)
-			nulls += dv_page_is_null(dv_verify_found(left_out[i], c));
-		c->default_varies = nulls * 2 < count;
-	}
-}
-
-static bool
-is_default(const DvVerifyColumn *c, DvSlice found)
-{
-	return c->default_varies ||
-		(found.len == strlen(c->default_value) && found.len > 0 && memcmp(found.p, c->default_value, found.len) == 0);
-}
-
 /* ---------------------------------------------------------------- one row */
 
 /* Has this column been sent for the row at all? */
@@ -220,7 +131,7 @@ dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 		return dv_verify_same_parties(c->referenced[0], row->expected[i], dv_verify_found(row, c));
 	if (dv_compare_equal(c->kind, c->precision, row->expected[i], dv_verify_found(row, c)))
 		return !points_elsewhere(c, row, i);
-	return was_left_out(c, row, i) && is_default(c, dv_verify_found(row, c));
+	return dv_verify_was_left_out(c, row, i) && dv_verify_is_default(c, dv_verify_found(row, c));
 }
 
 /* "2026-05-04T03:02:01Z" as a timestamp; 0 where it is not one. */
@@ -307,6 +218,11 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 			dv_verify_sum(v, &c->source, row->expected[i]);
 			dv_verify_sum(v, &c->target, dv_verify_found(row, c));
 		}
+		if (!c->default_known && dv_verify_was_left_out(c, row, i))
+		{
+			dv_verify_hold(v, c, row);
+			continue;
+		}
 		if (dv_verify_is_equal(c, row, i))
 			continue;
 		if (kind == NULL)
@@ -323,6 +239,7 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 		dv_verify_note(v, row, "ownerid", context_of(v, row, DV_VERIFY_CREATED_BY), context_of(v, row, DV_VERIFY_OWNER), kind);
 	}
 	v->owners_changed += owner_differs;
+	dv_verify_held_of(v, row, kind);
 	row->verdict = kind;
 	row->changed_since = row->files != NULL && dv_verify_changed_since(v, row);
 	if (kind == NULL)
@@ -339,6 +256,7 @@ dv_verify_different_too(DvVerify *v, DvVerifyRow *row, const char *column, DvSli
 	const char *kind = row->changed_since ? "changed" : "different";
 
 	dv_verify_note(v, row, column, expected, found, row->verdict ? row->verdict : kind);
+	dv_verify_held_of(v, row, kind);
 	if (row->verdict != NULL)
 		return;
 	row->verdict = kind;
@@ -441,9 +359,8 @@ dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, int n, DvPage 
 	int			i;
 
 	understood = take_records(v, rows, n, page, seen, &nseen);
-	for (i = 0; understood && i < v->ncolumns; i++)
-		if (!v->columns[i].default_known && v->columns[i].read_name != NULL && v->columns[i].kind != DV_COMPARE_PARTIES)
-			learn_default(v, i, rows, n);
+	if (understood)
+		dv_verify_learn(v, seen, nseen);
 	for (i = 0; understood && i < nseen; i++)
 		judge_seen(v, seen[i]);
 	for (i = 0; i < nseen; i++)

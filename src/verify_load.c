@@ -111,6 +111,8 @@ load_columns(DvVerify *v)
 		/* states and status reasons belong to a pass of their own */
 		c->optional = strcmp(mapped->column, "statecode") == 0 || strcmp(mapped->column, "statuscode") == 0;
 		c->never_cleared = c->optional || strcmp(mapped->column, "ownerid") == 0;
+		/* of a state that is not wanted, and of parties, all is known */
+		c->default_known = c->optional || c->kind == DV_COMPARE_PARTIES;
 		c->late |= mapped->late;
 		c->deferred |= mapped->deferred || mapped->late || c->optional;
 		c->summed = column_type != NULL && is_summed(column_type);

@@ -330,4 +330,28 @@ is($t->sql(q{SELECT concat_ws(' ', compared, equal, missing, extra) FROM dvmig.v
 is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind, column_name, found, CASE WHEN kind = 'extra' THEN dataverse_id END), '; ' ORDER BY source_key, kind) FROM dvmig.difference WHERE staging = 'staging.branches'}),
 	"B3 extra accountnumber B3 $twin; B5 extra accountnumber B5 $again; B5 missing", 'and is told with its id');
 
+# ------------------------------------------- what the service fills in, where few rows tell
+
+$t->sql(q{
+	CREATE TABLE staging.bills (no text PRIMARY KEY, disputed bool, kind text);
+	INSERT INTO staging.bills SELECT 'B-' || n, CASE WHEN n <> 2 THEN n % 2 = 0 END, 'invoice' FROM generate_series(1, 40) n;
+	SELECT dvmig.add_table('m2', 'staging.bills', 'new_invoice', auto_map => false);
+	SELECT dvmig.map_column('staging.bills', 'new_invoicenumber', 'no');
+	SELECT dvmig.map_column('staging.bills', 'new_disputed', 'disputed');
+	SELECT dvmig.map_choice('staging.bills', 'new_kind', 'kind')});
+is($t->run('m2')->{state}, 'completed', 'rows of which one has no value');
+my $few = q{SELECT concat_ws(' ', compared, equal, different, result) FROM dvmig.verify('m2', 'staging.bills')};
+is($t->sql($few), '40 40 0 equal', 'what is filled in is no difference');
+my $bill = $t->sql(q{SELECT dataverse_id FROM staging.bills WHERE no = 'B-2'});
+my ($filled) = map { $_->{new_disputed} } grep { lc $_->{new_invoiceid} eq $bill } @{ $sim->export('new_invoices') };
+plant($sim, [ 'new_invoices', $bill, { new_disputed => $filled ? JSON::PP::false : JSON::PP::true, new_kind => 100000001 } ]);
+is($t->sql($few), '40 39 1 different', 'a column that was sent is compared');
+$t->sql(q{
+	INSERT INTO staging.bills SELECT 'BA-' || n, n % 2 = 0, 'invoice' FROM generate_series(1, 3000) n;
+	INSERT INTO staging.bills SELECT 'C-' || n, NULL, NULL FROM generate_series(1, 20) n});
+$t->run('m2');
+plant($sim, map { [ 'new_invoices', $_, { new_kind => 100000000 } ] } $bill);
+is($t->sql($few), '3060 3059 1 different', 'rows of later answers tell what was filled in in the first one');
+is($t->sql(q{SELECT concat_ws(' ', source_key, column_name, kind) FROM dvmig.difference WHERE staging = 'staging.bills'}), 'B-2 new_disputed different', 'and it is named');
+
 done_testing();
