@@ -60,7 +60,8 @@ AS $$
 			coalesce(cm.target_value,
 				(SELECT min(c.choice_value) FROM dvmig.metadata_choice c
 				 WHERE c.server = t.server AND c.table_name = t.target
-				   AND c.column_name = $2 AND lower(c.label) = lower(cm.target_text))),
+				   AND c.column_name = $2 AND lower(c.label) = lower(cm.target_text)
+				 HAVING count(DISTINCT c.choice_value) = 1)),
 			CASE WHEN cm.source_table = '' THEN 2 ELSE 3 END
 		FROM t JOIN dvmig.choice_map cm
 			ON cm.migration_id = t.migration_id AND cm.target_table = t.target AND cm.target_column = $2

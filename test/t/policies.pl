@@ -112,6 +112,14 @@ my %fields = (
 	_parentaccountid_value => '(SELECT p.dataverse_id FROM staging.customers p WHERE p.id = s.parent AND p.processing_flag IN ($$S$$, $$P$$))');
 my $consulting = $t->sql(q{SELECT choice_value FROM dvmig.metadata_choice WHERE table_name = 'account' AND column_name = 'industrycode' AND label = 'Consulting'});
 $fields{industrycode} =~ s/11/$consulting/;
+is($t->sql(q{
+	BEGIN;
+	INSERT INTO dvmig.metadata_choice (server, table_name, column_name, choice_value, label)
+		SELECT server, 'account', 'industrycode', n, 'Both' FROM dvmig.migration, generate_series(901, 902) n WHERE name = 'm';
+	INSERT INTO dvmig.choice_map (migration_id, target_table, target_column, source_text, target_text)
+		SELECT migration_id, 'account', 'industrycode', s, l FROM dvmig.migration, (VALUES ('either', 'both'), ('one', 'consulting')) v (s, l) WHERE name = 'm';
+	SELECT concat_ws(' ', t -> '=either', t -> '=one', t -> '~both') FROM dvmig._choice_texts('staging.customers', 'industrycode') t;
+	ROLLBACK}), $consulting, 'a label on two values stands for neither, in choice_map as well');
 $t->account('m', 'staging.customers' => \%fields);
 
 # ------------------------------------------------------- what is sent is hashed
