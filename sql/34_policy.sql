@@ -7,8 +7,8 @@
 INSERT INTO dvmig.setting (applies_to, name, allowed, about) VALUES
 	('column', 'send', '{both,insert,update}', 'direction: with creates, with updates, or both'),
 	('column', 'on_too_long', '{error,trim}', 'what becomes of a text that is longer than the column'),
-	('column', 'on_unknown', '{error,default,null}', 'what becomes of a source text that stands for no choice'),
-	('column', 'on_missing', '{error,default,null,park}', 'what becomes of a key that no record has');
+	('column', 'on_unknown', '{error,default,"null"}', 'what becomes of a source text that stands for no choice'),
+	('column', 'on_missing', '{error,default,"null",park}', 'what becomes of a key that no record has');
 INSERT INTO dvmig.setting (applies_to, name, about) VALUES
 	('column', 'default_value', 'label or value of a choice, or id or key of a record, for on_unknown and on_missing'),
 	('column', 'sensitive', 'the value goes to a production server only; others get the mask'),
@@ -38,7 +38,7 @@ BEGIN
 		WHERE s.applies_to = 'column'
 	LOOP
 		IF p.chosen <> ALL (p.allowed) THEN
-			RAISE EXCEPTION '% must be %, not "%"', p.name, array_to_string(p.allowed, ', '), p.chosen
+			RAISE EXCEPTION '% must be one of %, not "%"', p.name, array_to_string(p.allowed, ', '), p.chosen
 				USING ERRCODE = 'invalid_parameter_value';
 		END IF;
 	END LOOP;

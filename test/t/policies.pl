@@ -55,6 +55,10 @@ is(messages()->{1}, undef, 'nothing is told of a row to which nothing was done')
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'on_too_long', 'cut')}), qr/on_too_long must be one of error, trim/,
 	'a policy that does not exist is refused');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'industrycode', 'on_too_long', 'trim')}), qr/for text columns/, 'trim is for texts');
+like($t->error(q{SELECT dvmig.set_column('staging.customers', 'industrycode', 'on_unknown', 'skip')}), qr/on_unknown must be one of error, default, null, not "skip"/,
+	'also where one of the words is null');
+like($t->error(q{SELECT dvmig.map_lookup('staging.customers', 'primarycontactid', 'company', 'contact', match_on => 'lastname', on_missing => 'skip')}),
+	qr/on_missing must be one of error, default, null, park, not "skip"/, 'when a column is mapped as well');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'name', 'on_unknown', 'null')}), qr/on_unknown is for choices, and "name" is of Dataverse type String/,
 	'on_unknown is for choices');
 like($t->error(q{SELECT dvmig.set_column('staging.customers', 'industrycode', 'on_unknown', 'default')}), qr/default for column .* is missing.*Give default_value/s,
