@@ -118,7 +118,7 @@ record(void *arg)
 			   a.count, a.types, a.values, NULL, SPI_OK_INSERT);
 	add_versions(&a, rows);
 	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'P', dataverse_id = u.i FROM unnest($%d, $%d, $%d, $%d, $%d) u(i, c, x, t, r)"
-						" WHERE s.ctid = u.c AND s.xmin = u.x AND s.tableoid = u.t AND pg_catalog.pg_relation_filenode(s.tableoid) = u.r"
+						" WHERE " DV_IS_VERSION("u.c", "u.x", "u.t", "u.r")
 						" AND s.processing_flag IN ('U', 'S', 'P')",
 						p->staging_sql, ids, ids + 1, ids + 2, ids + 3, ids + 4),
 			   a.count, a.types, a.values, NULL, SPI_OK_UPDATE);
