@@ -297,6 +297,22 @@ halve(DvStep *step, const DvTask *task)
 	dv_engine_queue(step, task->stage, task->rows + half, task->n - half, 0, task->attempts + 1);
 }
 
+/* All of its rows once more, as they went. */
+static void
+repeat(const DvTask *task, DvSorted *s)
+{
+	memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
+	s->nagain = task->n;
+}
+
+/* All of its rows as single operations. */
+static void
+isolate(const DvTask *task, DvSorted *s)
+{
+	memcpy(s->isolate, task->rows, sizeof(DvRow *) * task->n);
+	s->nisolate = task->n;
+}
+
 /* Of two requests for the same table's rows, as a rule. */
 static bool
 is_deadlock(const DvVerdict *v)
@@ -319,8 +335,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 			break;
 		case DV_WAIT:
 			dv_answer_throttled(step, v, task->attempts);
-			memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
-			s->nagain = task->n;
+			repeat(task, s);
 			break;
 		case DV_RETRY:
 			if (is_deadlock(v))
@@ -336,10 +351,12 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 				break;
 			}
 			if (task->attempts >= v->tries)
-				goto isolate;
-			memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
-			s->nagain = task->n;
-			s->again_at = dv_answer_backoff(task->attempts + 1);
+				isolate(task, s);
+			else
+			{
+				repeat(task, s);
+				s->again_at = dv_answer_backoff(task->attempts + 1);
+			}
 			break;
 		case DV_SHRINK:
 			if (task->stage == DV_STAGE_WRITE)
@@ -355,9 +372,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 		case DV_GONE:
 		case DV_FAIL_ROW:
 			dv_gate_refused(step);
-	isolate:
-			memcpy(s->isolate, task->rows, sizeof(DvRow *) * task->n);
-			s->nisolate = task->n;
+			isolate(task, s);
 			break;
 	}
 }
@@ -456,8 +471,7 @@ handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted 
 	{
 		dv_answer_outage(step, task->sent_at, why);
 		/* Reading, or never sent: the same again, later. */
-		memcpy(s->again, task->rows, sizeof(DvRow *) * task->n);
-		s->nagain = task->n;
+		repeat(task, s);
 		s->again_at = dv_answer_backoff(task->attempts + 1);
 		return;
 	}

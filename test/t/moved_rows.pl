@@ -45,6 +45,19 @@ for my $how ([ 'VACUUM FULL', 'VACUUM FULL regions' ], [ 'CLUSTER', 'CLUSTER reg
 	is($t->sql(q{SELECT string_agg(DISTINCT processing_flag, '') FROM regions}), 'P', "states beside $name: and every row says so");
 }
 
+# --- a row whose last pass failed while it moved: its record was deleted by somebody else
+$t->sql(q{UPDATE regions SET processing_flag = 'U', state = CASE state WHEN 'Active' THEN 'Inactive' ELSE 'Active' END});
+$h->hold(method => 'POST', path_contains => 'UpdateMultiple', body_contains => 'statecode');
+$run = $h->start(arguments => 'resend => true');
+$t->sim->sim('POST', 'import', { set => 'new_regions', id => $t->sql('SELECT dataverse_id FROM regions WHERE id = 7'), delete => JSON::PP::true });
+$t->sql('VACUUM FULL regions');
+$h->release;
+$run = $h->ends($run, 'completed', 'states that fail beside VACUUM FULL: the run completes');
+is($t->counts('regions'), "$n/0/" . ($n - 1) . '/1/0', 'states that fail beside VACUUM FULL: figures');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', s.id, e.error_class), ', ') FROM regions s LEFT JOIN regions_error e USING (id) WHERE s.processing_flag <> 'P'}), '7 gone',
+	'states that fail beside VACUUM FULL: the row has its flag');
+is("$run->{succeeded}/$run->{failed}", ($n - 1) . '/1', 'states that fail beside VACUUM FULL: each row counts once');
+
 # --- files: one row after the other, while all rows move
 $t->sql(qq{
 	CREATE TABLE invoices (id int PRIMARY KEY, name text, document bytea);
