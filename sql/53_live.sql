@@ -86,6 +86,10 @@ DECLARE
 	asked jsonb := jsonb_strip_nulls(jsonb_build_object('lanes', $3, 'in_flight', $4, 'batch_rows', $5, 'rate', $6));
 BEGIN
 	h := dvmig._live_run(caller, run);
+	IF h.kind <> 'run' AND coalesce(lanes::numeric, batch_rows, rate) IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = format('lanes, batch_rows and rate are not for a job: run %s is a %s', run, h.kind),
+			HINT = 'Tune in_flight, or call dvmig.pause() or dvmig.stop().';
+	END IF;
 	IF lanes NOT BETWEEN 1 AND 32 THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('lanes cannot be %s', lanes),
 			HINT = 'A run has 1 to 32 lanes.';

@@ -329,7 +329,12 @@ dv_asker_turn(DvAsker *asker)
 	else
 		dv_asker_send(asker);
 	if (asker->in_flight == 0 && dlist_is_empty(&asker->queue))
+	{
+		/* the job may have more to ask */
+		if (dv_users_are_paused(asker->users) && !asker->rc->stopping)
+			dv_asker_pause();
 		return false;
+	}
 	reply = dv_users_poll(asker->users, TURN_MS, &ask);
 	if (reply != NULL)
 	{

@@ -9,7 +9,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "answer.h"
 #include "gate.h"
 #include "lane.h"
 #include "options.h"

@@ -64,10 +64,19 @@ dv_users_of(DvRunContext *rc)
 }
 
 bool
+dv_users_are_paused(DvUsers *users)
+{
+	return users->rc->lanes->shared->paused;
+}
+
+bool
 dv_users_has_room(DvUsers *users, int user, TimestampTz now)
 {
-	return users->sessions[user] != NULL && !users->dismissed[user] && dv_pace_may_send(&user_at(users, user)->pace, now) &&
-		!dv_session_is_throttled(users->sessions[user]);
+	int			most = users->rc->lanes->shared->tune.in_flight;
+	DvPace	   *pace = &user_at(users, user)->pace;
+
+	return users->sessions[user] != NULL && !users->dismissed[user] && !dv_users_are_paused(users) &&
+		(most == 0 || pace->in_flight < most) && dv_pace_may_send(pace, now) && !dv_session_is_throttled(users->sessions[user]);
 }
 
 int

@@ -18,6 +18,9 @@ extern DvUsers *dv_users_of(DvRunContext *rc);
 /* The user as whom a request would be sent at once; -1: none now. */
 extern int	dv_users_choose(DvUsers *users, TimestampTz now);
 
+/* Shall nothing be sent for a while? See dvmig.pause(). */
+extern bool dv_users_are_paused(DvUsers *users);
+
 /* May this one send now? */
 extern bool dv_users_has_room(DvUsers *users, int user, TimestampTz now);
 

@@ -11,7 +11,7 @@ use Time::HiRes qw(time);
 
 use DvMig;
 
-my $t = DvMig->new(name => 'tune', profile => 'strict', set => { dop_hint => 8 });
+my $t = DvMig->new(name => 'tune', profile => 'strict', conf => "restart_after_crash = on\ndvmig.settle_time = 1s\n", set => { dop_hint => 8 });
 
 $t->sql(q{CREATE TABLE people (id int PRIMARY KEY, family text);
 	CREATE TABLE firms (id int PRIMARY KEY, name text);
@@ -118,6 +118,76 @@ my %rows = map { $_->{table_name} => $_ } @{ $t->rows(q{SELECT * FROM dvmig.tabl
 cmp_ok($rows{contact}{bulk_rows}, '>=', 500, 'the quick one is sent by many rows');
 cmp_ok($rows{account}{bulk_rows}, '<=', 80, 'the slow one by few');
 cmp_ok($rows{account}{bulk_rows}, '>=', 10, 'but not one by one');
+$t->account('m', %fields, firms => { name => 's.name' });
+
+# mirrored($run): wait until what is asked of a run has been taken up for sure
+sub mirrored
+{
+	my ($n) = @_;
+	my $now = $t->sql('SELECT clock_timestamp()');
+	$t->wait_for("SELECT updated_at > '$now'::timestamptz + interval '1.2 s' FROM dvmig.run_history WHERE run = $n") or die "run $n is not alive\n";
+	return;
+}
+
+# --- a job: paused and gone on with
+sub asked { my $s = seen(); return $s->{requests}{get} + $s->{requests}{batch}; }
+$t->sim->set(latency => 700);
+my $job = $t->sql(q{SELECT dvmig.start_verify('m')});
+$t->sql("SELECT dvmig.pause($job)");
+like($t->error("SELECT dvmig.tune($job, lanes => 2)"), qr/0A000: .*lanes, batch_rows and rate are not for a job/, 'a job has no lanes');
+$t->sql("SELECT dvmig.tune($job, in_flight => 1)");
+mirrored($job);
+$t->wait_for("SELECT in_flight = 0 FROM dvmig.progress WHERE run = $job");
+mirrored($job);
+anew();
+mirrored($job);
+$t->sim->set(latency => 0);
+is($t->sql("SELECT state FROM dvmig.progress WHERE run = $job"), 'paused', 'a job can be paused');
+is(asked(), 0, 'and asks nothing');
+$t->sql("SELECT dvmig.resume($job)");
+is($t->finish($job)->{state}, 'completed', 'it goes on to its end');
+cmp_ok(asked(), '>', 0, 'by asking again');
+cmp_ok(seen()->{in_flight_max}, '<=', 2, 'with one request after the other');
+is($t->sql("SELECT string_agg(DISTINCT result, ',') FROM dvmig.verification WHERE run = $job"), 'equal', 'and finds all equal');
+
+# --- what nobody should ask
+$job = $run->{run};
+like($t->error("SELECT dvmig.tune($job, rate => 10)"), qr/55000: .*not at work: it is completed/, 'a run that is over is not tuned');
+$t->sql(q{UPDATE people SET family = family || ' again', processing_flag = 'U'});
+# paused(): a run that was paused when it began
+sub paused
+{
+	$t->sim->set(latency => 700);
+	my $n = $t->sql(q{WITH r AS MATERIALIZED (SELECT dvmig.start('m', lanes => 2, resend => true) AS run) SELECT run FROM r, dvmig.pause(r.run)});
+	mirrored($n);
+	$t->wait_for("SELECT in_flight = 0 FROM dvmig.progress WHERE run = $n");
+	$t->sim->set(latency => 0);
+	return $n;
+}
+$run = paused();
+anew();
+for my $bad ([ lanes => 0 ], [ lanes => -1 ], [ lanes => 100 ], [ in_flight => -1 ], [ in_flight => 65 ], [ batch_rows => -1 ], [ batch_rows => 1001 ],
+	[ rate => -1 ], [ rate => q{'NaN'} ], [ rate => q{'Infinity'} ])
+{
+	like($t->error("SELECT dvmig.tune($run, $bad->[0] => $bad->[1])"), qr/22023: .*$bad->[0] cannot be/, "$bad->[0] => $bad->[1]");
+}
+is($t->sql("SELECT tuned FROM dvmig.run_history WHERE run = $run"), '{}', 'none of which is kept');
+$t->sql("SELECT dvmig.tune($run, rate => 0.001)");
+$t->sql("SELECT dvmig.tune($run, lanes => $_)") for 32, 1, 8, 1, 3;
+ok($t->wait_for("SELECT lanes = 3 FROM dvmig.progress WHERE run = $run"), 'lanes come and go while it is paused');
+is(seen()->{bulk_targets}, 0, 'and nothing is sent');
+$t->sql("SELECT dvmig.resume($run)");
+ok($t->wait_for("SELECT rows_read > 0 FROM dvmig.progress WHERE run = $run"), 'it goes on');
+$t->sql("SELECT dvmig.pause($run)");
+$t->sql("SELECT dvmig.stop($run)");
+is($t->finish($run)->{state}, 'stopped', 'a run that is capped, tuned to and fro, paused and stopped, ends');
+$t->account('m', firms => { name => 's.name' });
+$run = paused();
+my $worker = $t->sql("SELECT pid FROM dvmig.run_lane WHERE run = $run AND lane = 1");
+kill 'KILL', $worker;
+ok($t->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker"), 'one that is paused is killed with its server');
+is($t->sql("SELECT count(*) FROM dvmig.progress WHERE run = $run"), 0, 'and is over');
+is($t->run('m', 'resend => true')->{state}, 'completed', 'and the next one does the rest');
 $t->account('m', %fields, firms => { name => 's.name' });
 
 done_testing();
