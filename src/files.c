@@ -364,14 +364,6 @@ upload_once(Upload *u)
 	dv_http_reply_free(reply);
 }
 
-/* Files go one after the other, and none where no request may go: in a pause, a hold, above a cap. */
-static void
-wait_for_gate(DvStep *step)
-{
-	while (!step->rc->stopping && !dv_gate_is_open(step, GetCurrentTimestamp()))
-		pause_until(step, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS));
-}
-
 /* Upload the file, again where it may help; true once it is there. */
 static bool
 upload(Upload *u)
@@ -381,9 +373,6 @@ upload(Upload *u)
 
 	while (!u->step->rc->stopping)
 	{
-		wait_for_gate(u->step);
-		if (u->step->rc->stopping)
-			break;
 		upload_once(u);
 		if (u->left || u->step->rc->stopping)
 			break;

@@ -280,8 +280,9 @@ be_patient(const DvProblem *problem)
 	return rc->outage_since == 0 || !TimestampDifferenceExceeds(rc->outage_since, now, dv_max_outage_s * 1000);
 }
 
-void
-dv_worker_pause_until(TimestampTz until)
+/* Wait, while looking after what a worker looks after. */
+static void
+pause_until(TimestampTz until)
 {
 	while (GetCurrentTimestamp() < until)
 	{
@@ -393,7 +394,7 @@ dv_worker_ask_who(DvSession *session, DvWhoAmI *who, DvProblem *problem)
 		if (!problem->transient || !(problem->throttled || dv_session_is_pinned(session)) || !be_patient(problem))
 			return false;
 		attempt++;
-		dv_worker_pause_until(problem->retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem->retry_after_ms)
+		pause_until(problem->retry_after_ms >= 0 ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), problem->retry_after_ms)
 					: dv_answer_backoff(attempt));
 	}
 	(void) be_patient(NULL);

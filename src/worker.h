@@ -6,7 +6,6 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
 #include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/lock.h"
@@ -31,9 +30,6 @@ extern BackgroundWorkerHandle *dv_worker_start(const DvWorkerArgs *args);
 
 /* What a worker looks after wherever it is: interrupts, settings, its database. */
 extern void dv_worker_look_after_server(void);
-
-/* Wait, before the first step, while looking after all that; throws where the run is asked to stop. */
-extern void dv_worker_pause_until(TimestampTz until);
 
 /*
  * Locks of runs and tables. They are advisory locks in the lock manager's eyes
