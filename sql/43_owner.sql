@@ -156,7 +156,7 @@ BEGIN
 		PERFORM dvmig._map_lookup(caller, staging, target_column, owner, 'team',
 			CASE WHEN fallback ~* '^default team of ' THEN 'environment role' ELSE 'name' END, send, NULL, true, 'default', fallback);
 	END IF;
-	RETURN replace(told, owner, btrim(expression)) || coalesce(format(', else %s %s', CASE instead WHEN 'team' THEN 'team' ELSE 'user' END, fallback), '');
+	RETURN replace(told, owner, btrim(expression)) || coalesce(', else ' || CASE instead WHEN 'team' THEN 'team ' ELSE 'user ' END || fallback, '');
 END
 $$;
 COMMENT ON FUNCTION dvmig._map_owner(oid, regclass, text, text, text, text, text, text) IS 'internal part of dvmig.map_owner()';

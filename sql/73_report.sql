@@ -189,7 +189,7 @@ AS $$
 		|| '</p>' || dvmig._svg_bars(d -> 'tables')
 		|| dvmig._html_table('{Table,"Dataverse table",Staged,Succeeded,Failed,Unprocessed,Parked,"Left out",Owed,"Next step"}',
 			'{staging,target,#staged,#succeeded,#failed,#unprocessed,#parked,#left_out,#owed,next_step}', d -> 'tables')
-		|| '<h2>Rows per second' || coalesce(format(', run %s', d #>> '{rates,run}'), '') || '</h2>' || dvmig._svg_rates(d -> 'rates')
+		|| '<h2>Rows per second' || coalesce(', run ' || (d #>> '{rates,run}'), '') || '</h2>' || dvmig._svg_rates(d -> 'rates')
 		|| '<h2>Failed rows by class</h2>' || dvmig._svg_classes(d -> 'classes') || dvmig._report_sections(d)
 		|| format('<footer>dvmig %s, for %s, %s</footer></body></html>', dvmig._html(d ->> 'version'), dvmig._html(d ->> 'generated_by'),
 			to_char((d ->> 'generated_at')::timestamptz, 'YYYY-MM-DD HH24:MI:SS TZ')) || chr(10)

@@ -27,8 +27,8 @@ $t->sql(q{
 	SELECT dvmig.add_table('m', 'staging.customers', 'account');
 	SELECT dvmig.map_column('staging.customers', 'name', 'company');
 	SELECT dvmig.map_lookup('staging.customers', 'transactioncurrencyid', $$CASE currency WHEN 'own' THEN 'base currency' END$$, 'transactioncurrency', match_on => 'environment role');
-	SELECT dvmig.map_lookup('staging.customers', 'transactioncurrencyid', 'currency', 'transactioncurrency', match_on => 'isocurrencycode', fallback => true);
-	SELECT dvmig.map_owner('staging.customers', 'seller')});
+	SELECT dvmig.map_lookup('staging.customers', 'transactioncurrencyid', 'currency', 'transactioncurrency', match_on => 'isocurrencycode', fallback => true)});
+is($t->sql(q{SELECT dvmig.map_owner('staging.customers', 'seller')}), 'staging.customers: ownerid <- seller (insert only)', 'an owner without a fallback');
 my $user5 = $t->sim->export('systemusers')->[4]{systemuserid};
 $t->sql(qq{
 	INSERT INTO dvmig.user_map (migration_id, source_user, target_table, target)
