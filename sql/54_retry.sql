@@ -18,6 +18,9 @@ BEGIN
 		E'SELECT s.tableoid || \' \' || s.ctid FROM %s s JOIN %s e ON %s WHERE s.processing_flag = \'E\' AND (%s\n)',
 		t.staging, t.error_table,
 		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k), filter)) q);
+EXCEPTION WHEN ambiguous_column OR undefined_column THEN
+	RAISE EXCEPTION '%', SQLERRM
+		USING ERRCODE = SQLSTATE, HINT = format('In the filter s.%I is of the staging row, and e.error_class of its error.', t.source_key[1]);
 END
 $$;
 COMMENT ON FUNCTION dvmig._retry_rows(oid, dvmig.migration_table, text) IS 'failed rows that a filter takes, as table oid and ctid';

@@ -225,6 +225,7 @@ for my $profile (qw(strict lenient odd))
 	is($a->sql(q{SELECT dvmig.retry('staging.customers', filter => $$e.error_class = 'length' AND s.id > 2$$)}), 2, "$l: two are taken by the filter");
 	is($a->t->counts('staging.customers'), '40/2/34/4/0', "$l: and are unprocessed");
 	like($a->t->error(q{SELECT dvmig.retry('staging.customers', filter => $$e.no_such = 1$$)}), qr/42703/, "$l: a filter that is wrong is an error");
+	like($a->t->error(q{SELECT dvmig.retry('staging.customers', 'id = 1')}), qr/42702.*"id" is ambiguous.*In the filter s\.id is of the staging row/s, "$l: whose hint tells the two rows apart");
 	$a->sql(q{UPDATE staging.customers SET name = 'short' WHERE id <= 4});
 	$a->run;
 	is($a->t->counts('staging.customers'), '40/0/36/4/0', "$l: only they were sent");
