@@ -8,6 +8,9 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -16,6 +19,9 @@
 #include "metadata.h"
 #include "runstate.h"
 #include "spi.h"
+
+/* Pause before keys are collected again from a table that a user locks, in milliseconds. */
+#define LOCK_PAUSE_MS	100
 
 /* Copy of an SPI text value that outlives the transaction. */
 static char *
@@ -26,19 +32,20 @@ keep(MemoryContext context, int row, int column)
 	return value ? MemoryContextStrdup(context, value) : NULL;
 }
 
-/* Distinct keys one lookup needs, with the owner's rights; NULL where an expression throws. */
-static Datum
-reference_keys(DvRunContext *rc, const char *sql, bool *known)
+/* One try to collect keys; NULL, or the error it met. */
+static ErrorData *
+try_keys(DvRunContext *rc, const char *sql, Datum *collected)
 {
 	volatile Datum keys = (Datum) 0;
+	ErrorData  *volatile error = NULL;
 
-	*known = true;
 	PG_TRY();
 	{
 		bool		isnull;
 		Datum		value;
 
 		dv_spi_begin("dvmig: collecting reference keys");
+		dv_spi_wait_briefly();
 		dv_spi_run(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 		if (!isnull)
@@ -52,12 +59,35 @@ reference_keys(DvRunContext *rc, const char *sql, bool *known)
 	}
 	PG_CATCH();
 	{
-		/* Rows with a bad expression get their own error; here all records are read. */
-		FreeErrorData(dv_spi_abort(rc->context));
-		*known = false;
+		error = dv_spi_abort(rc->context);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(rc->context);
+	*collected = keys;
+	return error;
+}
+
+/*
+ * Distinct keys one lookup needs, with the owner's rights; 0 where there are none,
+ * or an expression throws. A user who locks the table is waited for outside of a
+ * transaction, where a stop is seen.
+ */
+static Datum
+reference_keys(DvRunContext *rc, const char *sql, bool *known)
+{
+	Datum		keys;
+	ErrorData  *error;
+
+	while ((error = try_keys(rc, sql, &keys)) != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !dv_spi_is_raised(error))
+	{
+		FreeErrorData(error);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS, PG_WAIT_EXTENSION);
+		dv_session_idle();
+	}
+	/* Rows with a bad expression get their own error; here all records are read. */
+	*known = error == NULL;
+	if (error != NULL)
+		FreeErrorData(error);
 	return keys;
 }
 

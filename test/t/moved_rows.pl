@@ -121,4 +121,27 @@ $t->sql("SELECT dvmig.resume($run)");
 $h->ends($run, 'completed', 'files beside a pause: the run goes on');
 is($t->sql(q{SELECT count(*) FROM invoices WHERE processing_flag = 'P' AND id > 3}), $n - 3, 'files beside a pause: with all of them');
 
+# --- nor is a user who locks the table waited for in a transaction while keys of references are collected
+$t->sql(q{
+	CREATE TABLE people (id int PRIMARY KEY, family text, owner text);
+	INSERT INTO people SELECT i, 'Family ' || i, 'user1@example.org' FROM generate_series(1, 5) i});
+$t->migration('r', tables => 'contact,systemuser');
+$t->sql(q{
+	SELECT dvmig.add_table('r', 'people', 'contact', source_key => 'id', auto_map => false);
+	SELECT dvmig.map_column('people', 'lastname', 'family');
+	SELECT dvmig.map_lookup('people', 'ownerid', 'owner', 'systemuser', match_on => 'internalemailaddress')});
+$h->{migration} = 'r';
+$h->hold(method => 'GET', path_contains => 'WhoAmI');
+$run = $h->start;
+$user = $h->session;
+$user->do('BEGIN; LOCK TABLE people');
+$h->release;
+ok($t->wait_for(q{SELECT true FROM pg_locks WHERE relation = 'people'::regclass AND NOT granted}), 'references beside a lock on the table: the run comes to it');
+$t->sql("SELECT dvmig.stop($run)");
+$h->ends($run, 'stopped', 'references beside a lock on the table: the run can be stopped');
+$user->do('COMMIT');
+$user->quit;
+is($t->run('r')->{state}, 'completed', 'references after a lock on the table: the run completes');
+is($t->counts('people'), '5/0/5/0/0', 'references after a lock on the table: with all rows');
+
 done_testing();
