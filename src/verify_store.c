@@ -40,7 +40,7 @@ value_text(DvSlice value)
 	raw = palloc(size);
 	clean = palloc(size);
 	(void) dv_page_text(value, raw, size);
-	dv_wiretext_copy(clean, size, raw, strlen(raw));
+	dv_wiretext_clean(clean, size, raw, strlen(raw));	/* blanks at the ends may be all that differs */
 	return pg_any_to_server(clean, (int) strlen(clean), PG_UTF8);
 }
 

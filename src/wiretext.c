@@ -81,9 +81,15 @@ dv_wiretext_trim(const char **text, size_t *len)
 size_t
 dv_wiretext_copy(char *dst, size_t size, const char *src, size_t len)
 {
+	dv_wiretext_trim(&src, &len);
+	return dv_wiretext_clean(dst, size, src, len);
+}
+
+size_t
+dv_wiretext_clean(char *dst, size_t size, const char *src, size_t len)
+{
 	size_t		out = 0;
 
-	dv_wiretext_trim(&src, &len);
 	while (len > 0)
 	{
 		size_t		n = utf8_len((const unsigned char *) src, len);

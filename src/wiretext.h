@@ -18,6 +18,9 @@
  */
 extern size_t dv_wiretext_copy(char *dst, size_t size, const char *src, size_t len);
 
+/* The same with the white space at both ends. */
+extern size_t dv_wiretext_clean(char *dst, size_t size, const char *src, size_t len);
+
 /* Copy printable ASCII only, up to the first other byte; for codes and ids. */
 extern size_t dv_wiretext_ascii(char *dst, size_t size, const char *src, size_t len);
 

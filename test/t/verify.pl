@@ -180,6 +180,10 @@ is($v->{result}, 'different', 'and the result');
 is($t->sql(q{SELECT d.expected || '|' || d.found FROM dvmig.difference d JOIN staging.invoices s ON s.no = d.source_key
 		WHERE d.column_name = 'new_reference' AND d.expected <> s.reference}), '', 'expected is what the row maps to');
 is($t->sql(q{SELECT target_sum <> source_sum FROM dvmig.verification_sum WHERE column_name = 'new_amount'}), 't', 'sums differ too');
+plant($sim, [ 'new_invoices', $ids[0], { new_reference => "  blanks \n" } ]);
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')});
+is($t->sql("SELECT found = E'  blanks \\n' FROM dvmig.difference WHERE dataverse_id = '$ids[0]' AND column_name = 'new_reference'"), 't', 'blanks and line ends are shown, too');
+push @changes, [ 'new_invoices', $ids[0], { new_reference => undef } ];
 
 # as they were again
 plant($sim, map { my ($column) = keys %{ $_->[2] }; [ 'new_invoices', $_->[1], { $column => $held{ $_->[1] }{$column} } ] } @changes);

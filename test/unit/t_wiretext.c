@@ -18,6 +18,8 @@ copies(const char *src, size_t len, size_t size, const char *want, const char *n
 static void
 test_copy(void)
 {
+	char		out[64];
+
 	copies("  a b\r\n", 7, 64, "a b", "white space at the ends is dropped");
 	copies("a\0b\x01", 4, 64, "a b ", "NUL and control characters become blanks");
 	copies("a\tb\nc", 5, 64, "a\tb\nc", "tabs and line ends stay");
@@ -31,6 +33,8 @@ test_copy(void)
 	copies("\xF4\x90\x80\x80\xF5", 5, 64, "?????", "what is above U+10FFFF is replaced");
 	copies("\xFE\xFF\x80", 3, 64, "???", "stray bytes are replaced");
 	copies("", 0, 64, "", "nothing is copied to nothing");
+	dv_wiretext_clean(out, sizeof(out), "  a\x01\r\n", 6);
+	is_text(out, "  a \r\n", "white space at the ends stays where it is to");
 }
 
 static void
