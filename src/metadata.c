@@ -173,6 +173,17 @@ body_jsonb(const char *body, size_t len)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 }
 
+/* The list that an answer consists of: an object without it is not the answer. NULL: any object may be. */
+static const char *
+list_of(const char *part)
+{
+	if (strcmp(part, "table") == 0)
+		return "Attributes";
+	if (strcmp(part, "OneToMany") == 0)
+		return "OneToManyRelationships";
+	return strcmp(part, PRIVILEGES) == 0 ? NULL : "value";
+}
+
 /* Whether an answer tells what was asked; DV_READ_AGAIN: it need not be told. */
 static DvReadResult
 judge_part(DvSession *session, const DvRead *read, const DvHttpReply *reply, DvProblem *problem)
@@ -187,7 +198,7 @@ judge_part(DvSession *session, const DvRead *read, const DvHttpReply *reply, DvP
 					   "Give the logical name, in the singular, such as account; not the display name and not accounts.");
 		return DV_READ_FAILED;
 	}
-	if (reply->status == 200 && dv_json_is_object(reply->body.data, reply->body.len))
+	if (reply->status == 200 && dv_json_has_list(reply->body.data, reply->body.len, list_of(read->part)))
 		return DV_READ_DONE;
 	if (is_optional(read->part) && (reply->status == 400 || reply->status == 403 || reply->status == 404 || reply->status == 501))
 		return DV_READ_AGAIN;

@@ -267,12 +267,16 @@ dv_json_page(const char *body, size_t len, const char *id_column,
 }
 
 bool
-dv_json_is_object(const char *body, size_t len)
+dv_json_has_list(const char *body, size_t len, const char *member)
 {
 	json_object *object = parse_object(body, len);
+	json_object *list;
+	bool		has;
 
 	if (object == NULL)
 		return false;
+	has = member == NULL ||
+		(json_object_object_get_ex(object, member, &list) && json_object_is_type(list, json_type_array));
 	json_object_put(object);
-	return true;
+	return has;
 }

@@ -45,8 +45,8 @@ extern bool dv_json_page(const char *body, size_t len, const char *id_column,
 						 const char *const *columns, int ncolumns,
 						 DvJsonRecord record, void *arg, char **next_link);
 
-/* True where "body" is one JSON object of bearable depth, and nothing else. */
-extern bool dv_json_is_object(const char *body, size_t len);
+/* True where "body" is one JSON object of bearable depth, and nothing else, with that member (NULL: any), a list. */
+extern bool dv_json_has_list(const char *body, size_t len, const char *member);
 
 /* Lower-case copy of a GUID (36 characters, no braces); false if it is none. */
 extern bool dv_json_guid(const char *text, char out[37]);

@@ -80,7 +80,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	try_token(body, size - 1);
 	try_whoami(body, size - 1);
 	try_page(body, size - 1, data[0] % 2 ? "internalemailaddress" : "fullname");
-	(void) dv_json_is_object(body, size - 1);
+	(void) dv_json_has_list(body, size - 1, "value");
 	free(body);
 
 	body = malloc(size);

@@ -276,6 +276,7 @@ $a->exact('down in the middle', customers => '300/0/300/0/0', tasks => '300/0/30
 # redirect. Where Dataverse was met before, each is waited out, whatever was asked.
 for my $none ([ 'HTTP status 408', { do => 'status', status => 408 } ],
 	[ 'a page', { do => 'body', text => '<html>maintenance</html>', content_type => 'text/html', times => 1 } ],
+	[ 'an object of another shape', { do => 'body', text => '{"value":5}', times => 1 } ],
 	[ 'a redirect', { do => 'status', status => 302 } ])
 {
 	my ($what, $answer) = @$none;
