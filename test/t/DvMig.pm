@@ -169,6 +169,16 @@ sub load_file
 	return;
 }
 
+# tables_of_dvmig(but these): all that is in the extension's own tables, as text.
+sub tables_of_dvmig
+{
+	my ($self, @but) = @_;
+	my %but = map { $_ => 1 } @but;
+	my @tables = split /\n/, $self->sql(q{SELECT relname FROM pg_class WHERE relnamespace = 'dvmig'::regnamespace AND relkind = 'r'});
+
+	return join "\n", map { $self->sql(qq{SELECT x FROM dvmig."$_" x}) } grep { !$but{$_} } @tables;
+}
+
 # shared_data(name): a file or folder of third-party material, or undef.
 sub shared_data
 {

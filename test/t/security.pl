@@ -238,8 +238,7 @@ for my $case (
 }
 
 # All that is in dvmig's own tables, whoever reads them, and the dump of it.
-my $all = $t->sql(q{SELECT string_agg(query_to_xml(format('SELECT * FROM %s', c.oid::regclass), true, false, '')::text, E'\n')
-	FROM pg_class c WHERE c.relnamespace = 'dvmig'::regnamespace AND c.relkind = 'r'});
+my $all = $t->tables_of_dvmig;
 unlike($all, qr/$content/, 'no row content in tables of dvmig');
 my ($dump) = run_command([ 'pg_dump', '-d', $t->node->connstr('postgres') ]);
 my @places = grep { /\Q@{[DvMig::Sim::SECRET]}\E|eyJ/ && !/^\s*client_secret '/ } split /\n/, $dump . $all;
