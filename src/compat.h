@@ -89,4 +89,9 @@ dv_dshash_parameters(size_t key, size_t entry, int tranche)
 #define dv_has_generated(constr)	((constr)->has_generated_stored)
 #endif
 
+/* Functions that do not come back are declared so before the declaration from 18 on, and by another name. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn	_Noreturn
+#endif
+
 #endif							/* DV_COMPAT_H */

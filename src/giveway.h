@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "compat.h"
+
 /*
  * Does another session wait to have a relation of schema dvmig for itself that
  * this transaction has locked (DROP EXTENSION)? Looks once a second at most, and
@@ -14,7 +16,7 @@
 extern bool dv_giveway_wanted(void);
 
 /* The error that ends a statement which waits; the hint may be NULL. */
-extern void dv_giveway_throw(const char *hint) pg_attribute_noreturn();
+pg_noreturn extern void dv_giveway_throw(const char *hint);
 
 /* Both: for waits within a statement that may be called again. */
 extern void dv_giveway(void);
