@@ -313,6 +313,16 @@ is($t->sql(q{SELECT result FROM dvmig.verify('m2', 'staging.regions')}), 'differ
 is($t->sql(q{SELECT string_agg(concat_ws(' ', source_key, column_name, expected, found), ';') FROM dvmig.difference WHERE staging = 'staging.regions'}),
 	'3 statecode 1 0', 'is found');
 
+# a file that cannot be read is that row's fault, and no reason to pass over its neighbours
+$t->sql(q{
+	CREATE TABLE staging.slips (id text PRIMARY KEY, document bytea, file_name text);
+	INSERT INTO staging.slips SELECT 'S' || n, 'content', n || '.txt' FROM generate_series(1, 20) n;
+	SELECT dvmig.add_table('m2', 'staging.slips', 'new_invoice', auto_map => false);
+	SELECT dvmig.map_column('staging.slips', 'new_invoicenumber', 'id');
+	SELECT dvmig.map_file('staging.slips', 'new_document', $$CASE WHEN id = 'S4' THEN decode(file_name, 'hex') ELSE document END$$, 'file_name')});
+$t->run('m2');
+is($t->sql(q{SELECT concat_ws(' ', compared, equal, extra) FROM dvmig.verify('m2', 'staging.slips')}), '19 19 0', 'all rows beside one whose file throws are compared');
+
 # --------------------------------------------------- other records with a row's key
 
 $t->sql(q{
