@@ -144,7 +144,9 @@ $run = $t->run('m', 'lanes => 2');
 is($run->{state}, 'completed', 'two application users, one of them throttled');
 cmp_ok($run->{throttled}, '>=', 1, 'it was');
 cmp_ok($run->{throttled_ms}, '>', 2000, 'the run was held');
-cmp_ok($run->{throttled_ms}, '<', 4500, 'but by half of what one of them was') or diag($run->{throttled_ms});
+# the second refusal came in the first hold, or after it: then there were two of six seconds
+my $holds = $t->sql("SELECT ended_at - started_at < interval '12 seconds' FROM dvmig.run_history WHERE run = $run->{run}") eq 't' ? 1 : 2;
+cmp_ok($run->{throttled_ms}, '<', 4500 * $holds, 'but by half of what one of them was') or diag($run->{throttled_ms});
 is(alerts($run->{run}), '', 'which is less than 70 per cent');
 
 # ----------------------------------------------------- authentication failures
