@@ -240,13 +240,12 @@ DECLARE
 	r record;
 BEGIN
 	IF source IS NOT NULL AND NOT is_query THEN
-		BEGIN
-			rel := dvmig._caller_regclass(caller, source);
-		EXCEPTION WHEN invalid_name THEN
+		rel := dvmig._caller_regclass(caller, source);
+		-- several words that are not quoted are no name
+		IF rel IS NULL AND source ~ '\S\s+\S' AND source !~ '"' THEN
 			RAISE EXCEPTION 'the source is neither the name of a relation nor a query'
 				USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the name of a table or view, or a query that begins with SELECT, WITH, VALUES or TABLE.';
-		END;
-		IF rel IS NULL THEN
+		ELSIF rel IS NULL THEN
 			RAISE EXCEPTION 'relation "%" does not exist', source
 				USING ERRCODE = 'undefined_table', HINT = 'Give the name of a table or view, or a query that begins with SELECT.';
 		END IF;

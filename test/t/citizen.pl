@@ -203,7 +203,7 @@ $h->release;
 $h->ends($run, 'completed', 'a column that no map uses is dropped: the run goes on');
 $h->exact('an unmapped column dropped', '500/0/500/0/0');
 
-$table = $h->scene(rows => 500);
+$table = $h->scene(rows => 5000);
 $h->hold(nth => 2);
 $run = $h->start(least => 2);
 $h->beside('dropping a mapped column', "ALTER TABLE $table DROP COLUMN city");
@@ -214,7 +214,7 @@ cmp_ok($t->status($table)->{succeeded}, '>', 100, 'answers that were on their wa
 $h->exact('a mapped column dropped', $t->counts($table));
 $t->sql("SELECT dvmig.unmap('$table', 'address1_city')");
 is($t->run($h->migration)->{state}, 'completed', 'once its map is taken out, the rest goes');
-$h->exact('a mapped column dropped and unmapped', '500/0/500/0/0');
+$h->exact('a mapped column dropped and unmapped', '5000/0/5000/0/0');
 
 $table = $h->scene(rows => 500);
 $h->hold;

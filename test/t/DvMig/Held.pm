@@ -25,11 +25,11 @@ use DvMig;
 
 my $scenes = 0;
 
-# new(as for DvMig)
+# new(as for DvMig): few requests at first, so that rows are left to be read while they hang
 sub new
 {
 	my ($class, %o) = @_;
-	my $t = DvMig->new(%o);
+	my $t = DvMig->new(%o, set => { dop_hint => 16, %{ $o{set} // {} } });
 
 	return bless { t => $t }, $class;
 }
