@@ -22,12 +22,16 @@ blanks(const char *p, const char *end)
 
 #define EACH_BYTE(c)	(0x0101010101010101ULL * (c))
 
-/*
- * The high bits of those of eight bytes that are a quote, a backslash or a control
- * character. The lowest bit that is set is true; above it, others may be set too.
- */
-static inline uint64_t
-specials(const char *p)
+/* Is a byte a quote, a backslash or a control character? */
+static inline bool
+is_special(char c)
+{
+	return c == '"' || c == '\\' || (unsigned char) c < 0x20;
+}
+
+/* Is one of eight? Where the subtraction borrows, one that is lets its neighbour look so too. */
+static inline bool
+has_special(const char *p)
 {
 	uint64_t	x;
 	uint64_t	quote;
@@ -36,25 +40,18 @@ specials(const char *p)
 	memcpy(&x, p, sizeof(x));
 	quote = x ^ EACH_BYTE('"');
 	backslash = x ^ EACH_BYTE('\\');
-	return (((quote - EACH_BYTE(1)) & ~quote) | ((backslash - EACH_BYTE(1)) & ~backslash) | ((x - EACH_BYTE(0x20)) & ~x)) & EACH_BYTE(0x80);
+	return ((((quote - EACH_BYTE(1)) & ~quote) | ((backslash - EACH_BYTE(1)) & ~backslash) | ((x - EACH_BYTE(0x20)) & ~x)) & EACH_BYTE(0x80)) != 0;
 }
 
 /* The first such byte at or behind p, or where it cannot be far. */
 static inline const char *
 next_special(const char *p, const char *end)
 {
-	while (end - p >= 8)
-	{
-		uint64_t	found = specials(p);
-
-		if (found != 0)
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-			return p + (__builtin_ctzll(found) >> 3);
-#else
-			return p;
-#endif
+	while (end - p >= 8 && !has_special(p))
 		p += 8;
-	}
+	if (end - p >= 8)
+		while (!is_special(*p))
+			p++;
 	return p;
 }
 
