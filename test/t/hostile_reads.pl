@@ -104,7 +104,11 @@ for my $n (map { $_ * $_ * 29 } 0 .. 20)
 	$sim->sim('DELETE', 'fault');
 	is($said, '', "metadata cut at byte $n");
 }
-cmp_ok(peak($pid), '<', 192 * 1024, 'the session took little memory for any of it') or diag peak($pid);
+SKIP:
+{
+	skip 'a sanitizer keeps what is freed', 1 if DvMig::instrumented();
+	cmp_ok(peak($pid), '<', 192 * 1024, 'the session took little memory for any of it') or diag peak($pid);
+}
 is(asked(q{SELECT count(*) FROM dvmig.refresh_metadata('sim', '{contact}')}), '', 'and works on');
 $session->quit;
 
