@@ -211,12 +211,14 @@ static void
 send_what_is_taken(DvHttp *http)
 {
 	curl_off_t	before;
+	curl_off_t	after = bytes_uploaded(http);
 
 	do
 	{
-		before = bytes_uploaded(http);
+		before = after;
 		perform(http->multi);
-	} while (bytes_uploaded(http) > before);
+		after = bytes_uploaded(http);
+	} while (after > before);
 }
 
 /* Let libcurl work, and move what is done to the finished list. */

@@ -25,6 +25,7 @@
 #include "giveway.h"
 #include "job.h"
 #include "phase.h"
+#include "runstate.h"
 #include "spi.h"
 #include "texts.h"
 #include "undo.h"
@@ -154,13 +155,10 @@ dv_job_account(DvRunContext *rc, const DvStepPlan *plan)
 	values[3] = Int64GetDatum(rc->total.bytes_sent - accounted.bytes_sent);
 	values[4] = Int64GetDatum((usage.cpu_us - accounted.usage.cpu_us) / 1000);
 	values[5] = Int64GetDatum(usage.anonymous_kb);
-	dv_spi_begin("dvmig: accounting");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: accounting");
 	dv_spi_run("UPDATE dvmig.run_table SET requests = requests + $3, bytes_sent = bytes_sent + $4, cpu_ms = cpu_ms + $5, memory_kb = greatest(memory_kb, $6)"
 			   " WHERE run = $1 AND staging = $2", 6, types, values, NULL, SPI_OK_UPDATE);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	accounted.usage = usage;
 	accounted.requests = rc->total.requests;
 	accounted.bytes_sent = rc->total.bytes_sent;
