@@ -9,18 +9,34 @@
 #include "share.h"
 
 /* A lane's fair part of its user's places, at least one. */
+static int
+fair_part(const DvUser *user)
+{
+	return Max(1, dv_pace_places(&user->pace) / Max(1, user->lanes));
+}
+
+/* What this lane would still send within its fair part; 0 where it has nothing to send. */
+static int
+claim(const DvLane *lane, int part)
+{
+	return lane->hungry ? Max(0, part - lane->in_flight) : 0;
+}
+
+/* More than its fair part is a lane's only of places that the others of its user do not claim. */
 static bool
 within_share(const DvShared *shared, const DvLane *me)
 {
 	const DvUser *user = &shared->users[me->user];
-	bool		others_hungry = false;
+	int			part = fair_part(user);
+	int			claimed = 0;
 	int			i;
 
-	if (user->lanes <= 1 || me->in_flight < Max(1, dv_pace_places(&user->pace) / user->lanes))
+	if (user->lanes <= 1 || me->in_flight < part)
 		return true;
 	for (i = 0; i < DV_LANES_MAX; i++)
-		others_hungry |= shared->lanes[i].hungry && &shared->lanes[i] != me && shared->lanes[i].user == me->user;
-	return !others_hungry;
+		if (&shared->lanes[i] != me && shared->lanes[i].user == me->user)
+			claimed += claim(&shared->lanes[i], part);
+	return claimed == 0 || dv_pace_places(&user->pace) - user->pace.in_flight > claimed;
 }
 
 /* With the mutex. */
@@ -79,6 +95,23 @@ dv_gate_not_hungry(DvStep *step)
 	dv_lane_of(step->rc->lanes)->hungry = false;
 }
 
+/* Who is to have a place that came free: of this lane's user's, the hungry one with the fewest. With the mutex. */
+static DvLane *
+next_hungry(DvShared *shared, const DvLane *me)
+{
+	DvLane	   *next = NULL;
+	int			i;
+
+	for (i = 0; i < DV_LANES_MAX; i++)
+	{
+		DvLane	   *lane = &shared->lanes[i];
+
+		if (lane->hungry && lane != me && lane->user == me->user && (next == NULL || lane->in_flight < next->in_flight))
+			next = lane;
+	}
+	return next;
+}
+
 /* Places came free: a lane of the same user that waits for one is woken. */
 static void
 give_back(DvStep *step, int n)
@@ -86,17 +119,17 @@ give_back(DvStep *step, int n)
 	DvLanes    *lanes = step->rc->lanes;
 	DvShared   *shared = lanes->shared;
 	DvLane	   *me = dv_lane_of(lanes);
+	DvLane	   *next;
 	Latch	   *latch = NULL;
 	TimestampTz now = GetCurrentTimestamp();
-	int			i;
 
 	SpinLockAcquire(&shared->mutex);
 	dv_pace_ended(&dv_user_of(lanes)->pace, n, now);
 	shared->pace.in_flight -= n;
 	me->in_flight -= n;
-	for (i = 0; i < DV_LANES_MAX && latch == NULL; i++)
-		if (shared->lanes[i].hungry && i != lanes->me && shared->lanes[i].user == me->user)
-			latch = shared->lanes[i].latch;
+	next = next_hungry(shared, me);
+	if (next != NULL)
+		latch = next->latch;
 	SpinLockRelease(&shared->mutex);
 	if (latch != NULL)
 		SetLatch(latch);

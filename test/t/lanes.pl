@@ -52,6 +52,18 @@ $t->run('m', 'lanes => 2');
 is($t->sql('SELECT locks FROM held_at_end'), 0, 'a run at its end holds no table any more');
 $t->sql('DROP TRIGGER note_locks ON dvmig.run_history');
 
+# --- places that cannot be divided evenly are used all the same
+$t->sql(q{TRUNCATE people, people_success, people_error});
+$t->sim->sim(POST => 'reset');
+$t->sim->set(dop_hint => 5);
+$t->sql(q{INSERT INTO people SELECT n, 'Name ' || n FROM generate_series(1, 6000) n});
+$run = busy_run('lanes => 3', 3);
+ok($t->wait_for(qq{SELECT sum(in_flight) = 5 FROM dvmig.run_lane WHERE run = $run}), 'three lanes have five requests in flight');
+cmp_ok($t->sql(qq{SELECT min(in_flight) FROM dvmig.run_lane WHERE run = $run}), '>=', 1, 'and each of them its part');
+$t->sim->set(row_time => 0);
+is($t->finish($run)->{state}, 'completed', 'to the end');
+$t->sim->set(dop_hint => 8);
+
 # --- a lane that is terminated takes nothing with it
 $t->sql(q{TRUNCATE people, people_success, people_error});
 $t->sim->sim(POST => 'reset');
