@@ -221,6 +221,12 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		free_ask(ask);
 }
 
+static bool
+is_write(const DvAsk *ask)
+{
+	return strcmp(ask->method, "GET") != 0;
+}
+
 static void
 send_ask(DvAsker *asker, DvAsk *ask)
 {
@@ -228,6 +234,7 @@ send_ask(DvAsker *asker, DvAsk *ask)
 	int			n = 0;
 
 	dlist_delete(&ask->node);
+	asker->writing += is_write(ask);
 	if (ask->content_type[0] != '\0')
 		headers[n++] = ask->content_type;
 	if (ask->prefer != NULL)
@@ -260,16 +267,20 @@ dv_asker_send(DvAsker *asker)
 	}
 }
 
-/* Nothing more is sent; answers are waited for so long and no longer. */
+/*
+ * Nothing more is sent. What was written is to be recorded, and waited for so
+ * long and no longer; the answer to a question is of no use any more.
+ */
 static void
 wind_up(DvAsker *asker)
 {
 	while (!dlist_is_empty(&asker->queue))
 		free_ask(dlist_container(DvAsk, node, dlist_pop_head_node(&asker->queue)));
-	if (asker->in_flight > 0 && dv_engine_stop_overdue(asker->rc))
+	if (asker->in_flight > 0 && (asker->writing == 0 || dv_engine_stop_overdue(asker->rc)))
 	{
 		dv_users_abandon(asker->users);
 		asker->in_flight = 0;
+		asker->writing = 0;
 	}
 }
 
@@ -279,21 +290,29 @@ dv_asker_pause(void)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
 }
 
-/* After a try that failed: wait where there is time left, else throw on. */
-static void
-wait_out(DvRunContext *rc, ErrorData *error, TimestampTz began)
+void
+dv_asker_wait_for_user(DvRunContext *rc, ErrorData *error)
 {
-	if (!dv_spi_is_contention(error) || TimestampDifferenceExceeds(began, GetCurrentTimestamp(), DV_LOCK_PATIENCE_MS))
+	if (!dv_spi_is_contention(error))
 		ReThrowError(error);
 	FreeErrorData(error);
+	strlcpy(rc->waiting, DV_WAITING_FOR_LOCK, sizeof(rc->waiting));
 	dv_asker_pause();
 	dv_worker_look(rc);
+	if (dv_engine_stop_overdue(rc))
+		dv_worker_stop_here(rc);
+}
+
+void
+dv_asker_waited(DvRunContext *rc)
+{
+	if (strcmp(rc->waiting, DV_WAITING_FOR_LOCK) == 0)
+		rc->waiting[0] = '\0';
 }
 
 void
 dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *arg), void *arg)
 {
-	TimestampTz began = GetCurrentTimestamp();
 	MemoryContext context = CurrentMemoryContext;
 
 	for (;;)
@@ -311,9 +330,10 @@ dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *a
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);
 		if (error == NULL)
-			return;
-		wait_out(rc, error, began);
+			break;
+		dv_asker_wait_for_user(rc, error);
 	}
+	dv_asker_waited(rc);
 }
 
 bool
@@ -339,6 +359,7 @@ dv_asker_turn(DvAsker *asker)
 	if (reply != NULL)
 	{
 		asker->in_flight--;
+		asker->writing -= is_write(ask);
 		judge(asker, ask, reply);
 		dv_http_reply_free(reply);
 	}

@@ -47,6 +47,7 @@ struct DvAsker
 	MemoryContext context;
 	dlist_head	queue;
 	int			in_flight;
+	int			writing;		/* of them, those that are no mere questions */
 	bool		again;			/* the ask being judged goes out again */
 };
 
@@ -74,20 +75,24 @@ extern void dv_asker_send(DvAsker *asker);
 /* Nothing to ask for now: wait a moment. */
 extern void dv_asker_pause(void);
 
-/* How long a user's lock is waited for before a job gives up. */
-#define DV_LOCK_PATIENCE_MS	60000
-
 /*
- * Do some recording, in a transaction that "work" begins and commits, until no
- * user's lock is in the way; any other error, or the last one when patience is
- * at its end, is thrown on. Errors are kept in "errors" meanwhile.
+ * Do some work on a user's tables, in a transaction that "work" begins and
+ * commits and that waits for locks briefly (spi.h), until no user's lock is in
+ * the way: that is waited for outside of a transaction, and told. Any other
+ * error is thrown on, and one of our own where the job is to stop and its time
+ * is over. Errors are kept in "errors" meanwhile.
  */
 extern void dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *arg), void *arg);
+
+/* The same in its parts: wait a moment after an error that a user's lock made (it is freed; any other is thrown on); it is gone. */
+extern void dv_asker_wait_for_user(DvRunContext *rc, ErrorData *error);
+extern void dv_asker_waited(DvRunContext *rc);
 
 /*
  * Send what is due and take one answer, waiting briefly. False when nothing is
  * on its way and nothing queued. A job that is asked to stop sends nothing
- * more, and what is on its way is waited for until dvmig.stop_timeout.
+ * more; while something is being written, what is on its way is waited for
+ * until dvmig.stop_timeout.
  */
 extern bool dv_asker_turn(DvAsker *asker);
 

@@ -354,6 +354,12 @@ extern void dv_worker_tick(DvStep *step);
 /* worker.c: the same for work without a step. */
 extern void dv_worker_look(DvRunContext *rc);
 
+/* Throw what ends a run that was asked to stop. */
+extern void dv_worker_stop_here(const DvRunContext *rc) pg_attribute_noreturn();
+
+/* Why a run or job does not go on, for dvmig.progress. */
+#define DV_WAITING_FOR_LOCK	"another session holds a lock on the staging table or its outcome tables"
+
 /*
  * worker.c: who the session is, before a run's rows are read. A service that does not
  * answer is waited for, for dvmig.max_outage at most; false with a problem otherwise.

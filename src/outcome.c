@@ -31,9 +31,6 @@
 /* Pause between tries while a user locks a table, in milliseconds. */
 #define LOCK_PAUSE_MS	100
 
-/* Why a run does not go on, for dvmig.progress. */
-#define LOCKED	"another session holds a lock on the staging table or its outcome tables"
-
 struct DvRecordSql
 {
 	char	   *success;		/* insert into the success table */
@@ -457,7 +454,7 @@ wait_for_user(DvStep *step)
 {
 	DvRunContext *rc = step->rc;
 
-	strlcpy(rc->waiting, LOCKED, sizeof(rc->waiting));
+	strlcpy(rc->waiting, DV_WAITING_FOR_LOCK, sizeof(rc->waiting));
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS, PG_WAIT_EXTENSION);
 	dv_worker_tick(step);
 	return !dv_engine_stop_overdue(rc);
@@ -508,7 +505,7 @@ dv_outcome_record(DvStep *step)
 		dv_phase(phase);
 		return;
 	}
-	if (strcmp(step->rc->waiting, LOCKED) == 0)
+	if (strcmp(step->rc->waiting, DV_WAITING_FOR_LOCK) == 0)
 		step->rc->waiting[0] = '\0';
 	if (mode == DV_FLAGS_NONE)
 		dv_flags_set_singly(step);

@@ -181,30 +181,46 @@ take_result(DvUndo *u)
 	return chunk;
 }
 
+typedef struct Reading
+{
+	DvUndo	   *u;
+	DvUndoChunk *chunk;			/* NULL: nothing is left of the part */
+} Reading;
+
 /* The next rows of the part that is walked, with the owner's rights. */
+static void
+read_part(void *arg)
+{
+	Reading    *r = arg;
+	DvUndo	   *u = r->u;
+	const DvProjection *p = u->table->projection;
+	Oid			types[INDEX_MAX_KEYS];
+	Datum		values[INDEX_MAX_KEYS];
+	int			i;
+
+	for (i = 0; u->last_keys != NULL && i < p->nkeys; i++)
+	{
+		types[i] = p->keys[i].type;
+		values[i] = u->last_keys[i];
+	}
+	dv_spi_begin("dvmig: reading what a run created");
+	dv_spi_follow_indexes();
+	dv_spi_wait_briefly();
+	if (dv_spi_run(chunk_query(u), u->last_keys ? p->nkeys : 0, types, values, NULL, SPI_OK_SELECT) > 0)
+		r->chunk = take_result(u);
+	dv_spi_commit(true);
+}
+
 static DvUndoChunk *
 read_chunk(DvUndo *u)
 {
 	while (u->part <= u->last_part && !u->rc->stopping)
 	{
-		const DvProjection *p = u->table->projection;
-		Oid			types[INDEX_MAX_KEYS];
-		Datum		values[INDEX_MAX_KEYS];
-		DvUndoChunk *chunk = NULL;
-		int			i;
+		Reading		r = {u, NULL};
 
-		for (i = 0; u->last_keys != NULL && i < p->nkeys; i++)
-		{
-			types[i] = p->keys[i].type;
-			values[i] = u->last_keys[i];
-		}
-		dv_spi_begin("dvmig: reading what a run created");
-		dv_spi_follow_indexes();
-		if (dv_spi_run(chunk_query(u), u->last_keys ? p->nkeys : 0, types, values, NULL, SPI_OK_SELECT) > 0)
-			chunk = take_result(u);
-		dv_spi_commit(true);
-		if (chunk != NULL)
-			return chunk;
+		dv_asker_patiently(u->rc, u->context, read_part, &r);
+		if (r.chunk != NULL)
+			return r.chunk;
 		u->part++;
 		u->last_keys = NULL;
 	}
@@ -285,8 +301,9 @@ count_without_image(DvUndo *u, const char *what)
 
 /* Links that the run made; and what of it is not taken back: updates without an image or written over by a later run, and deletes. */
 static void
-note_rest(DvUndo *u)
+note_rest(void *arg)
 {
+	DvUndo	   *u = arg;
 	DvUndoTable *table = u->table;
 	const char *success = table->projection->success_sql;
 	Oid			types[7] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
@@ -297,6 +314,7 @@ note_rest(DvUndo *u)
 
 	dv_spi_begin("dvmig: counting");
 	dv_spi_join_whole_tables();
+	dv_spi_wait_briefly();
 	if (links)
 		table->links = count_rows(psprintf("%s x WHERE x.created_run = " INT64_FORMAT " AND x.operation <> 'D'", success, u->target));
 	else if (table->before_sql != NULL)
@@ -313,8 +331,10 @@ note_rest(DvUndo *u)
 }
 
 static void
-load_table(DvUndo *u, DvUndoTable *table)
+load_table(void *arg)
 {
+	DvUndo	   *u = arg;
+	DvUndoTable *table = u->table;
 	Oid			types[2] = {OIDOID};
 	Datum		values[2] = {ObjectIdGetDatum(table->plan.staging)};
 	DvSwitch	before;
@@ -322,7 +342,7 @@ load_table(DvUndo *u, DvUndoTable *table)
 	int			i;
 
 	dv_spi_begin("dvmig: loading the definition");
-	dv_spi_no_timeouts();
+	dv_spi_wait_briefly();
 	before = dv_call_become_extension_owner();
 	table->projection = dv_projection_load(table->plan.staging, "delete", table->plan.deferred,
 										   dv_session_api_path(u->rc->session), dv_session_api_url(u->rc->session), u->context);
@@ -360,8 +380,10 @@ table_of(DvUndo *u, Oid staging)
 
 /* Which rows share records with those of the table: asked with the owner's rights, once. */
 static void
-load_sharing(DvUndo *u, DvUndoTable *table)
+load_sharing(void *arg)
 {
+	DvUndo	   *u = arg;
+	DvUndoTable *table = u->table;
 	Oid			types[3] = {INT8OID, OIDOID, INT8OID};
 	Datum		values[3] = {Int64GetDatum(u->rc->run), ObjectIdGetDatum(table->plan.staging), Int64GetDatum(u->target)};
 	DvSwitch	before;
@@ -369,8 +391,10 @@ load_sharing(DvUndo *u, DvUndoTable *table)
 	uint64		n;
 	uint64		i;
 
+	table->deleted_too = table->restored_too = NULL;
 	dv_spi_begin("dvmig: looking for rows that share records");
 	dv_spi_join_whole_tables();
+	dv_spi_wait_briefly();
 	before = dv_call_become_extension_owner();
 	n = dv_spi_run("SELECT h.sharing::oid::text, h.kind, h.probe, h.statement FROM dvmig._undo_sharing($1, $2::regclass, $3) h", 3, types, values, NULL, SPI_OK_SELECT);
 	dv_call_restore(before);
@@ -428,11 +452,11 @@ load(DvUndo *u)
 	for (i = 0; i < u->ntables; i++)
 	{
 		u->tables[i].plan.deferred = PointerGetDatum(construct_empty_array(TEXTOID));
-		load_table(u, &u->tables[i]);
 		u->table = &u->tables[i];
-		note_rest(u);
+		dv_asker_patiently(u->rc, u->context, load_table, u);
+		dv_asker_patiently(u->rc, u->context, note_rest, u);
 		if (u->table->projection->link == NULL)
-			load_sharing(u, u->table);
+			dv_asker_patiently(u->rc, u->context, load_sharing, u);
 	}
 	MemoryContextSwitchTo(u->context);
 }

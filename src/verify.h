@@ -223,7 +223,6 @@ typedef struct DvVerify
 	SPIPlanPtr	plans[2];		/* of the first read, and of those behind a key */
 	int			read_limit;		/* while a row that throws is looked for; 0 = none */
 	TimestampTz read_after;
-	TimestampTz locked_since;	/* 0 = not */
 
 	/* figures */
 	int64		requests_before;

@@ -522,19 +522,12 @@ try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **e
 	return NULL;
 }
 
-/* A user locks the table: later, but not for ever. */
+/* A user locks the table: later. Answers come in meanwhile. */
 static void
 wait_for_user(DvVerify *v, ErrorData *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (v->locked_since == 0)
-		v->locked_since = now;
-	else if (TimestampDifferenceExceeds(v->locked_since, now, DV_LOCK_PATIENCE_MS))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("another session holds a lock on %s or its outcome tables", v->plan.name)));
-	v->read_after = TimestampTzPlusMilliseconds(now, LOCK_PAUSE_MS);
+	strlcpy(v->rc->waiting, DV_WAITING_FOR_LOCK, sizeof(v->rc->waiting));
+	v->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
 	FreeErrorData(error);
 }
 
@@ -579,7 +572,7 @@ dv_verify_read(DvVerify *v)
 		ReThrowError(error);
 	else
 	{
-		v->locked_since = 0;
+		dv_asker_waited(v->rc);
 		if (v->read_limit > 0)
 			v->read_limit = v->read_limit * 2 < v->rows_per_read ? v->read_limit * 2 : 0;
 		if (chunk == NULL)

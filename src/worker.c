@@ -233,6 +233,12 @@ dv_worker_tick(DvStep *step)
 		rc->stop_by = TimestampTzPlusMilliseconds(now, dv_stop_timeout_ms);
 }
 
+void
+dv_worker_stop_here(const DvRunContext *rc)
+{
+	ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("run " INT64_FORMAT " was asked to stop", rc->run)));
+}
+
 /*
  * While the first answers are waited for (who we are, references) nothing has
  * been written in Dataverse: a run that is asked to stop then ends at once.
@@ -254,7 +260,7 @@ while_waiting(void)
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
 	if (rc->stopping)
-		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("run " INT64_FORMAT " was asked to stop", rc->run)));
+		dv_worker_stop_here(rc);
 }
 
 /*

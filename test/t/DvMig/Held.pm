@@ -154,7 +154,8 @@ my %jobs = (
 sub job_call { my ($self, $kind) = @_; return $jobs{$kind}{call}->($self); }
 
 # at_work(kind, as for scene): a loaded table, and the work on it begun by a session of its own, which is
-# returned; all but an undo's (and with background => 1 a verification's) wait for the end. Its requests hang.
+# returned; all but an undo's (with background => 1 nor a verification's, with waits => 1 that too) wait for the end.
+# Its requests hang, or with match => {...} such.
 sub at_work
 {
 	my ($self, $kind, %o) = @_;
@@ -165,22 +166,31 @@ sub at_work
 	$jobs{$kind}{before}->($self) if $jobs{$kind}{before};
 	my $call = $self->job_call($kind);
 	$call =~ s/\* FROM dvmig\.verify/dvmig.start_verify/ if $o{background};
-	$self->hold(%{ $jobs{$kind}{hold} });
+	$call =~ s/start_undo/undo/ if $o{waits};
+	$self->hold(%{ $o{match} // $jobs{$kind}{hold} });
 	$s = $self->session;
 	$s->send("$call;\n\\echo done\n");
 	$self->until('its requests hang', sub { $self->held > 0 });
 	return $s;
 }
 
-# beside(name, SQL): it comes to its end although requests hang; its result.
+# beside(name, SQL): it comes to its end although requests hang; its result. One that does not is given up after the
+# time that a test may wait, and what hangs is answered, so that the test goes on.
 sub beside
 {
 	my ($self, $name, $sql) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $before = $self->held;
-	my ($out, $err);
-	my $status = $self->{t}->node->psql($self->{t}{db}, $sql, stdout => \$out, stderr => \$err, on_error_stop => 1);
+	my ($out, $err, $late);
+	my $status = $self->{t}->node->psql($self->{t}{db}, $sql, stdout => \$out, stderr => \$err, on_error_stop => 1,
+		timeout => $PostgreSQL::Test::Utils::timeout_default, timed_out => \$late);
 
+	if ($late)
+	{
+		fail("$name: it waits, for all that is known, for the network");
+		$self->release;
+		return $out;
+	}
 	is($status, 0, $name) or diag $err;
 	ok($before > 0 && $self->held > 0, "$name: did not wait for the network");
 	return $out;
