@@ -20,7 +20,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "call.h"
 #include "compat.h"
 #include "giveway.h"
 #include "job.h"
@@ -92,14 +91,11 @@ make_rows(int64 run, const char *spec, int len)
 	Datum		values[2];
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: beginning");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: beginning");
 	values[0] = Int64GetDatum(run);
 	values[1] = PointerGetDatum(cstring_to_text_with_len(spec, len));
 	dv_spi_run("SELECT dvmig._begin_job($1, $2::jsonb)", 2, types, values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(false);
+	dv_runstate_commit(before, false);
 }
 
 bool

@@ -18,13 +18,13 @@
 #include "utils/jsonb.h"
 #include "utils/tuplestore.h"
 
-#include "call.h"
 #include "compat.h"
 #include "connection.h"
 #include "metadata.h"
 #include "problem.h"
 #include "reader.h"
 #include "reply_json.h"
+#include "runstate.h"
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(dv_fetch_metadata);
@@ -395,23 +395,17 @@ dv_metadata_changed(DvSession *session, int64 run)
 	DvSwitch	was;
 	char	   *told;
 
-	dv_spi_begin("dvmig: looking for changed columns");
-	dv_spi_no_timeouts();
-	was = dv_call_become_extension_owner();
+	was = dv_runstate_begin("dvmig: looking for changed columns");
 	prepare_drift(&drift, run);
-	dv_call_restore(was);
-	dv_spi_commit(true);
+	dv_runstate_commit(was, true);
 
 	MemoryContextSwitchTo(drift.context);
 	if (!dv_reader_run(session, drift.reads, drift.n, keep_part, &drift, &problem))
 		dv_problem_throw(&problem);
 
-	dv_spi_begin("dvmig: comparing columns");
-	dv_spi_no_timeouts();
-	was = dv_call_become_extension_owner();
+	was = dv_runstate_begin("dvmig: comparing columns");
 	told = compare_drift(&drift, run);
-	dv_call_restore(was);
-	dv_spi_commit(true);
+	dv_runstate_commit(was, true);
 
 	MemoryContextSwitchTo(old);
 	told = told ? pstrdup(told) : NULL;

@@ -18,7 +18,6 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "call.h"
 #include "keys.h"
 #include "reader.h"
 #include "spi.h"
@@ -45,13 +44,10 @@ dv_rebuild_load(DvVerify *v)
 	Datum		values[1] = {ObjectIdGetDatum(v->projection->staging)};
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: loading the definition");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: loading the definition");
 	dv_spi_run("SELECT dvmig._rebuild_rows($1::regclass)", 1, types, values, NULL, SPI_OK_SELECT);
 	v->projection->inner_sql = MemoryContextStrdup(v->context, dv_spi_text(0, 1));
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(v->context);
 	v->gone_done = true;
 }
@@ -226,11 +222,8 @@ dv_rebuild_end(DvVerify *v)
 	Int64GetDatum(r->missing), Int64GetDatum(r->ambiguous)};
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: ending a table");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: ending a table");
 	dv_spi_run("SELECT dvmig._end_rebuild($1, $2::regclass, $3, $4, $5)", 5, types, values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(false);
+	dv_runstate_commit(before, false);
 	v->rc->total.succeeded += r->found;
 }

@@ -27,13 +27,13 @@
 #include "utils/uuid.h"
 #include "utils/varlena.h"
 
-#include "call.h"
 #include "compat.h"
 #include "connection.h"
 #include "metadata.h"
 #include "problem.h"
 #include "reader.h"
 #include "reply_json.h"
+#include "runstate.h"
 #include "spi.h"
 #include "wiretext.h"
 
@@ -507,20 +507,16 @@ dv_metadata_read_reference(DvSession *session, const char *server, const char *t
 	}
 	columns = lappend(columns, names);
 
-	dv_spi_begin("dvmig: preparing references");
-	was = dv_call_become_extension_owner();
+	was = dv_runstate_begin("dvmig: preparing references");
 	ref = reference_prepare(context, server, table, columns, keys);
-	dv_call_restore(was);
-	dv_spi_commit(true);
+	dv_runstate_commit(was, true);
 
 	MemoryContextSwitchTo(context);
 	reference_fetch(session, ref);
 
-	dv_spi_begin("dvmig: storing references");
-	was = dv_call_become_extension_owner();
+	was = dv_runstate_begin("dvmig: storing references");
 	reference_store(ref, server, table, match_on, keys);
-	dv_call_restore(was);
-	dv_spi_commit(false);
+	dv_runstate_commit(was, false);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

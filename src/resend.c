@@ -19,7 +19,6 @@
 
 #include "answer.h"
 #include "before.h"
-#include "call.h"
 #include "encode.h"
 #include "keys.h"
 #include "spi.h"
@@ -60,9 +59,7 @@ dv_resend_begin(DvVerify *v)
 	DvSwitch	before;
 	int			i;
 
-	dv_spi_begin("dvmig: loading what is to be sent again");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: loading what is to be sent again");
 	r->nnames = (int) dv_spi_run("SELECT c, h.options ->> 'if_unchanged' FROM dvmig.run_history h, jsonb_array_elements_text(h.options -> 'columns') c WHERE h.run = $1",
 								 1, types, values, NULL, SPI_OK_SELECT);
 	r->names = MemoryContextAlloc(v->context, sizeof(char *) * (r->nnames + 1));
@@ -71,8 +68,7 @@ dv_resend_begin(DvVerify *v)
 		r->names[i] = MemoryContextStrdup(v->context, dv_spi_text(i, 1));
 		r->if_unchanged = strcmp(dv_spi_text(i, 2), "true") == 0;
 	}
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(v->context);
 	dv_pace_table_init(&r->pace);
 	v->resend = r;
@@ -471,12 +467,9 @@ dv_resend_end(DvVerify *v)
 	DvSwitch	before;
 
 	nulls[7] = r->problem[0] ? ' ' : 'n';
-	dv_spi_begin("dvmig: ending a table");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: ending a table");
 	dv_spi_run("SELECT dvmig._end_resend($1, $2::regclass, $3, $4, $5, $6, $7, $8)", 8, types, values, nulls, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(false);
+	dv_runstate_commit(before, false);
 	v->rc->total.succeeded += r->sent + r->equal;
 	v->rc->total.unchanged += r->equal;
 	v->rc->total.failed += r->failed + r->missing;

@@ -48,18 +48,15 @@ dv_undo_call(DvUndo *u, const char *sql, const pg_uuid_t *ids, int n, const char
 	int64		result;
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: undo");
+	before = dv_runstate_begin("dvmig: undo");
 	dv_spi_follow_indexes();
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
 	types[1] = get_array_type(UUIDOID);
 	values[0] = Int64GetDatum(u->rc->run);
 	values[1] = dv_undo_id_array(ids, n);
 	values[2] = CStringGetTextDatum(text ? text : "");
 	dv_spi_run(sql, 3, types, values, NULL, SPI_OK_SELECT);
 	result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	return isnull ? 0 : result;
 }
 
@@ -429,9 +426,7 @@ load(DvUndo *u)
 	DvSwitch	before;
 	int			i;
 
-	dv_spi_begin("dvmig: loading the undo");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: loading the undo");
 	dv_spi_run("SELECT options ->> 'undoes', options ->> 'dry_run', options ->> 'related' FROM dvmig.run_history WHERE run = $1",
 			   1, types, values, NULL, SPI_OK_SELECT);
 	u->target = strtoll(dv_spi_text(0, 1), NULL, 10);
@@ -446,8 +441,7 @@ load(DvUndo *u)
 		u->tables[i].plan.staging = atooid(dv_spi_text(i, 1));
 		u->tables[i].plan.name = MemoryContextStrdup(u->context, dv_spi_text(i, 2));
 	}
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(u->context);
 	for (i = 0; i < u->ntables; i++)
 	{
@@ -478,15 +472,12 @@ count(DvUndo *u)
 	DvSwitch	before;
 	char	   *why;
 
-	dv_spi_begin("dvmig: counting");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: counting");
 	dv_spi_run("SELECT dvmig._undo_count($1)", 1, types, values, NULL, SPI_OK_SELECT);
 	why = dv_spi_text(0, 1);
 	if (why != NULL)
 		dv_asker_fail(&u->asker, why);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	return !u->rc->failed;
 }
 

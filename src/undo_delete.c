@@ -17,7 +17,6 @@
 #include "utils/uuid.h"
 
 #include "answer.h"
-#include "call.h"
 #include "encode.h"
 #include "keys.h"
 #include "spi.h"
@@ -112,10 +111,8 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 	int			i;
 	int			k;
 
-	dv_spi_begin("dvmig: undo");
+	before = dv_runstate_begin("dvmig: undo");
 	dv_spi_follow_indexes();
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
 	types[1] = get_array_type(UUIDOID);
 	values[0] = Int64GetDatum(u->rc->run);
 	values[1] = dv_undo_id_array(chunk->ids, chunk->n);
@@ -129,8 +126,7 @@ begin_delete(DvUndo *u, DvUndoChunk *chunk)
 				rows[n++] = i;
 				break;
 			}
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	chunk->etags = MemoryContextAllocZero(chunk->context, sizeof(char *) * chunk->n);
 	chunk->was_gone = MemoryContextAllocZero(chunk->context, chunk->n);
 	if (n > 0)
@@ -265,9 +261,7 @@ store(DvUndo *u, DvUndoTable *table, bool ended)
 	char		nulls[8] = "       ";
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: undo");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: undo");
 	values[0] = Int64GetDatum(u->rc->run);
 	values[1] = ObjectIdGetDatum(table->plan.staging);
 	values[2] = Int64GetDatum(table->deleted);
@@ -277,8 +271,7 @@ store(DvUndo *u, DvUndoTable *table, bool ended)
 	values[6] = Int64GetDatum(table->restored);
 	nulls[5] = table->problem[0] ? ' ' : 'n';
 	dv_spi_run("SELECT dvmig._undo_store($1, $2::regclass, $3, $4, $5, $6, $7)", 7, types, values, nulls, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 }
 
 bool

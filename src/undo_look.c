@@ -13,7 +13,6 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
-#include "call.h"
 #include "encode.h"
 #include "lanes.h"
 #include "spi.h"
@@ -245,18 +244,15 @@ take_related(DvUndo *u, const DvUndoRelation *relation, DvPage *page)
 	}
 	if (n == 0)
 		return true;
-	dv_spi_begin("dvmig: undo");
+	before = dv_runstate_begin("dvmig: undo");
 	dv_spi_follow_indexes();
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
 	types[1] = types[2] = get_array_type(UUIDOID);
 	values[0] = Int64GetDatum(u->rc->run);
 	values[1] = dv_undo_id_array(children, n);
 	values[2] = dv_undo_id_array(parents, n);
 	values[3] = CStringGetTextDatum(lookup);
 	dv_spi_run("SELECT dvmig._undo_related($1, $2, $3, $4)", 4, types, values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	return true;
 }
 
@@ -336,9 +332,7 @@ take_relations(DvUndo *u, DvUndoTable *table, const char *one_to_many, const cha
 	DvSwitch	before;
 	int			i;
 
-	dv_spi_begin("dvmig: undo");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: undo");
 	values[0] = CStringGetTextDatum(dv_session_server(u->rc->session)->name);
 	values[1] = CStringGetTextDatum(table->projection->wire.logical_name);
 	values[2] = one_to_many ? CStringGetTextDatum(one_to_many) : (Datum) 0;
@@ -353,8 +347,7 @@ take_relations(DvUndo *u, DvUndoTable *table, const char *one_to_many, const cha
 		table->relations[i].cascades = dv_spi_text(i, 4) != NULL && strcmp(dv_spi_text(i, 4), "Cascade") == 0;
 		table->relations[i].may_cascade = table->relations[i].cascades || dv_spi_text(i, 4) == NULL;
 	}
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 }
 
 static void

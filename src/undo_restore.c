@@ -16,7 +16,6 @@
 #include "utils/memutils.h"
 
 #include "answer.h"
-#include "call.h"
 #include "encode.h"
 #include "keys.h"
 #include "spi.h"
@@ -270,9 +269,7 @@ compare(DvUndoChunk *chunk, const Answered *a)
 	values[0] = ObjectIdGetDatum(chunk->table->plan.staging);
 	values[1] = PointerGetDatum(construct_array(a->images, a->n, TEXTOID, -1, false, TYPALIGN_INT));
 	values[2] = PointerGetDatum(construct_array(a->records, a->n, TEXTOID, -1, false, TYPALIGN_INT));
-	dv_spi_begin("dvmig: comparing with before-images");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: comparing with before-images");
 	dv_spi_run("SELECT is_same, content FROM dvmig._before_restore($1::regclass, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
 	for (i = 0; i < a->n; i++)
 	{
@@ -289,8 +286,7 @@ compare(DvUndoChunk *chunk, const Answered *a)
 			take_content(chunk, a->rows[i], content, a->etags[i]);
 		}
 	}
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	return needed;
 }
 
@@ -312,13 +308,10 @@ note_restorable(DvUndo *u, const DvUndoChunk *chunk, const Answered *a, const in
 	}
 	values[1] = dv_undo_id_array(ids, n);
 	values[2] = PointerGetDatum(construct_array(images, n, TEXTOID, -1, false, TYPALIGN_INT));
-	dv_spi_begin("dvmig: undo");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: undo");
 	types[1] = get_array_type(UUIDOID);
 	dv_spi_run("SELECT dvmig._undo_restorable($1, $2, $3)", 3, types, values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 }
 
 static void
@@ -478,12 +471,9 @@ note_images(DvUndo *u, const DvUndoTable *table)
 		Int64GetDatum(table->restorable), Int64GetDatum(table->images_changed), Int64GetDatum(table->images_gone)};
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: undo");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: undo");
 	dv_spi_run("SELECT dvmig._undo_images($1, $2::regclass, $3, $4, $5)", 5, types, values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 }
 
 void

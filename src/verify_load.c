@@ -11,7 +11,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "call.h"
 #include "spi.h"
 #include "verify.h"
 
@@ -245,15 +244,13 @@ load_resend(DvVerify *v)
 	DvSwitch	before;
 	char	   *filter;
 
-	dv_spi_begin("dvmig: loading the definition");
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: loading the definition");
 	dv_spi_run("SELECT dvmig._run_filter($1, $2::regclass)", 2, types, values, NULL, SPI_OK_SELECT);
 	filter = dv_spi_text(0, 1);
 	v->projection->inner_sql = MemoryContextStrdup(v->context,
 												   psprintf("%s AND s.processing_flag <> 'E' AND s.action_flag <> 'D'%s%s", v->projection->inner_sql,
 															filter ? " AND " : "", filter ? filter : ""));
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(v->context);
 	v->gone_done = true;
 	v->step = palloc(sizeof(DvStep));
@@ -268,17 +265,14 @@ dv_verify_load(DvVerify *v)
 	char	   *number_sql;
 	char	   *sample;
 
-	dv_spi_begin("dvmig: loading the definition");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: loading the definition");
 	v->projection = dv_projection_load(v->plan.staging, "verify", v->plan.deferred,
 									   dv_session_api_path(v->rc->session), dv_session_api_url(v->rc->session), v->context);
 	load_columns(v);
 	load_select(v);
 	dv_verify_load_key(v);
 	number_sql = load_sample(v, &sample);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(v->context);
 	if (number_sql != NULL)
 		load_threshold(v, number_sql, sample);

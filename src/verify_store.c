@@ -12,7 +12,6 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
-#include "call.h"
 #include "http.h"
 #include "keys.h"
 #include "spi.h"
@@ -131,9 +130,7 @@ dv_verify_flush(DvVerify *v)
 
 	if (v->ndifferences == 0)
 		return;
-	dv_spi_begin("dvmig: recording differences");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: recording differences");
 	a.values[0] = Int64GetDatum(v->rc->run);
 	a.values[1] = ObjectIdGetDatum(v->plan.staging);
 	add_texts(&a, v, offsetof(DvDifference, key));
@@ -143,8 +140,7 @@ dv_verify_flush(DvVerify *v)
 	add_texts(&a, v, offsetof(DvDifference, found));
 	add_texts(&a, v, offsetof(DvDifference, kind));
 	dv_spi_run("SELECT dvmig._add_differences($1, $2::regclass, $3, $4, $5, $6, $7, $8)", a.count, a.types, a.values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	v->ndifferences = 0;
 	MemoryContextReset(v->difference_context);
 }
@@ -344,17 +340,14 @@ call_with_table(DvVerify *v, const char *sql, const char *figures, const char *s
 	Datum		values[4] = {Int64GetDatum(v->rc->run), ObjectIdGetDatum(v->plan.staging)};
 	DvSwitch	before;
 
-	dv_spi_begin("dvmig: recording a verification");
-	dv_spi_no_timeouts();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: recording a verification");
 	if (figures != NULL)
 	{
 		values[2] = CStringGetTextDatum(figures);
 		values[3] = CStringGetTextDatum(sums);
 	}
 	dv_spi_run(sql, figures ? 4 : 2, types, values, NULL, SPI_OK_SELECT);
-	dv_call_restore(before);
-	dv_spi_commit(false);
+	dv_runstate_commit(before, false);
 }
 
 void
