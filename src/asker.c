@@ -6,8 +6,6 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -16,6 +14,7 @@
 #include "settings.h"
 #include "spi.h"
 #include "wiretext.h"
+#include "worker.h"
 
 /* Longest wait in one turn, so that stop requests and timers are seen. */
 #define TURN_MS			100
@@ -287,7 +286,7 @@ wind_up(DvAsker *asker)
 void
 dv_asker_pause(void)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TURN_MS, PG_WAIT_EXTENSION);
+	dv_worker_wait(TURN_MS);
 }
 
 void

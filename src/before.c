@@ -22,9 +22,6 @@
 #include "page.h"
 #include "spi.h"
 
-/* Pause before an image is tried again that a user's lock kept from being stored. */
-#define LOCK_PAUSE_MS	100
-
 /* Records of one answer with their rows. */
 typedef struct Images
 {
@@ -135,7 +132,7 @@ not_kept(DvStep *step, DvTask *task, const ErrorData *error)
 	int			i;
 
 	if (dv_spi_is_contention(error))
-		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, task->n, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS), task->attempts);
+		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, task->n, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS), task->attempts);
 	else if (is_of_records(error) && half > 0)
 	{
 		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, half, 0, task->attempts);

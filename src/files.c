@@ -10,8 +10,6 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -24,6 +22,7 @@
 #include "sha256.h"
 #include "spi.h"
 #include "wiretext.h"
+#include "worker.h"
 
 /* Bytes of a chunk; Dataverse asks for 4 MiB (x-ms-chunk-size), and takes less. */
 #define CHUNK_BYTES		(4 * 1024 * 1024)
@@ -85,7 +84,7 @@ pause_until(DvStep *step, TimestampTz until)
 {
 	while (!step->rc->stopping && GetCurrentTimestamp() < until)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS, PG_WAIT_EXTENSION);
+		dv_worker_wait(LOOK_MS);
 		dv_worker_tick(step);
 	}
 }
@@ -115,7 +114,7 @@ take_size(Upload *u)
 		return false;
 	u->size = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	u->has_file = !isnull;
-	u->name = MemoryContextStrdup(u->row->batch->context, dv_spi_text(0, 2));
+	u->name = dv_spi_keep(u->row->batch->context, 0, 2);
 	return true;
 }
 

@@ -3,8 +3,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -12,10 +10,8 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "port/atomics.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -176,14 +172,6 @@ make_segment(text *spec)
 	return mapped;
 }
 
-static void
-pause_ms(long ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 /* Until the worker has taken the job; an error where it refused. */
 static void
 wait_for_begin(BackgroundWorkerHandle *handle, JobSegment *segment)
@@ -199,7 +187,7 @@ wait_for_begin(BackgroundWorkerHandle *handle, JobSegment *segment)
 					(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 					 errmsg("the background worker ended before it began"),
 					 errhint("The server log tells why; the owner of the migration must be able to connect to this database.")));
-		pause_ms(ms);
+		dv_worker_wait(ms);
 		ms = Min(ms * 2, 100);
 	}
 	pg_read_barrier();
@@ -222,7 +210,7 @@ wait_for_end(BackgroundWorkerHandle *handle)
 	{
 		if (dv_giveway_wanted())
 			return false;
-		pause_ms(1000);
+		dv_worker_wait(1000);
 	}
 	return true;
 }
@@ -231,21 +219,8 @@ wait_for_end(BackgroundWorkerHandle *handle)
 static void
 end_worker(int code, Datum arg)
 {
-	BackgroundWorkerHandle *handle = (BackgroundWorkerHandle *) DatumGetPointer(arg);
-	pid_t		pid;
-
 	(void) code;
-	switch (GetBackgroundWorkerPid(handle, &pid))
-	{
-		case BGWH_STARTED:
-			kill(pid, SIGUSR2);
-			break;
-		case BGWH_NOT_YET_STARTED:
-			TerminateBackgroundWorker(handle);
-			break;
-		default:
-			break;
-	}
+	dv_worker_end((BackgroundWorkerHandle *) DatumGetPointer(arg));
 }
 
 /*

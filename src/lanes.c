@@ -4,7 +4,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -261,8 +260,7 @@ dv_lanes_finish(DvLanes *lanes, bool at_once)
 		if (!waiting)
 			break;
 		dv_lanes_wake(lanes);
-		dv_lanes_wait(DV_LANES_WAIT_MS);
-		CHECK_FOR_INTERRUPTS();
+		dv_worker_wait(DV_LANES_WAIT_MS);
 	}
 }
 
@@ -412,14 +410,6 @@ dv_lanes_wake(DvLanes *lanes)
 	for (i = 0; i < DV_LANES_MAX; i++)
 		if (latches[i] != NULL)
 			SetLatch(latches[i]);
-}
-
-void
-dv_lanes_wait(long ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
 }
 
 void

@@ -82,9 +82,6 @@ extern bool dv_lanes_is_user(DvLanes *lanes, const char *id);
 /* Wake all lanes. */
 extern void dv_lanes_wake(DvLanes *lanes);
 
-/* Wait at most so long for another lane to do something. */
-extern void dv_lanes_wait(long ms);
-
 /* The lane ends in good order. */
 extern void dv_lanes_goodbye(DvLanes *lanes);
 

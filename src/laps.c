@@ -6,7 +6,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/timestamp.h"
 
@@ -135,7 +134,7 @@ settle_dead_lanes(DvStep *step)
 		ereport(LOG, (errmsg("lane %d of dvmig run " INT64_FORMAT " ended before its time; what it sent is looked up", i + 1, shared->run)));
 		while (!step->rc->stopping && GetCurrentTimestamp() < settled)
 		{
-			dv_lanes_wait(DV_LANES_WAIT_MS);
+			dv_worker_wait(DV_LANES_WAIT_MS);
 			dv_worker_tick(step);
 		}
 		step->unsettled |= step->rc->stopping;
@@ -174,7 +173,7 @@ dv_lanes_end_lap(DvStep *step)
 		SpinLockRelease(&shared->mutex);
 		if (!waiting)
 			break;
-		dv_lanes_wait(DV_LANES_WAIT_MS);
+		dv_worker_wait(DV_LANES_WAIT_MS);
 		dv_worker_tick(step);
 		end_laggards(step);
 	}
@@ -220,7 +219,7 @@ dv_lanes_close_step(DvStep *step)
 		if (!waiting)
 			break;
 		dv_lanes_wake(step->rc->lanes);
-		dv_lanes_wait(DV_LANES_WAIT_MS);
+		dv_worker_wait(DV_LANES_WAIT_MS);
 		dv_worker_tick(step);
 		end_laggards(step);
 	}
@@ -254,7 +253,7 @@ dv_lanes_next_step(DvLanes *lanes)
 		SpinLockRelease(&shared->mutex);
 		if (number != 0 || must_end(lanes))
 			return number;
-		dv_lanes_wait(DV_LANES_WAIT_MS);
+		dv_worker_wait(DV_LANES_WAIT_MS);
 		dv_worker_look_after_server();
 	}
 }
@@ -280,7 +279,7 @@ dv_lanes_join_lap(DvStep *step)
 		SpinLockRelease(&shared->mutex);
 		if (joined || over)
 			return joined;
-		dv_lanes_wait(DV_LANES_WAIT_MS);
+		dv_worker_wait(DV_LANES_WAIT_MS);
 		dv_worker_tick(step);
 	}
 }

@@ -216,13 +216,12 @@ tell(int row)
 	char	   *run = dv_spi_text(row, 1);
 	char	   *resumed = dv_spi_text(row, 2);
 	char	   *remark = dv_spi_text(row, 3);
-	char	   *again = dv_spi_text(row, 4);
 
 	if (resumed != NULL)
 		ereport(LOG, (errmsg("dvmig run %s goes on as run %s", run, resumed)));
 	else
 		ereport(LOG, (errmsg("dvmig run %s does not go on by itself: %s", run, remark)));
-	return again != NULL && again[0] == 't';
+	return dv_spi_is_true(row, 4);
 }
 
 static bool

@@ -331,7 +331,7 @@ take_tune(DvLanes *lanes)
 	DvShared   *shared = lanes->shared;
 	DvTune		tune = {.lanes = atoi(dv_spi_text(0, 2)),.in_flight = atoi(dv_spi_text(0, 3)),
 	.batch_rows = atoi(dv_spi_text(0, 4)),.rate = atof(dv_spi_text(0, 5))};
-	bool		paused = dv_spi_text(0, 1)[0] == 't';
+	bool		paused = dv_spi_is_true(0, 1);
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&shared->mutex);

@@ -10,9 +10,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -24,12 +21,10 @@
 #include "phase.h"
 #include "spi.h"
 #include "states.h"
+#include "worker.h"
 
 /* Tries of a transaction that lost a deadlock or a lock. */
 #define RECORD_TRIES	10
-
-/* Pause between tries while a user locks a table, in milliseconds. */
-#define LOCK_PAUSE_MS	100
 
 struct DvRecordSql
 {
@@ -455,7 +450,7 @@ wait_for_user(DvStep *step)
 	DvRunContext *rc = step->rc;
 
 	strlcpy(rc->waiting, DV_WAITING_FOR_LOCK, sizeof(rc->waiting));
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS, PG_WAIT_EXTENSION);
+	dv_worker_wait(DV_LOCK_PAUSE_MS);
 	dv_worker_tick(step);
 	return !dv_engine_stop_overdue(rc);
 }

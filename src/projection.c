@@ -13,15 +13,6 @@
 #include "projection.h"
 #include "spi.h"
 
-/* Copy of an SPI text value in "context". */
-static char *
-keep_text(MemoryContext context, int row, int column)
-{
-	char	   *value = dv_spi_text(row, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
-}
-
 /* Schema and name of a table of the user's, which may have been dropped. */
 static char *
 qualified_name(MemoryContext context, Oid relid, const char *staging)
@@ -79,27 +70,27 @@ load_table(DvProjection *p, MemoryContext context)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the target table of \"%s\" has no metadata", p->staging_sql),
 				 errhint("Read it with dvmig.refresh_metadata().")));
-	p->wire.logical_name = keep_text(context, 0, 1);
-	p->wire.entity_set = keep_text(context, 0, 2);
-	p->wire.primary_id = keep_text(context, 0, 3);
-	p->create_multiple = strcmp(dv_spi_text(0, 4), "t") == 0;
-	p->update_multiple = strcmp(dv_spi_text(0, 5), "t") == 0;
+	p->wire.logical_name = dv_spi_keep(context, 0, 1);
+	p->wire.entity_set = dv_spi_keep(context, 0, 2);
+	p->wire.primary_id = dv_spi_keep(context, 0, 3);
+	p->create_multiple = dv_spi_is_true(0, 4);
+	p->update_multiple = dv_spi_is_true(0, 5);
 	p->success = atooid(dv_spi_text(0, 6));
 	p->success_sql = qualified_name(context, p->success, p->staging_sql);
 	p->error_sql = qualified_name(context, atooid(dv_spi_text(0, 7)), p->staging_sql);
-	p->on_exists = keep_text(context, 0, 8);
-	p->closing = p->states && strcmp(dv_spi_text(0, 10), "t") == 0;
-	p->reopen = strcmp(dv_spi_text(0, 11), "t") == 0;
-	p->look_closed = !p->states && strcmp(p->pass, "delete") != 0 && strcmp(dv_spi_text(0, 15), "t") == 0;
+	p->on_exists = dv_spi_keep(context, 0, 8);
+	p->closing = p->states && dv_spi_is_true(0, 10);
+	p->reopen = dv_spi_is_true(0, 11);
+	p->look_closed = !p->states && strcmp(p->pass, "delete") != 0 && dv_spi_is_true(0, 15);
 	p->wire.with_state = p->states || p->look_closed;
-	p->wire.with_creator = strcmp(dv_spi_text(0, 16), "t") == 0;
-	p->link = keep_text(context, 0, 12);
-	p->wire.part_headers = keep_text(context, 0, 13);
-	p->wire.caller_header = keep_text(context, 0, 14);
+	p->wire.with_creator = dv_spi_is_true(0, 16);
+	p->link = dv_spi_keep(context, 0, 12);
+	p->wire.part_headers = dv_spi_keep(context, 0, 13);
+	p->wire.caller_header = dv_spi_keep(context, 0, 14);
 	if (keeps_images(p) && dv_spi_text(0, 17) != NULL && dv_spi_text(0, 18) != NULL)
 	{
 		p->before_sql = qualified_name(context, atooid(dv_spi_text(0, 17)), p->staging_sql);
-		p->before_select = keep_text(context, 0, 18);
+		p->before_select = dv_spi_keep(context, 0, 18);
 	}
 
 	source_key = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
@@ -129,14 +120,14 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 	int			n;
 
 	dv_spi_run(sql, 3, types, values, NULL, SPI_OK_SELECT);
-	p->select_sql = keep_text(context, 0, 1);
-	p->inner_sql = keep_text(context, 0, 2);
-	p->joins_sql = keep_text(context, 0, 3);
-	p->order_sql = keep_text(context, 0, 4);
-	p->known_sql = keep_text(context, 0, 6);
-	p->outcomes_sql = keep_text(context, 0, 7);
-	p->fresh_sql = keep_text(context, 0, 8);
-	p->all_sql = keep_text(context, 0, 9);
+	p->select_sql = dv_spi_keep(context, 0, 1);
+	p->inner_sql = dv_spi_keep(context, 0, 2);
+	p->joins_sql = dv_spi_keep(context, 0, 3);
+	p->order_sql = dv_spi_keep(context, 0, 4);
+	p->known_sql = dv_spi_keep(context, 0, 6);
+	p->outcomes_sql = dv_spi_keep(context, 0, 7);
+	p->fresh_sql = dv_spi_keep(context, 0, 8);
+	p->all_sql = dv_spi_keep(context, 0, 9);
 	key_types = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 												 5, &isnull));
 	deconstruct_array(key_types, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
@@ -176,17 +167,17 @@ load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 		const char *column_type = dv_spi_text(i, 3);
 
 		c->attnum = DV_PROJ_KEYS + p->nkeys + i;
-		c->column = keep_text(context, i, 1);
-		c->member = keep_text(context, i, 2);
-		c->entity_set = keep_text(context, i, 5);
+		c->column = dv_spi_keep(context, i, 1);
+		c->member = dv_spi_keep(context, i, 2);
+		c->entity_set = dv_spi_keep(context, i, 5);
 		c->send = strcmp(send, "insert") == 0 ? DV_SEND_INSERT :
 			strcmp(send, "update") == 0 ? DV_SEND_UPDATE : DV_SEND_INSERT | DV_SEND_UPDATE;
 		/* In its own pass a deferred column is an ordinary one, though of a create. */
 		if (strcmp(p->pass, "deferred") == 0)
 			c->send = DV_SEND_INSERT | DV_SEND_UPDATE;
-		c->deferred = strcmp(dv_spi_text(i, 7), "t") == 0 && strcmp(p->pass, "deferred") != 0;
+		c->deferred = dv_spi_is_true(i, 7) && strcmp(p->pass, "deferred") != 0;
 		p->has_deferred |= c->deferred;
-		c->late = strcmp(dv_spi_text(i, 10), "t") == 0;
+		c->late = dv_spi_is_true(i, 10);
 		p->update_only |= c->send == DV_SEND_UPDATE && !c->late;
 		if (column_type == NULL || !dv_payload_target(column_type, dv_spi_text(i, 4), &c->target))
 			ereport(ERROR,
@@ -194,7 +185,7 @@ load_columns(DvProjection *p, Datum deferred, MemoryContext context)
 					 errmsg("column \"%s\" of Dataverse table \"%s\" cannot be loaded",
 							c->column, p->wire.logical_name),
 					 errhint("Read the metadata anew with dvmig.refresh_metadata(), or take the column out with dvmig.unmap().")));
-		p->expressions[i] = keep_text(context, i, 8);
+		p->expressions[i] = dv_spi_keep(context, i, 8);
 		if (dv_spi_text(i, 9) != NULL && c->target == DV_TARGET_TEXT)
 			c->max_units = atoi(dv_spi_text(i, 9));
 		p->trims |= c->max_units > 0;
@@ -248,10 +239,10 @@ load_files(DvProjection *p, MemoryContext context)
 	p->files = MemoryContextAllocZero(context, sizeof(DvFileColumn) * (p->nfiles + 1));
 	for (i = 0; i < p->nfiles; i++)
 	{
-		p->files[i].column = keep_text(context, i, 1);
-		p->files[i].size_sql = keep_text(context, i, 2);
-		p->files[i].bytes_sql = keep_text(context, i, 3);
-		p->files[i].name_sql = keep_text(context, i, 4);
+		p->files[i].column = dv_spi_keep(context, i, 1);
+		p->files[i].size_sql = dv_spi_keep(context, i, 2);
+		p->files[i].bytes_sql = dv_spi_keep(context, i, 3);
+		p->files[i].name_sql = dv_spi_keep(context, i, 4);
 		p->files[i].max_size = strtoll(dv_spi_text(i, 5), NULL, 10);
 	}
 }

@@ -27,9 +27,6 @@
 #define EXAMINE_ROWS	256
 #define EXAMINE_MAX		4096
 
-/* Pause after a look at the keys met a lock of a user's, in milliseconds. */
-#define LOCK_PAUSE_MS	100
-
 /* What a lane may do with the cursor. */
 typedef enum Turn
 {
@@ -214,7 +211,7 @@ open_window(DvStep *step)
 	MemoryContextReset(step->window_context);
 	if (!find_end(step, step->examine, step->window_context, &last, &odd))
 	{
-		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS);
 		return false;
 	}
 	step->ahead.what = DV_AHEAD_UNKNOWN;
@@ -272,7 +269,7 @@ take_range(DvStep *step)
 	if (!find_range_end(step, &last, &odd))
 	{
 		put_cursor(lanes, NULL, 0, false);
-		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS);
 		return false;
 	}
 	/* Fewer rows are left, or this lane will find out what is odd about them. */

@@ -46,7 +46,7 @@ dv_rebuild_load(DvVerify *v)
 
 	before = dv_runstate_begin("dvmig: loading the definition");
 	dv_spi_run("SELECT dvmig._rebuild_rows($1::regclass)", 1, types, values, NULL, SPI_OK_SELECT);
-	v->projection->inner_sql = MemoryContextStrdup(v->context, dv_spi_text(0, 1));
+	v->projection->inner_sql = dv_spi_keep(v->context, 0, 1);
 	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(v->context);
 	v->gone_done = true;

@@ -65,7 +65,7 @@ dv_resend_begin(DvVerify *v)
 	r->names = MemoryContextAlloc(v->context, sizeof(char *) * (r->nnames + 1));
 	for (i = 0; i < r->nnames; i++)
 	{
-		r->names[i] = MemoryContextStrdup(v->context, dv_spi_text(i, 1));
+		r->names[i] = dv_spi_keep(v->context, i, 1);
 		r->if_unchanged = strcmp(dv_spi_text(i, 2), "true") == 0;
 	}
 	dv_runstate_commit(before, true);

@@ -11,9 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -144,21 +142,18 @@ dv_is_ours(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(TransactionIdIsCurrentTransactionId(PG_GETARG_TRANSACTIONID(0)));
 }
 
-/* Ask the worker of this backend's run for a clean end. */
-static void
-signal_stop(void)
+void
+dv_worker_end(BackgroundWorkerHandle *handle)
 {
 	pid_t		pid;
 
-	if (last_worker == NULL)
-		return;
-	switch (GetBackgroundWorkerPid(last_worker, &pid))
+	switch (GetBackgroundWorkerPid(handle, &pid))
 	{
 		case BGWH_STARTED:
 			kill(pid, SIGUSR2);
 			break;
 		case BGWH_NOT_YET_STARTED:
-			TerminateBackgroundWorker(last_worker);
+			TerminateBackgroundWorker(handle);
 			break;
 		default:
 			break;
@@ -246,9 +241,7 @@ wait_for_run(int64 run, Look *look)
 			next_notice = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), every * 1000L);
 		}
 		SPI_commit();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, pause, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		dv_worker_wait(pause);
 		/* quick at first, for small runs; then a second */
 		pause = Min(pause * 2, 1000);
 	}
@@ -264,7 +257,8 @@ wait_or_stop(int64 run, Look *look)
 	}
 	PG_CATCH();
 	{
-		signal_stop();
+		if (last_worker != NULL)
+			dv_worker_end(last_worker);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

@@ -8,9 +8,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -19,18 +16,7 @@
 #include "metadata.h"
 #include "runstate.h"
 #include "spi.h"
-
-/* Pause before keys are collected again from a table that a user locks, in milliseconds. */
-#define LOCK_PAUSE_MS	100
-
-/* Copy of an SPI text value that outlives the transaction. */
-static char *
-keep(MemoryContext context, int row, int column)
-{
-	char	   *value = dv_spi_text(row, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
-}
+#include "worker.h"
 
 /* One try to collect keys; NULL, or the error it met. */
 static ErrorData *
@@ -81,7 +67,7 @@ reference_keys(DvRunContext *rc, const char *sql, bool *known)
 	while ((error = try_keys(rc, sql, &keys)) != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !dv_spi_is_raised(error))
 	{
 		FreeErrorData(error);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS, PG_WAIT_EXTENSION);
+		dv_worker_wait(DV_LOCK_PAUSE_MS);
 		dv_session_idle();
 	}
 	/* Rows with a bad expression get their own error; here all records are read. */
@@ -120,9 +106,9 @@ dv_runstate_read_references(DvRunContext *rc, const DvRunPlan *plan)
 
 	for (i = 0; i < n; i++)
 	{
-		table[i] = keep(rc->context, i, 1);
-		match_on[i] = keep(rc->context, i, 2);
-		sql[i] = keep(rc->context, i, 3);
+		table[i] = dv_spi_keep(rc->context, i, 1);
+		match_on[i] = dv_spi_keep(rc->context, i, 2);
+		sql[i] = dv_spi_keep(rc->context, i, 3);
 	}
 	dv_runstate_commit(before, true);
 	for (i = 0; i < n; i++)

@@ -40,14 +40,6 @@ dv_runstate_commit(DvSwitch before, bool asynchronous)
 	dv_spi_commit(asynchronous);
 }
 
-static char *
-keep(MemoryContext context, int row, int column)
-{
-	char	   *value = dv_spi_text(row, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
-}
-
 /* Columns of run_history that make a plan, and the run's tables. */
 #define PLAN_COLUMNS	"server, migration, coalesce((options ->> 'max_rows')::int, 0), coalesce((options ->> 'lanes')::int, 0), options ? 'filtered', kind," \
 	" options ->> 'max_errors', options ->> 'max_error_rate'"
@@ -59,12 +51,12 @@ take_plan(DvRunContext *rc, DvRunPlan *plan)
 	Datum		values[1] = {Int64GetDatum(rc->run)};
 	int			i;
 
-	plan->server = keep(rc->context, 0, 1);
-	plan->migration = keep(rc->context, 0, 2);
+	plan->server = dv_spi_keep(rc->context, 0, 1);
+	plan->migration = dv_spi_keep(rc->context, 0, 2);
 	rc->max_rows = atoi(dv_spi_text(0, 3));
 	plan->lanes = atoi(dv_spi_text(0, 4));
-	rc->filtered = dv_spi_text(0, 5)[0] == 't';
-	plan->kind = keep(rc->context, 0, 6);
+	rc->filtered = dv_spi_is_true(0, 5);
+	plan->kind = dv_spi_keep(rc->context, 0, 6);
 	dv_budget_read(&rc->budget, 0, 7);
 	plan->ntables = (int) dv_spi_run("SELECT DISTINCT t.staging::oid, r.staging FROM dvmig.run_table r"
 									 " JOIN dvmig.migration_table t ON t.staging::text = r.staging WHERE r.run = $1 ORDER BY 1",
@@ -74,7 +66,7 @@ take_plan(DvRunContext *rc, DvRunPlan *plan)
 	for (i = 0; i < plan->ntables; i++)
 	{
 		plan->tables[i] = atooid(dv_spi_text(i, 1));
-		plan->names[i] = keep(rc->context, i, 2);
+		plan->names[i] = dv_spi_keep(rc->context, i, 2);
 	}
 }
 
@@ -137,7 +129,7 @@ dv_runstate_pin(DvRunContext *rc, const DvRunPlan *plan, const char *organisatio
 	dv_spi_run("UPDATE dvmig.run_history SET organisation_id = $2::uuid WHERE run = $3 AND server = $1",
 			   3, types, values, NULL, SPI_OK_UPDATE);
 	dv_spi_run("SELECT organisation_id FROM dvmig.organisation WHERE server = $1", 1, types, values, NULL, SPI_OK_SELECT);
-	pinned = keep(rc->context, 0, 1);
+	pinned = dv_spi_keep(rc->context, 0, 1);
 	dv_runstate_commit(before, false);
 	same = pinned != NULL && pg_strcasecmp(pinned, organisation_id) == 0;
 	if (!same)
@@ -177,8 +169,8 @@ take_step(DvStepPlan *plan, MemoryContext context)
 	bool		isnull;
 
 	plan->staging = atooid(dv_spi_text(0, 1));
-	plan->name = keep(context, 0, 2);
-	plan->pass = keep(context, 0, 3);
+	plan->name = dv_spi_keep(context, 0, 2);
+	plan->pass = dv_spi_keep(context, 0, 3);
 	plan->deferred = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull), false, -1);
 	plan->number = atoi(dv_spi_text(0, 5));
 	MemoryContextSwitchTo(old);

@@ -21,9 +21,6 @@
 #include "sets.h"
 #include "spi.h"
 
-/* Pause before the table is read again that a user locks, in milliseconds. */
-#define LOCK_PAUSE_MS		100
-
 /* So many serialization failures in a row, and nobody but the row itself is to blame. */
 #define CONFLICTS_MAX		10
 
@@ -346,7 +343,7 @@ take_error(DvStep *step, ErrorData *error, int ask, DvRow *bad)
 	if (passing)
 	{
 		/* replies come in meanwhile */
-		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+		step->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS);
 		FreeErrorData(error);
 		return false;
 	}

@@ -148,3 +148,20 @@ dv_spi_text(int row, int column)
 {
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 }
+
+char *
+dv_spi_keep(MemoryContext context, int row, int column)
+{
+	char	   *value = dv_spi_text(row, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+bool
+dv_spi_is_true(int row, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}

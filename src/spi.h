@@ -33,6 +33,9 @@ extern void dv_spi_join_whole_tables(void);
  */
 extern void dv_spi_wait_briefly(void);
 
+/* Pause, outside of a transaction, before that is tried again, in milliseconds. */
+#define DV_LOCK_PAUSE_MS	100
+
 /* For the rest of the transaction the session's time-outs do not count. */
 extern void dv_spi_no_timeouts(void);
 
@@ -63,7 +66,11 @@ extern bool dv_spi_is_raised(const ErrorData *error);
 extern uint64 dv_spi_run(const char *sql, int nargs, Oid *types, Datum *values,
 						 const char *nulls, int expected);
 
-/* A text column of a result row, copied into the current context; NULL if null. */
+/* A column of a result row as text, copied into the current context, or into one that outlives the transaction; NULL if null. */
 extern char *dv_spi_text(int row, int column);
+extern char *dv_spi_keep(MemoryContext context, int row, int column);
+
+/* Is a bool column of a result row true? Null is not. */
+extern bool dv_spi_is_true(int row, int column);
 
 #endif							/* DV_SPI_H */

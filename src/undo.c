@@ -171,7 +171,7 @@ take_result(DvUndo *u)
 		else
 			chunk->ids[i] = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 		if (chunk->images != NULL)
-			chunk->images[i] = MemoryContextStrdup(context, dv_spi_text(i, u->table->projection->nkeys + 2));
+			chunk->images[i] = dv_spi_keep(context, i, u->table->projection->nkeys + 2);
 	}
 	MemoryContextReset(u->key_context);
 	u->last_keys = copy_keys(u, SPI_tuptable->vals[chunk->n - 1], u->key_context);
@@ -351,11 +351,11 @@ load_table(void *arg)
 	table->nlink_sql = (int) dv_spi_run("SELECT * FROM dvmig._undo_links($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT);
 	table->link_sql = MemoryContextAlloc(u->context, sizeof(char *) * (table->nlink_sql + 1));
 	for (i = 0; i < table->nlink_sql; i++)
-		table->link_sql[i] = MemoryContextStrdup(u->context, dv_spi_text(i, 1));
+		table->link_sql[i] = dv_spi_keep(u->context, i, 1);
 	dv_spi_run("SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) FROM dvmig.migration_table t JOIN pg_class c ON c.oid = t.before_table"
 			   " WHERE t.staging = $1::regclass", 1, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed > 0)
-		table->before_sql = MemoryContextStrdup(u->context, dv_spi_text(0, 1));
+		table->before_sql = dv_spi_keep(u->context, 0, 1);
 	dv_call_restore(before);
 	if (table->before_sql != NULL)
 		load_members(u, table);
@@ -406,7 +406,7 @@ load_sharing(void *arg)
 		for (k = 0; k < 4; k++)
 			texts[k] = SPI_getvalue(found->vals[i], found->tupdesc, k + 1);
 		dv_spi_run(texts[2], 0, NULL, NULL, NULL, SPI_OK_SELECT);
-		if (strcmp(dv_spi_text(0, 1), "t") != 0)
+		if (!dv_spi_is_true(0, 1))
 			continue;
 		sharing = MemoryContextAlloc(u->context, sizeof(DvUndoSharing));
 		list = strcmp(texts[1], "deleted") == 0 ? &table->deleted_too : &table->restored_too;
@@ -439,7 +439,7 @@ load(DvUndo *u)
 	for (i = 0; i < u->ntables; i++)
 	{
 		u->tables[i].plan.staging = atooid(dv_spi_text(i, 1));
-		u->tables[i].plan.name = MemoryContextStrdup(u->context, dv_spi_text(i, 2));
+		u->tables[i].plan.name = dv_spi_keep(u->context, i, 2);
 	}
 	dv_runstate_commit(before, true);
 	MemoryContextSwitchTo(u->context);

@@ -341,9 +341,9 @@ take_relations(DvUndo *u, DvUndoTable *table, const char *one_to_many, const cha
 	table->relations = MemoryContextAllocZero(u->context, sizeof(DvUndoRelation) * (table->nrelations + 1));
 	for (i = 0; i < table->nrelations; i++)
 	{
-		table->relations[i].entity_set = MemoryContextStrdup(u->context, dv_spi_text(i, 1));
-		table->relations[i].primary_id = MemoryContextStrdup(u->context, dv_spi_text(i, 2));
-		table->relations[i].lookup = MemoryContextStrdup(u->context, dv_spi_text(i, 3));
+		table->relations[i].entity_set = dv_spi_keep(u->context, i, 1);
+		table->relations[i].primary_id = dv_spi_keep(u->context, i, 2);
+		table->relations[i].lookup = dv_spi_keep(u->context, i, 3);
 		table->relations[i].cascades = dv_spi_text(i, 4) != NULL && strcmp(dv_spi_text(i, 4), "Cascade") == 0;
 		table->relations[i].may_cascade = table->relations[i].cascades || dv_spi_text(i, 4) == NULL;
 	}

@@ -275,7 +275,7 @@ compare(DvUndoChunk *chunk, const Answered *a)
 	{
 		char	   *content = dv_spi_text(i, 2);
 
-		if (strcmp(dv_spi_text(i, 1), "t") == 0)
+		if (dv_spi_is_true(i, 1))
 			needed[i] = NEEDS_NOTHING;
 		else if (content == NULL)
 			needed[i] = NEEDS_METADATA;

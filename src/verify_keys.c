@@ -54,8 +54,8 @@ dv_verify_load_key(DvVerify *v)
 	v->key_column = -1;
 	dv_spi_run("SELECT k.* FROM dvmig._verify_key($1::regclass) k", 1, types, values, NULL, SPI_OK_SELECT);
 	name = dv_spi_text(0, 1);
-	v->twins_of_all = dv_spi_text(0, 2)[0] == 't';
-	v->twins_sql = MemoryContextStrdup(v->context, dv_spi_text(0, 3));
+	v->twins_of_all = dv_spi_is_true(0, 2);
+	v->twins_sql = dv_spi_keep(v->context, 0, 3);
 	for (i = 0; i < v->ncolumns; i++)
 		if (name != NULL && strcmp(v->columns[i].name, name) == 0 && v->columns[i].read_name != NULL)
 			v->key_column = i;

@@ -27,7 +27,7 @@ dv_verify_load_link(DvVerify *v)
 				   " JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = c.referenced_table"
 				   " WHERE c.staging = $1::regclass AND c.target_column = '@right'", 1, types, values, NULL, SPI_OK_SELECT) != 1)
 		elog(ERROR, "no metadata of the right end of the links of %s", v->plan.name);
-	v->right_id = MemoryContextStrdup(v->context, dv_spi_text(0, 1));
+	v->right_id = dv_spi_keep(v->context, 0, 1);
 	v->select = MemoryContextStrdup(v->context, v->projection->wire.primary_id);
 	v->expand = MemoryContextStrdup(v->context, psprintf("&$expand=%s($select=%s)", v->projection->link, v->right_id));
 }

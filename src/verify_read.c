@@ -24,9 +24,6 @@
 /* Rows of one request map to so many bytes at most, but for the last of them: an answer that repeats them stays far below what one may have. */
 #define CHUNK_BYTES			(2 * 1024 * 1024)
 
-/* Pause before a table is read again that a user locks. */
-#define LOCK_PAUSE_MS		200
-
 /* The appender is built for one row type; SPI plans anew when a user alters the table. */
 static void
 prepare(DvVerify *v, TupleDesc desc)
@@ -527,7 +524,7 @@ static void
 wait_for_user(DvVerify *v, ErrorData *error)
 {
 	strlcpy(v->rc->waiting, DV_WAITING_FOR_LOCK, sizeof(v->rc->waiting));
-	v->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCK_PAUSE_MS);
+	v->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS);
 	FreeErrorData(error);
 }
 

@@ -1,10 +1,11 @@
 /*
  * worker.c - the background workers of a run
  *
- * A run is one worker or more, see lanes.h; the first leads. Their session user is the owner of the migration, so that
- * expressions, triggers and policies run with his rights and no others; only
- * dvmig's own tables are written as the extension's owner. Nothing but short
- * transactions: while a request is on its way there is none.
+ * A run is one worker or more, see lanes.h; the first leads. Their session user
+ * is the owner of the migration, so that expressions, triggers and policies run
+ * with his rights and no others; only dvmig's own tables are written as the
+ * extension's owner. Nothing but short transactions: while a request is on its
+ * way there is none.
  *
  * How a run ends: "completed", "held" (a table failed too often, tables that
  * depend on it were not begun), "stopped" (asked to), "failed" (with a
@@ -52,6 +53,9 @@
 
 /* How often live figures are mirrored and a stop request is looked for. */
 #define MIRROR_MS			1000
+
+/* Longest wait without a look at what a worker looks after. */
+#define PAUSE_MS			100
 
 PGDLLEXPORT void dv_worker_main(Datum arg);
 
@@ -170,6 +174,14 @@ check_database(void)
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
 				 errmsg("dvmig run ends because its database is being dropped or copied")));
 	LockRelease(&tag, RowExclusiveLock, true);
+}
+
+void
+dv_worker_wait(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* What a worker looks after wherever it is. */
@@ -292,7 +304,7 @@ pause_until(TimestampTz until)
 {
 	while (GetCurrentTimestamp() < until)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100, PG_WAIT_EXTENSION);
+		dv_worker_wait(PAUSE_MS);
 		while_waiting();
 	}
 }

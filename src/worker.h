@@ -28,6 +28,12 @@ extern bool dv_worker_register(const DvWorkerArgs *args, pid_t notify, Backgroun
 /* The same, or an ordinary error. */
 extern BackgroundWorkerHandle *dv_worker_start(const DvWorkerArgs *args);
 
+/* run.c: ask a worker for a clean end; one that has not begun never will. */
+extern void dv_worker_end(BackgroundWorkerHandle *handle);
+
+/* Wait so long, or until the latch is set; also in a backend that waits for a worker. Takes interrupts. */
+extern void dv_worker_wait(long ms);
+
 /* What a worker looks after wherever it is: interrupts, settings, its database. */
 extern void dv_worker_look_after_server(void);
 
