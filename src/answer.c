@@ -15,6 +15,7 @@
 #include "before.h"
 #include "gate.h"
 #include "links.h"
+#include "problem.h"
 #include "settings.h"
 #include "states.h"
 
@@ -65,7 +66,7 @@ dv_answer_outage(DvStep *step, TimestampTz sent_at, const char *why)
 			dv_gate_hold(step, dv_answer_backoff(rc->outages));
 	}
 	if (TimestampDifferenceExceeds(rc->outage_since, GetCurrentTimestamp(), dv_max_outage_s * 1000))
-		dv_engine_fail_run(step, psprintf("the service did not answer for longer than dvmig.max_outage: %s", why));
+		dv_engine_fail_run(step->rc, psprintf("the service did not answer for longer than dvmig.max_outage: %s", why));
 }
 
 /* A service that answers reads but no writes is no good: see dv_answer_good(). */
@@ -110,13 +111,13 @@ dv_answer_fail_run(DvStep *step, const DvHttpReply *reply, const DvVerdict *v)
 	/* A part of a $batch says it; the answer around it is a success. */
 	if (reply->status < 400)
 	{
-		dv_engine_fail_run(step, strcmp(v->error_class, "privilege") == 0
+		dv_engine_fail_run(step->rc, strcmp(v->error_class, "privilege") == 0
 						   ? psprintf("the application user lacks a privilege in Dataverse: %s", v->message) : v->message);
 		return;
 	}
 	memset(&problem, 0, sizeof(problem));
 	dv_session_explain(step->rc->session, reply, &problem);
-	dv_engine_fail_run(step, problem.message[0] ? psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail) : v->message);
+	dv_engine_fail_run(step->rc, problem.message[0] ? dv_problem_text(&problem) : v->message);
 }
 
 static void

@@ -4,13 +4,15 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "answer.h"
 #include "asker.h"
 #include "gate.h"
+#include "problem.h"
+#include "request.h"
 #include "settings.h"
 #include "spi.h"
 #include "wiretext.h"
@@ -18,6 +20,9 @@
 
 /* Longest wait in one turn, so that stop requests and timers are seen. */
 #define TURN_MS			100
+
+/* Answers in a row that were not understood, of one request. */
+#define BAD_ANSWERS_MAX	5
 
 /* Answers of the server's trouble (5xx) in a row, before the job judges them. */
 #define TROUBLES_MAX	6
@@ -62,19 +67,34 @@ dv_asker_queue(DvAsker *asker, DvAsk *ask)
 	dlist_push_tail(&asker->queue, &ask->node);
 }
 
-static TimestampTz
-backoff(int attempt)
-{
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									   dv_pace_backoff_ms(Max(attempt, 1), pg_prng_uint32(&pg_global_prng_state)));
-}
-
 void
 dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once)
 {
 	asker->again = true;
-	ask->not_before = at_once ? 0 : backoff(++ask->attempts);
+	ask->not_before = at_once ? 0 : dv_answer_backoff(++ask->attempts);
 	dv_asker_queue(asker, ask);
+}
+
+void
+dv_asker_not_understood(DvAsker *asker, DvAsk *ask, const char *message)
+{
+	if (++ask->bad_answers < BAD_ANSWERS_MAX)
+		dv_asker_again(asker, ask, false);
+	else
+		dv_asker_fail(asker, message);
+}
+
+char *
+dv_asker_etag(DvSlice etag, MemoryContext context)
+{
+	char	   *text;
+
+	if (etag.p == NULL)
+		return NULL;
+	text = MemoryContextAlloc(context, etag.len + 1);
+	dv_page_text(etag, text, etag.len + 1);
+	/* nothing in it may end the header that it goes into */
+	return strpbrk(text, "\r\n") == NULL ? text : NULL;
 }
 
 void
@@ -94,18 +114,17 @@ dv_asker_follow(DvAsker *asker, DvAsk *ask, DvSlice link)
 	dv_buf_reset(&ask->path);
 	dv_buf_puts(&ask->path, path);
 	ask->same_user = true;
+	ask->bad_answers = 0;
 	dv_asker_again(asker, ask, true);
 }
 
 const char *
 dv_asker_batch(DvAsk *ask)
 {
-	char	   *boundary = psprintf("batch_%016llx%016llx",
-									(unsigned long long) pg_prng_uint64(&pg_global_prng_state),
-									(unsigned long long) pg_prng_uint64(&pg_global_prng_state));
+	char	   *boundary = palloc(DV_BOUNDARY_SIZE);
 
 	dv_buf_puts(&ask->path, "/$batch");
-	snprintf(ask->content_type, sizeof(ask->content_type), "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
+	dv_request_boundary(boundary, ask->content_type, sizeof(ask->content_type));
 	ask->prefer = "Prefer: odata.continue-on-error";
 	return boundary;
 }
@@ -122,12 +141,7 @@ dv_asker_has_room(DvAsker *asker)
 void
 dv_asker_fail(DvAsker *asker, const char *message)
 {
-	DvRunContext *rc = asker->rc;
-
-	if (!rc->failed)
-		rc->message = MemoryContextStrdup(rc->context, message);
-	rc->failed = true;
-	rc->stopping = true;
+	dv_engine_fail_run(asker->rc, message);
 }
 
 void
@@ -137,7 +151,7 @@ dv_asker_fail_answer(DvAsker *asker, const DvHttpReply *reply)
 
 	memset(&problem, 0, sizeof(problem));
 	dv_session_explain(asker->rc->session, reply, &problem);
-	dv_asker_fail(asker, psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail));
+	dv_asker_fail(asker, dv_problem_text(&problem));
 }
 
 static void
@@ -160,6 +174,52 @@ has_parts(const DvHttpReply *reply)
 	return pg_strncasecmp(reply->content_type, "multipart/", 10) == 0;
 }
 
+/* No answer, or a login that was refused: another user may be let in, and what passes is waited for. */
+static void
+take_no_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	DvProblem	problem;
+
+	memset(&problem, 0, sizeof(problem));
+	dv_session_explain(dv_users_session(asker->users, ask->user), reply, &problem);
+	if (problem.transient || !(reply->no_token || reply->status == 401))
+	{
+		outage(asker, ask->user, problem.message[0] ? problem.message : "no answer");
+		dv_asker_again(asker, ask, false);
+		return;
+	}
+	ask->same_user = false;
+	if (dv_users_dismiss(asker->users, ask->user, problem.message))
+		dv_asker_again(asker, ask, true);
+	else
+		dv_asker_fail_answer(asker, reply);
+}
+
+static void
+take_throttling(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
+{
+	DvRunContext *rc = asker->rc;
+	DvThrottle	told = {
+		.retry_after_ms = reply->retry_after_ms,
+		.attempt = ask->attempts,
+		.window = reply->body.len > 0 ? dv_verdict_window(reply->body.data, reply->body.len) : 0,
+		.at_once = reply->body.len > 0 && dv_wiretext_find(reply->body.data, reply->body.len, DV_CODE_AT_ONCE) != NULL
+	};
+
+	rc->outage_since = 0;
+	rc->total.throttled++;
+	dv_gate_user_throttled(rc, ask->user, &told);
+	dv_asker_again(asker, ask, false);
+}
+
+/* The service's trouble, which passes: a gateway's at any length, its own for some tries. */
+static bool
+is_trouble(const DvAsk *ask, const DvHttpReply *reply)
+{
+	return reply->status >= 500 && !has_parts(reply) &&
+		(ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503);
+}
+
 static void
 judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 {
@@ -171,40 +231,10 @@ judge(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		asker->too_long != NULL && asker->too_long(asker, ask))
 		rc->outage_since = 0;
 	else if (!answered || reply->status == 401)
-	{
-		DvProblem	problem;
-
-		memset(&problem, 0, sizeof(problem));
-		dv_session_explain(dv_users_session(asker->users, ask->user), reply, &problem);
-		if (!problem.transient && (reply->no_token || reply->status == 401))
-		{
-			ask->same_user = false;
-			if (dv_users_dismiss(asker->users, ask->user, problem.message))
-				dv_asker_again(asker, ask, true);
-			else
-				dv_asker_fail_answer(asker, reply);
-		}
-		else
-		{
-			outage(asker, ask->user, problem.message[0] ? problem.message : "no answer");
-			dv_asker_again(asker, ask, false);
-		}
-	}
+		take_no_answer(asker, ask, reply);
 	else if (reply->status == 429)
-	{
-		DvThrottle	told = {
-			.retry_after_ms = reply->retry_after_ms,
-			.attempt = ask->attempts,
-			.window = reply->body.len > 0 ? dv_verdict_window(reply->body.data, reply->body.len) : 0,
-			.at_once = reply->body.len > 0 && dv_wiretext_find(reply->body.data, reply->body.len, DV_CODE_AT_ONCE) != NULL
-		};
-
-		rc->outage_since = 0;
-		rc->total.throttled++;
-		dv_gate_user_throttled(rc, ask->user, &told);
-		dv_asker_again(asker, ask, false);
-	}
-	else if (reply->status >= 500 && !has_parts(reply) && (ask->attempts < TROUBLES_MAX || reply->status == 502 || reply->status == 503))
+		take_throttling(asker, ask, reply);
+	else if (is_trouble(ask, reply))
 	{
 		outage(asker, ask->user, "the service had trouble of its own");
 		dv_asker_again(asker, ask, false);

@@ -26,6 +26,7 @@ typedef struct DvAsk
 	int			user;			/* application user it went as */
 	bool		same_user;		/* it goes as that one again: a next page */
 	int			attempts;		/* answers that were to be asked for again */
+	int			bad_answers;	/* in a row that were not understood */
 	TimestampTz not_before;
 } DvAsk;
 
@@ -60,11 +61,17 @@ extern void dv_asker_queue(DvAsker *asker, DvAsk *ask);
 /* From the answer function: the same request once more, after a pause that grows; its path may be another by then. */
 extern void dv_asker_again(DvAsker *asker, DvAsk *ask, bool at_once);
 
+/* From the answer function: it was not understood. Asked for once more; after some of them in a row the job fails with that message. */
+extern void dv_asker_not_understood(DvAsker *asker, DvAsk *ask, const char *message);
+
 /* From the answer function: ask for the page behind a link. Elsewhere than below the API nobody is asked: the job fails. */
 extern void dv_asker_follow(DvAsker *asker, DvAsk *ask, DvSlice link);
 
 /* Make the body of a $batch: its boundary, content type and preference. */
 extern const char *dv_asker_batch(DvAsk *ask);
+
+/* An ETag of an answer as an If-Match header has it, in "context"; NULL where there is none, or none that may stand in a header. */
+extern char *dv_asker_etag(DvSlice etag, MemoryContext context);
 
 /* May the job queue another request, so that it would be sent at once? */
 extern bool dv_asker_has_room(DvAsker *asker);

@@ -143,7 +143,7 @@ not_kept(DvStep *step, DvTask *task, const ErrorData *error)
 																  psprintf("what the record holds could not be kept before its update: %s", dv_spi_told(error))));
 	else
 	{
-		dv_engine_fail_run(step, psprintf("what records hold could not be kept: %s", dv_spi_told(error)));
+		dv_engine_fail_run(step->rc, psprintf("what records hold could not be kept: %s", dv_spi_told(error)));
 		for (i = 0; i < task->n; i++)
 			dv_answer_leave_row(step, task->rows[i]);
 	}

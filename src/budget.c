@@ -98,7 +98,7 @@ end_run(DvStep *step, const DvBudget *budget, const char *of, int64 failed, int6
 		? psprintf("max_errors is " INT64_FORMAT, budget->max_errors)
 		: psprintf("max_error_rate is %g per cent", budget->max_rate);
 
-	dv_engine_fail_run(step, psprintf("too many errors: " INT64_FORMAT " of " INT64_FORMAT " rows of %s failed, and %s; "
+	dv_engine_fail_run(step->rc, psprintf("too many errors: " INT64_FORMAT " of " INT64_FORMAT " rows of %s failed, and %s; "
 									  "the rows without an answer are unprocessed: see dvmig.top_errors, correct, retry, and start again",
 									  failed, failed + succeeded, of, limit));
 }
@@ -112,7 +112,7 @@ dv_budget_check(DvStep *step, bool at_end)
 	if (rc->failed)
 		return;
 	if (step->mapping_failures >= MAPPING_ROWS_MAX && step->counters.succeeded == 0)
-		dv_engine_fail_run(step, psprintf("the column map of %s does not fit Dataverse: the first %d rows were all refused; "
+		dv_engine_fail_run(step->rc, psprintf("the column map of %s does not fit Dataverse: the first %d rows were all refused; "
 										  "see dvmig.top_errors, then dvmig.refresh_metadata() and dvmig.check()",
 										  step->projection->table_name, step->mapping_failures));
 	if (rc->failed || (!is_set(&rc->budget) && !is_set(&step->budget)))

@@ -77,10 +77,8 @@ dv_engine_set_id(DvRow *row, const char *id)
 }
 
 void
-dv_engine_fail_run(DvStep *step, const char *message)
+dv_engine_fail_run(DvRunContext *rc, const char *message)
 {
-	DvRunContext *rc = step->rc;
-
 	if (!rc->failed)
 		rc->message = MemoryContextStrdup(rc->context, message);
 	rc->failed = true;
@@ -269,7 +267,7 @@ send_task(DvStep *step, DvTask *task)
 	if (strcmp(task->path.data, "/$batch") == 0)
 		headers[1] = "Prefer: odata.continue-on-error";
 	else if (task->stage == DV_STAGE_IMAGE)
-		headers[0] = "Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\"";
+		headers[0] = DV_WIRE_PREFER_LOOKUP_TABLES;
 	else if (task->stage == DV_STAGE_WRITE)
 		(void) dv_request_headers(&step->projection->wire, task->rows[0], headers + 1);
 	dlist_delete(&task->node);

@@ -312,7 +312,7 @@ extern void dv_engine_give_back(DvStep *step);
 extern bool dv_engine_stop_overdue(const DvRunContext *rc);
 
 /* End the run: nothing new is sent, replies on their way are recorded. */
-extern void dv_engine_fail_run(DvStep *step, const char *message);
+extern void dv_engine_fail_run(DvRunContext *rc, const char *message);
 
 /* range.c: whose turn it is to read what. */
 

@@ -173,6 +173,12 @@ dv_problem_answer(DvProblem *problem, const DvHttpReply *reply, const char *addr
 	}
 }
 
+char *
+dv_problem_text(const DvProblem *problem)
+{
+	return psprintf("%s%s%s", problem->message, problem->detail[0] ? ": " : "", problem->detail);
+}
+
 void
 dv_problem_throw(const DvProblem *problem)
 {

@@ -6,6 +6,7 @@
 
 #include "postgres.h"
 
+#include "compat.h"
 #include "http.h"
 #include "session.h"
 
@@ -24,7 +25,10 @@ extern void dv_problem_transport(DvProblem *problem, const DvHttpReply *reply,
 extern void dv_problem_answer(DvProblem *problem, const DvHttpReply *reply,
 							  const char *address);
 
-/* Report a problem as an error; does not return. */
-extern void dv_problem_throw(const DvProblem *problem);
+/* Message and detail in one line; palloc'ed. */
+extern char *dv_problem_text(const DvProblem *problem);
+
+/* Report a problem as an error. */
+pg_noreturn extern void dv_problem_throw(const DvProblem *problem);
 
 #endif							/* DV_PROBLEM_H */

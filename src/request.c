@@ -20,14 +20,13 @@ dv_engine_finds_each(const DvTask *task)
 	return false;
 }
 
-static void
-make_boundary(DvTask *task, char *boundary, size_t size)
+void
+dv_request_boundary(char boundary[DV_BOUNDARY_SIZE], char *content_type, size_t size)
 {
-	snprintf(boundary, size, "batch_%016llx%016llx",
+	snprintf(boundary, DV_BOUNDARY_SIZE, "batch_%016llx%016llx",
 			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state),
 			 (unsigned long long) pg_prng_uint64(&pg_global_prng_state));
-	snprintf(task->content_type, sizeof(task->content_type),
-			 "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
+	snprintf(content_type, size, "Content-Type: multipart/mixed; boundary=\"%s\"", boundary);
 }
 
 static void
@@ -91,7 +90,7 @@ dv_request_build(DvStep *step, DvTask *task)
 	const DvWireTable *table = &step->projection->wire;
 	const DvWireRow **rows = palloc(sizeof(DvWireRow *) * task->n);
 	DvWireTable image;
-	char		boundary[40];
+	char		boundary[DV_BOUNDARY_SIZE];
 	bool		ok;
 	int			i;
 
@@ -111,7 +110,7 @@ dv_request_build(DvStep *step, DvTask *task)
 			ok = build_bulk(step, task, rows);
 			break;
 		case DV_STAGE_EACH:
-			make_boundary(task, boundary, sizeof(boundary));
+			dv_request_boundary(boundary, task->content_type, sizeof(task->content_type));
 			ok = dv_buf_puts(&task->path, "/$batch") &&
 				dv_wire_batch(&task->body, table, boundary, rows, task->n);
 			break;
@@ -121,7 +120,7 @@ dv_request_build(DvStep *step, DvTask *task)
 		default:
 			if (dv_engine_finds_each(task))
 			{
-				make_boundary(task, boundary, sizeof(boundary));
+				dv_request_boundary(boundary, task->content_type, sizeof(task->content_type));
 				ok = dv_buf_puts(&task->path, "/$batch") &&
 					dv_wire_find_each(&task->body, table, boundary, rows, task->n);
 			}

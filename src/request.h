@@ -12,6 +12,10 @@
  */
 extern void dv_request_build(DvStep *step, DvTask *task);
 
+/* A boundary for a $batch, and the header line of its content type, of which there is room for "size" bytes. */
+#define DV_BOUNDARY_SIZE	40
+extern void dv_request_boundary(char boundary[DV_BOUNDARY_SIZE], char *content_type, size_t size);
+
 /* Header lines of a table and a caller: three that leave logic out or apply rules, and one. */
 #define DV_REQUEST_HEADERS_MAX	4
 

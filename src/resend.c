@@ -122,17 +122,7 @@ take_update(DvVerify *v, DvVerifyRow *row, DvSlice etag)
 							   row->expected[i].p ? (int) row->expected[i].len : 4);
 	}
 	row->content = content.len > 0 ? content.data : NULL;
-	row->etag = NULL;
-	if (v->resend->if_unchanged && !v->resend->without_etag && etag.p != NULL)
-	{
-		size_t		size = etag.len + 1;
-
-		row->etag = palloc(size);
-		dv_page_text(etag, row->etag, size);
-		/* nothing in it may end the header that it goes into */
-		if (strpbrk(row->etag, "\r\n") != NULL)
-			row->etag = NULL;
-	}
+	row->etag = v->resend->if_unchanged && !v->resend->without_etag ? dv_asker_etag(etag, CurrentMemoryContext) : NULL;
 	MemoryContextSwitchTo(old);
 }
 
@@ -407,6 +397,8 @@ look_again(DvVerify *v, DvVerifyChunk *chunk, int i, const DvVerdict *verdict)
 static void
 take_verdict(DvVerify *v, DvVerifyChunk *chunk, int i, const DvVerdict *verdict)
 {
+	bool		no_conditions;
+
 	switch (verdict->kind)
 	{
 		case DV_GONE:
@@ -420,9 +412,9 @@ take_verdict(DvVerify *v, DvVerifyChunk *chunk, int i, const DvVerdict *verdict)
 			dv_asker_fail(&v->asker, verdict->message);
 			break;
 		default:
-			if (pg_strcasecmp(verdict->code, "0x80060883") == 0)
-				v->resend->without_etag = true; /* optimistic concurrency is not enabled */
-			if (verdict->http_status == 412 || pg_strcasecmp(verdict->code, "0x80060883") == 0)
+			no_conditions = pg_strcasecmp(verdict->code, DV_CODE_NO_CONDITIONS) == 0;
+			v->resend->without_etag |= no_conditions;
+			if (verdict->http_status == 412 || no_conditions)
 				look_again(v, chunk, i, verdict);
 			else
 				/* without the service's text, which may quote the record */

@@ -3,8 +3,8 @@
  *
  * undo.c walks the outcome tables for what the run created, undo_look.c asks
  * for each record and for what belongs to it, undo_restore.c makes updated
- * records what they were, undo_links.c takes links away, undo_delete.c deletes. Ids that are to be deleted are
- * in dvmig._undo_row meanwhile.
+ * records what they were, undo_links.c takes links away, undo_delete.c deletes.
+ * Ids that are to be deleted are in dvmig._undo_row meanwhile.
  */
 #ifndef DV_UNDO_H
 #define DV_UNDO_H
@@ -80,9 +80,6 @@ typedef struct DvUndoChunk
 	int		   *looks;			/* times that a record was looked at again */
 	int			asks;			/* requests about it that are not answered */
 } DvUndoChunk;
-
-/* Code of an answer: optimistic concurrency is not enabled for the table. */
-#define DV_NO_CONDITIONS	"0x80060883"
 
 /* What is walked of a table. */
 typedef enum DvUndoPart

@@ -25,9 +25,6 @@
 /* Tries of one record that cannot be deleted for a passing reason. */
 #define ROW_TRIES			8
 
-/* Answers in a row that were not understood. */
-#define BAD_ANSWERS_MAX		5
-
 /* Records of one query or $batch. */
 typedef struct DeleteAsk
 {
@@ -36,7 +33,6 @@ typedef struct DeleteAsk
 	int			n;
 	int			tries;
 	bool		looks;			/* a query of who wrote them last, not the $batch that deletes them */
-	int			bad_answers;
 } DeleteAsk;
 
 static DvAsk *
@@ -324,20 +320,6 @@ leave_changed(DvUndo *u, DvUndoTable *table, const pg_uuid_t *ids, int n)
 	dv_undo_changed_meanwhile(u, table, marked);
 }
 
-/* The version of a record that may be deleted. */
-static char *
-take_etag(DvUndoChunk *chunk, DvSlice etag)
-{
-	char	   *text;
-
-	if (etag.p == NULL || chunk->table->without_etag)
-		return NULL;
-	text = MemoryContextAlloc(chunk->context, etag.len + 1);
-	dv_page_text(etag, text, etag.len + 1);
-	/* nothing in it may end the header that it goes into */
-	return strpbrk(text, "\r\n") == NULL ? text : NULL;
-}
-
 /* False where the page was not understood. */
 static bool
 take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
@@ -368,7 +350,7 @@ take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
 		if ((stays[i] = dv_undo_is_changed(u, record, false)))
 			changed[nchanged++] = id;
 		else
-			chunk->etags[part->rows[i]] = take_etag(chunk, dv_page_find(record, "@odata.etag"));
+			chunk->etags[part->rows[i]] = chunk->table->without_etag ? NULL : dv_asker_etag(dv_page_find(record, "@odata.etag"), chunk->context);
 		there[i] = true;
 	}
 	for (i = 0; i < part->n && part->tries == 0; i++)
@@ -391,10 +373,8 @@ handle_versions(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 		dv_asker_fail_answer(&u->asker, reply);
 	else if (take_versions(u, part, reply))
 		dv_undo_release(part->chunk);
-	else if (++part->bad_answers < BAD_ANSWERS_MAX)
-		dv_asker_again(&u->asker, ask, false);
 	else
-		dv_asker_fail(&u->asker, "the answer to a query was not understood");
+		dv_asker_not_understood(&u->asker, ask, "the answer to a query was not understood");
 }
 
 /* What became of the records of a $batch, by their indexes in the chunk. */
@@ -421,7 +401,7 @@ judge(DvUndo *u, const DeleteAsk *part, const DvVerdict *v, Judged *j)
 	for (i = 0; i < part->n && !u->rc->failed; i++)
 	{
 		bool		passing = dv_undo_is_passing(&v[i]);
-		bool		no_conditions = pg_strcasecmp(v[i].code, DV_NO_CONDITIONS) == 0;
+		bool		no_conditions = pg_strcasecmp(v[i].code, DV_CODE_NO_CONDITIONS) == 0;
 
 		table->without_etag |= no_conditions;
 		if (v[i].kind == DV_DONE || v[i].kind == DV_GONE)

@@ -27,9 +27,6 @@
  */
 #define BY_PARENT_MAX	2000
 
-/* Answers in a row that were not understood. */
-#define BAD_ANSWERS_MAX	5
-
 typedef enum LookKind
 {
 	LOOK_RECORDS,
@@ -43,7 +40,6 @@ typedef struct LookAsk
 	LookKind	kind;
 	DvUndoChunk *chunk;
 	DvUndoRelation *relation;
-	int			bad_answers;
 	char	  **body;			/* where the answer to a metadata query goes */
 } LookAsk;
 
@@ -268,10 +264,7 @@ handle_page(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 	if (!dv_page_open(&page, reply->body.data, reply->body.len) ||
 		!(records ? take_records(u, look->chunk, &page) : take_related(u, look->relation, &page)))
 	{
-		if (++look->bad_answers < BAD_ANSWERS_MAX)
-			dv_asker_again(&u->asker, ask, false);
-		else
-			dv_asker_fail(&u->asker, "the answer to a query was not understood");
+		dv_asker_not_understood(&u->asker, ask, "the answer to a query was not understood");
 		return;
 	}
 	if (page.next_link.p != NULL)

@@ -24,11 +24,6 @@
 /* Times a record is looked at again because its update was not clear. */
 #define LOOKS_MAX		8
 
-/* Answers in a row that were not understood. */
-#define BAD_ANSWERS_MAX	5
-
-#define PREFER	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
-
 typedef enum RestoreKind
 {
 	RESTORE_COUNT,				/* read, to count */
@@ -42,7 +37,6 @@ typedef struct RestoreAsk
 	DvUndoChunk *chunk;
 	int		   *rows;			/* indexes in the chunk */
 	int			n;
-	int			bad_answers;
 } RestoreAsk;
 
 static DvAsk *
@@ -77,7 +71,7 @@ ask_records(DvUndo *u, RestoreKind kind, DvUndoChunk *chunk, const int *rows, in
 		list[i] = &wire[i];
 	}
 	(void) dv_wire_find(&ask->path, &table, list, n);
-	ask->prefer = PREFER;
+	ask->prefer = DV_WIRE_PREFER_LOOKUP_TABLES;
 	dv_asker_queue(&u->asker, ask);
 }
 
@@ -239,14 +233,7 @@ take_content(DvUndoChunk *chunk, int row, const char *content, DvSlice etag)
 	dv_source_format_id(&chunk->ids[row], wire->id);
 	wire->content = MemoryContextStrdup(chunk->context, content);
 	wire->content_len = strlen(wire->content);
-	if (etag.p != NULL && !chunk->table->without_etag)
-	{
-		char	   *text = MemoryContextAlloc(chunk->context, etag.len + 1);
-
-		dv_page_text(etag, text, etag.len + 1);
-		/* nothing in it may end the header that it goes into */
-		wire->etag = strpbrk(text, "\r\n") == NULL ? text : NULL;
-	}
+	wire->etag = chunk->table->without_etag ? NULL : dv_asker_etag(etag, chunk->context);
 }
 
 typedef enum Needed
@@ -392,10 +379,7 @@ handle_records(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 	if (!take_page(u, part, reply, &a))
 	{
 		memset(part->chunk->seen, 0, sizeof(bool) * part->chunk->n);
-		if (++part->bad_answers < BAD_ANSWERS_MAX)
-			dv_asker_again(&u->asker, ask, false);
-		else
-			dv_asker_fail(&u->asker, "the answer to a query was not understood");
+		dv_asker_not_understood(&u->asker, ask, "the answer to a query was not understood");
 		return;
 	}
 	needed = compare(part->chunk, &a);
@@ -412,7 +396,7 @@ handle_records(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 static bool
 is_unclear(DvUndoTable *table, const DvVerdict *v)
 {
-	bool		no_conditions = pg_strcasecmp(v->code, DV_NO_CONDITIONS) == 0;
+	bool		no_conditions = pg_strcasecmp(v->code, DV_CODE_NO_CONDITIONS) == 0;
 
 	table->without_etag |= no_conditions;
 	return no_conditions || v->http_status == 412 || dv_undo_is_passing(v);

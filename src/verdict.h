@@ -26,6 +26,9 @@ typedef enum DvVerdictKind
 /* Refused for too many requests at once: nothing is used up. */
 #define DV_CODE_AT_ONCE	"0x80072326"
 
+/* Optimistic concurrency is not enabled for the table. */
+#define DV_CODE_NO_CONDITIONS	"0x80060883"
+
 #define DV_CODE_LEN		24
 #define DV_CLASS_LEN	24
 #define DV_REQID_LEN	48

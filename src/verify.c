@@ -33,14 +33,8 @@
 /* At least so many of records that may be large. */
 #define ROWS_LARGE		20
 
-/* Answers in a row that were not understood, of one query. */
-#define BAD_ANSWERS_MAX	5
-
 /* Error code: there is no record of that id. */
 #define NO_SUCH_RECORD	"0x80040217"
-
-/* Lookups tell the table they point at by an annotation. */
-#define PREFER	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
 
 /* Part of a chunk that is asked for. */
 typedef struct VerifyAsk
@@ -48,7 +42,6 @@ typedef struct VerifyAsk
 	DvVerifyChunk *chunk;
 	int			from;
 	int			n;
-	int			bad_answers;
 	DvVerifyFileAsk *file;		/* a file of it, instead */
 	bool		links;			/* what the rows' left end is linked to, instead */
 } VerifyAsk;
@@ -92,7 +85,7 @@ dv_verify_ask(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 	part->from = from;
 	part->n = n;
 	build_path(v, &ask->path, chunk->rows + from, n);
-	ask->prefer = PREFER;
+	ask->prefer = DV_WIRE_PREFER_LOOKUP_TABLES;
 	chunk->asks++;
 	dv_asker_queue(&v->asker, ask);
 }
@@ -194,7 +187,7 @@ ask_links(DvVerify *v, DvVerifyChunk *chunk, int from, int end)
 		part->from = from;
 		part->n = n;
 		dv_verify_links_path(v, &chunk->rows[from], &ask->path);
-		ask->prefer = PREFER;
+		ask->prefer = DV_WIRE_PREFER_LOOKUP_TABLES;
 		dv_asker_queue(&v->asker, ask);
 	}
 }
@@ -210,10 +203,7 @@ handle_links(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *reply)
 	if (reply->status == 200 &&
 		!(dv_page_open(&page, reply->body.data, reply->body.len) && dv_verify_links_page(v, rows, part->n, &page)))
 	{
-		if (++part->bad_answers < BAD_ANSWERS_MAX)
-			dv_asker_again(&v->asker, ask, false);
-		else
-			dv_asker_fail(&v->asker, psprintf("the answer to a query of links of %s was not understood", v->projection->wire.entity_set));
+		dv_asker_not_understood(&v->asker, ask, psprintf("the answer to a query of links of %s was not understood", v->projection->wire.entity_set));
 		return;
 	}
 	if (reply->status == 200 && page.next_link.p != NULL)
@@ -246,10 +236,8 @@ handle_refusal(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *repl
 		dv_verify_without_expand(v);
 		halve(v, part);
 	}
-	else if (reply->status == 200 && ++part->bad_answers < BAD_ANSWERS_MAX)
-		dv_asker_again(&v->asker, ask, false);
 	else if (reply->status == 200)
-		dv_asker_fail(&v->asker, psprintf("the answer to a query of %s was not understood", v->projection->wire.entity_set));
+		dv_asker_not_understood(&v->asker, ask, psprintf("the answer to a query of %s was not understood", v->projection->wire.entity_set));
 	else
 		dv_asker_fail_answer(&v->asker, reply);
 }

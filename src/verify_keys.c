@@ -37,7 +37,6 @@ struct DvKeyAsk
 	DvVerifyChunk *chunk;
 	int		   *rows;
 	int			n;
-	int			bad_answers;
 	Twin	   *twins;
 	int			ntwins;
 	int			room;
@@ -180,10 +179,7 @@ dv_verify_key_answer(DvVerify *v, DvAsk *ask, const DvHttpReply *reply, DvKeyFou
 	}
 	if (!dv_page_open(&page, reply->body.data, reply->body.len) || !key_page(v, part, &page, found))
 	{
-		if (++part->bad_answers < 5)
-			dv_asker_again(&v->asker, ask, false);
-		else
-			dv_asker_fail(&v->asker, "the answer to a query was not understood");
+		dv_asker_not_understood(&v->asker, ask, "the answer to a query was not understood");
 		return false;
 	}
 	if (page.next_link.p != NULL)

@@ -10,6 +10,9 @@
 #include "buf.h"
 #include "verdict.h"
 
+/* Header line of a read: lookups tell the table that they point at by an annotation. */
+#define DV_WIRE_PREFER_LOOKUP_TABLES	"Prefer: odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
+
 typedef struct DvWireTable
 {
 	const char *logical_name;	/* account */

@@ -43,6 +43,7 @@
 #include "lanes.h"
 #include "live.h"
 #include "metadata.h"
+#include "problem.h"
 #include "runstate.h"
 #include "settings.h"
 #include "spi.h"
@@ -432,7 +433,7 @@ open_session(DvRunContext *rc, const DvRunPlan *plan)
 	if (!dv_worker_ask_who(rc->session, &who, &problem))
 	{
 		rc->failed = true;
-		rc->message = psprintf("%s%s%s", problem.message, problem.detail[0] ? ": " : "", problem.detail);
+		rc->message = dv_problem_text(&problem);
 		return false;
 	}
 	dv_lane_meet_user(rc, 0, &who);
