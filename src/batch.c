@@ -58,19 +58,6 @@ typedef struct Reader
 	StringInfoData scratch;
 } Reader;
 
-Datum *
-dv_batch_copy_keys(const DvProjection *p, const Datum *values, MemoryContext context)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
-	int			i;
-
-	for (i = 0; i < p->nkeys; i++)
-		keys[i] = datumCopy(values[i], p->keys[i].byval, p->keys[i].len);
-	MemoryContextSwitchTo(old);
-	return keys;
-}
-
 /* The file of a table that this transaction has read, and so has locked. */
 static Oid
 filenode_of(Oid table)
@@ -212,8 +199,7 @@ receive(TupleTableSlot *slot, DestReceiver *self)
 	/* One that has neither a verdict nor is sent leaves its room to the next. */
 	if (row == &r->rows[r->batch->open_rows])
 		memset(row, 0, sizeof(DvRow));
-	MemoryContextReset(step->next_key_context);
-	step->next_keys = dv_batch_copy_keys(step->projection, slot->tts_values + DV_PROJ_KEYS - 1, step->next_key_context);
+	dv_walk_read(&step->walk, step->projection, slot->tts_values + DV_PROJ_KEYS - 1);
 	MemoryContextSwitchTo(old);
 	r->whole = r->content.len <= DV_READ_BYTES_MAX && !dv_budget_spent(step);
 	return r->whole;
@@ -256,7 +242,7 @@ static SPIPlanPtr
 plan_of(DvStep *step)
 {
 	struct DvReadPlans *plans = step->read_plans;
-	int			kind = (step->last_keys != NULL ? BEHIND : 0) | (step->until_keys != NULL ? UP_TO : 0) |
+	int			kind = (step->walk.last != NULL ? BEHIND : 0) | (step->until_keys != NULL ? UP_TO : 0) |
 		(step->ahead.what == DV_AHEAD_NONE ? FRESH : 0);
 	SPIPlanPtr *plan;
 
@@ -272,7 +258,7 @@ plan_of(DvStep *step)
 	plans->inner_sql = step->projection->inner_sql;
 	plan = &plans->plans[kind];
 	if (*plan == NULL)
-		*plan = dv_projection_plan(step->projection, step->last_keys, step->until_keys,
+		*plan = dv_projection_plan(step->projection, step->walk.last, step->until_keys,
 								   step->ahead.what == DV_AHEAD_NONE ? DV_READ_FRESH : DV_READ_MAPPED);
 	return *plan;
 }
@@ -295,8 +281,8 @@ look_ahead(DvStep *step)
 
 	if (p->fresh_sql == NULL || step->ahead.what != DV_AHEAD_UNKNOWN)
 		return;
-	n = dv_projection_bounds(p, step->last_keys, step->until_keys, types, values);
-	dv_spi_run(dv_projection_outcomes_query(p, step->last_keys != NULL, step->until_keys != NULL), n, types, values, NULL, SPI_OK_SELECT);
+	n = dv_projection_bounds(p, step->walk.last, step->until_keys, types, values);
+	dv_spi_run(dv_projection_outcomes_query(p, step->walk.last != NULL, step->until_keys != NULL), n, types, values, NULL, SPI_OK_SELECT);
 	step->ahead.what = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) ? DV_AHEAD_SOME : DV_AHEAD_NONE;
 	step->ahead.pause = Min(Max(1, step->ahead.pause * 2), LOOK_PAUSE_MAX);
 	step->ahead.reads = 0;
@@ -310,17 +296,6 @@ look_again(DvStep *step)
 		step->ahead.what = DV_AHEAD_UNKNOWN;
 }
 
-/* What was read is now behind us. */
-static void
-pass_keys(DvStep *step)
-{
-	MemoryContext context = step->key_context;
-
-	step->key_context = step->next_key_context;
-	step->next_key_context = context;
-	step->last_keys = step->next_keys;
-}
-
 DvRow **
 dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 {
@@ -330,7 +305,7 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
 	};
 	/* not read-only, which would be with a snapshot from before its locks: see dv_spi_run() */
-	SPIExecuteOptions options = {.params = dv_projection_parameters(step->projection, step->last_keys, step->until_keys, limit),.dest = &r.pub};
+	SPIExecuteOptions options = {.params = dv_projection_parameters(step->projection, step->walk.last, step->until_keys, limit),.dest = &r.pub};
 	int			i;
 
 	initStringInfo(&r.scratch);
@@ -344,7 +319,7 @@ dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *whole)
 	step->reading = NULL;
 	if (r.got == 0)
 		return NULL;
-	pass_keys(step);
+	dv_walk_pass(&step->walk);
 	if (r.nrecorded == 0)
 		look_again(step);
 	for (i = 0; i < r.ntaken; i++)

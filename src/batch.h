@@ -10,7 +10,7 @@
 #define DV_READ_BYTES_MAX	(16 * 1024 * 1024)
 
 /*
- * Read at most "limit" rows after step->last_keys and encode them, in the
+ * Read at most "limit" rows after step->walk.last and encode them, in the
  * caller's transaction. Returns the rows to be sent, *n of them, or NULL where
  * none of the rows keeps its batch; *got tells how many rows were looked at,
  * *whole whether all that the query gave were.
@@ -22,9 +22,6 @@ extern DvRow **dv_batch_read(DvStep *step, int limit, int *n, int *got, bool *wh
  * "outcomes" is how many outcomes the step had before it.
  */
 extern void dv_batch_forget(DvStep *step, int outcomes);
-
-/* Copies of the key values from "first" in values[], in "context". */
-extern Datum *dv_batch_copy_keys(const DvProjection *p, const Datum *values, MemoryContext context);
 
 /* The row version that values[] of the projection are of. */
 extern void dv_batch_version(DvRow *row, const Datum *values);

@@ -44,8 +44,7 @@ dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 	memset(step, 0, sizeof(DvStep));
 	step->rc = rc;
 	step->context = context;
-	step->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
-	step->next_key_context = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
+	dv_walk_init(&step->walk, context);
 	step->range_context = AllocSetContextCreate(context, "dvmig range", ALLOCSET_SMALL_SIZES);
 	step->window_context = AllocSetContextCreate(context, "dvmig window", ALLOCSET_SMALL_SIZES);
 	step->outcome_context = AllocSetContextCreate(context, "dvmig outcomes", ALLOCSET_DEFAULT_SIZES);

@@ -21,6 +21,7 @@
 #include "pace.h"
 #include "projection.h"
 #include "session.h"
+#include "walk.h"
 
 /* The kinds of request a row can be in. */
 typedef enum DvStage
@@ -206,8 +207,7 @@ typedef struct DvStep
 	bool		lap_done;
 	bool		has_range;		/* rows up to until_keys are this lane's */
 	bool		lent;			/* all that is left of the lap is this lane's */
-	MemoryContext key_context;	/* of last_keys */
-	Datum	   *last_keys;		/* the last that was read; NULL = from the first */
+	DvWalk		walk;			/* of the lap, by this lane */
 	MemoryContext range_context;	/* of until_keys */
 	Datum	   *until_keys;		/* the last of the range, or window; NULL = to the end */
 	int			examine;		/* the filter throws: rows that a window has; 0 = there are none */
@@ -215,8 +215,6 @@ typedef struct DvStep
 	MemoryContext window_context;	/* of until_keys, in a window */
 	Datum	   *range_until;	/* the last of the range that the window is in */
 	int			conflicts;		/* serialization failures of reads, one after the other */
-	MemoryContext next_key_context; /* of next_keys */
-	Datum	   *next_keys;		/* of the last row of the read at work */
 	struct DvReadPlans *read_plans; /* private to batch.c */
 	DvAhead		ahead;
 	int			lap;

@@ -34,6 +34,20 @@ dv_keys_match(const DvProjection *p, const char *a, const char *b)
 }
 
 char *
+dv_keys_behind(const DvProjection *p, const char *prefix)
+{
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, " AND (%s) > (", dv_keys_list(p, prefix));
+	for (i = 0; i < p->nkeys; i++)
+		appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
+char *
 dv_keys_unnest(const DvProjection *p, const char *more)
 {
 	StringInfoData sql;

@@ -26,6 +26,9 @@ extern char *dv_keys_list(const DvProjection *p, const char *prefix);
 /* a.k1 = b.k1 AND a.k2 = b.k2 */
 extern char *dv_keys_match(const DvProjection *p, const char *a, const char *b);
 
+/* " AND (k1, k2) > ($1, $2)", with a prefix on each key */
+extern char *dv_keys_behind(const DvProjection *p, const char *prefix);
+
 /* unnest($1, $2, ...) u(k1, k2, more): as many parameters as there are keys, and those named in "more", between commas; NULL: none */
 extern char *dv_keys_unnest(const DvProjection *p, const char *more);
 

@@ -131,12 +131,12 @@ find_end(DvStep *step, int n, MemoryContext of_keys, Datum **last, bool *odd)
 	{
 		Oid			types[2 * INDEX_MAX_KEYS];
 		Datum		values[2 * INDEX_MAX_KEYS];
-		int			nargs = dv_projection_bounds(p, step->last_keys, step->until_keys, types, values);
+		int			nargs = dv_projection_bounds(p, step->walk.last, step->until_keys, types, values);
 
 		dv_spi_begin("dvmig: finding the next rows");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		if (dv_spi_run(dv_projection_keys_query(p, step->last_keys != NULL, step->until_keys != NULL, n, step->examine > 0),
+		if (dv_spi_run(dv_projection_keys_query(p, step->walk.last != NULL, step->until_keys != NULL, n, step->examine > 0),
 					   nargs, types, values, NULL, SPI_OK_SELECT) > 0)
 		{
 			Datum	   *keys = MemoryContextAlloc(of_keys, sizeof(Datum) * p->nkeys);
@@ -255,10 +255,10 @@ take_range(DvStep *step)
 		case TURN_OURS:
 			break;
 	}
-	MemoryContextReset(step->key_context);
+	MemoryContextReset(step->walk.of_last);
 	MemoryContextReset(step->range_context);
 	step->ahead.what = DV_AHEAD_UNKNOWN;
-	step->last_keys = begun ? restore_keys(step->projection, key, step->key_context) : NULL;
+	step->walk.last = begun ? restore_keys(step->projection, key, step->walk.of_last) : NULL;
 	step->until_keys = NULL;
 	step->in_window = false;
 	if (dv_lanes_count(lanes) <= 1)
@@ -292,9 +292,9 @@ give_rest(DvStep *step)
 	char	   *key = palloc(DV_CURSOR_BYTES);
 	int			len;
 
-	if (step->last_keys == NULL)
+	if (step->walk.last == NULL)
 		put_cursor(step->rc->lanes, NULL, 0, false);
-	else if (serialise_keys(step->projection, step->last_keys, key, &len))
+	else if (serialise_keys(step->projection, step->walk.last, key, &len))
 		put_cursor(step->rc->lanes, key, len, false);
 	else
 	{
@@ -325,10 +325,7 @@ leave_window(DvStep *step)
 	bool		more = step->until_keys != step->range_until;
 
 	if (more)
-	{
-		MemoryContextReset(step->key_context);
-		step->last_keys = dv_batch_copy_keys(step->projection, step->until_keys, step->key_context);
-	}
+		dv_walk_go(&step->walk, step->projection, step->until_keys);
 	step->ahead.what = DV_AHEAD_UNKNOWN;
 	step->until_keys = step->range_until;
 	step->in_window = false;

@@ -35,7 +35,7 @@ dv_source_rewind(DvStep *step)
 	step->lap_done = step->has_range = step->lent = false;
 	step->lap_parked = 0;
 	step->lap_taken = 0;
-	step->last_keys = step->until_keys = NULL;
+	step->walk.last = step->until_keys = NULL;
 	step->read_limit = 0;
 	step->in_window = false;
 	step->examine = step->conflicts = 0;
@@ -54,14 +54,6 @@ dv_source_format_id(const pg_uuid_t *uuid, char *out)
 		*out++ = hex_digits[uuid->data[i] & 15];
 	}
 	*out = '\0';
-}
-
-/* Where the next read goes on. */
-static void
-remember_keys(DvStep *step, const Datum *values)
-{
-	MemoryContextReset(step->key_context);
-	step->last_keys = dv_batch_copy_keys(step->projection, values, step->key_context);
 }
 
 /*
@@ -139,8 +131,8 @@ dv_source_is_passing(DvStep *step, const ErrorData *error)
 static char *
 next_row(DvStep *step, DvReadWhat what, int *nargs, Oid *types, Datum *values)
 {
-	*nargs = dv_projection_bounds(step->projection, step->last_keys, step->until_keys, types, values);
-	return dv_projection_query(step->projection, step->last_keys != NULL, step->until_keys != NULL, 1, what);
+	*nargs = dv_projection_bounds(step->projection, step->walk.last, step->until_keys, types, values);
+	return dv_projection_query(step->projection, step->walk.last != NULL, step->until_keys != NULL, 1, what);
 }
 
 /* Does this expression alone throw for the next row? A constant: does the filter? */
@@ -232,7 +224,7 @@ read_next_known(DvStep *step)
 	row->recorded = true;		/* as far as is known here */
 	ItemPointerSetInvalid(&row->outcome);
 	read_known(row, all, nulls, step->rc->run);
-	row->keys = dv_batch_copy_keys(step->projection, all + DV_KNOWN_KEYS - 1, context);
+	row->keys = dv_walk_copy(step->projection, all + DV_KNOWN_KEYS - 1, context);
 	dv_source_key_handle(step->projection, all + DV_KNOWN_KEYS - 1, &row->handle);
 	return row;
 }
@@ -251,7 +243,7 @@ take_bad_row(DvStep *step, DvRow *row, const ErrorData *error)
 	bool		filter = step->in_window && throws(step, "1");
 	const char *column = filter ? "" : failing_column(step);
 
-	remember_keys(step, row->keys);
+	dv_walk_go(&step->walk, step->projection, row->keys);
 	if (dv_sets_is_answered(step->sets, &row->version) || dv_source_answered_too_often(step, row))
 	{
 		forget_known(row);

@@ -103,24 +103,11 @@ chunk_query(DvUndo *u)
 	const DvProjection *p = u->table->projection;
 	bool		images = u->part == DV_UNDO_IMAGES;
 	const char *keys = dv_keys_list(p, "x.");
-	StringInfoData sql;
-	int			i;
+	char	   *rows = u->part == DV_UNDO_LINKS ? dv_undo_links_query(u)
+		: psprintf("SELECT x.dataverse_id, %s%s FROM %s", keys, images ? ", x.columns::text" : "", images ? images_of(u) : created_of(u));
 
-	initStringInfo(&sql);
-	if (u->part == DV_UNDO_LINKS)
-		appendStringInfoString(&sql, dv_undo_links_query(u));
-	else
-		appendStringInfo(&sql, "SELECT x.dataverse_id, %s%s FROM %s", keys, images ? ", x.columns::text" : "",
-						 images ? images_of(u) : created_of(u));
-	if (u->last_keys != NULL)
-	{
-		appendStringInfo(&sql, " AND (%s) > (", keys);
-		for (i = 0; i < p->nkeys; i++)
-			appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
-		appendStringInfoChar(&sql, ')');
-	}
-	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys, images ? IMAGE_ROWS : CHUNK_ROWS);
-	return sql.data;
+	return psprintf("%s%s ORDER BY %s LIMIT %d", rows, u->walk.last != NULL ? dv_keys_behind(p, "x.") : "",
+					keys, images ? IMAGE_ROWS : CHUNK_ROWS);
 }
 
 static Datum *
@@ -173,8 +160,7 @@ take_result(DvUndo *u)
 		if (chunk->images != NULL)
 			chunk->images[i] = dv_spi_keep(context, i, u->table->projection->nkeys + 2);
 	}
-	MemoryContextReset(u->key_context);
-	u->last_keys = copy_keys(u, SPI_tuptable->vals[chunk->n - 1], u->key_context);
+	dv_walk_read(&u->walk, u->table->projection, chunk->keys[chunk->n - 1]);
 	return chunk;
 }
 
@@ -190,20 +176,14 @@ read_part(void *arg)
 {
 	Reading    *r = arg;
 	DvUndo	   *u = r->u;
-	const DvProjection *p = u->table->projection;
-	Oid			types[INDEX_MAX_KEYS];
-	Datum		values[INDEX_MAX_KEYS];
-	int			i;
+	Oid			types[2 * INDEX_MAX_KEYS];
+	Datum		values[2 * INDEX_MAX_KEYS];
+	int			n = dv_projection_bounds(u->table->projection, u->walk.last, NULL, types, values);
 
-	for (i = 0; u->last_keys != NULL && i < p->nkeys; i++)
-	{
-		types[i] = p->keys[i].type;
-		values[i] = u->last_keys[i];
-	}
 	dv_spi_begin("dvmig: reading what a run created");
 	dv_spi_follow_indexes();
 	dv_spi_wait_briefly();
-	if (dv_spi_run(chunk_query(u), u->last_keys ? p->nkeys : 0, types, values, NULL, SPI_OK_SELECT) > 0)
+	if (dv_spi_run(chunk_query(u), n, types, values, NULL, SPI_OK_SELECT) > 0)
 		r->chunk = take_result(u);
 	dv_spi_commit(true);
 }
@@ -217,9 +197,12 @@ read_chunk(DvUndo *u)
 
 		dv_asker_patiently(u->rc, u->context, read_part, &r);
 		if (r.chunk != NULL)
+		{
+			dv_walk_pass(&u->walk);
 			return r.chunk;
+		}
 		u->part++;
-		u->last_keys = NULL;
+		u->walk.last = NULL;
 	}
 	return NULL;
 }
@@ -233,7 +216,7 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, v
 	u->table = table;
 	u->part = first;
 	u->last_part = last;
-	u->last_keys = NULL;
+	u->walk.last = NULL;
 	for (;;)
 	{
 		bool		waits;
@@ -506,7 +489,7 @@ dv_undo_run(DvRunContext *rc)
 
 	u->rc = rc;
 	u->context = context;
-	u->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
+	dv_walk_init(&u->walk, context);
 	MemoryContextSwitchTo(context);
 	load(u);
 	dv_asker_init(&u->asker, rc, NULL, u);

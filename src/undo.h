@@ -106,8 +106,7 @@ typedef struct DvUndo
 	DvUndoTable *table;
 	DvUndoPart	part;
 	DvUndoPart	last_part;
-	MemoryContext key_context;
-	Datum	   *last_keys;
+	DvWalk		walk;
 } DvUndo;
 
 /* undo.c: the job. */

@@ -155,7 +155,7 @@ ask_for_less(DvAsker *asker, DvAsk *ask)
 	row = &part->chunk->rows[part->from];
 	row->seen = true;
 	v->too_long++;
-	v->uncompared += row->state == 'P' || row->state == 'S';
+	v->uncompared += dv_verify_is_loaded(row);
 	v->rc->total.rows_read++;
 	if (v->rebuild != NULL)
 		dv_rebuild_range(v, part->chunk, part->from, 1);	/* it is there */
@@ -363,8 +363,7 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 	v->rc = rc;
 	v->plan = *plan;
 	v->context = context;
-	v->key_context = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
-	v->next_key_context = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
+	dv_walk_init(&v->walk, context);
 	v->difference_context = AllocSetContextCreate(context, "dvmig differences", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	dv_verify_begin_table(v);

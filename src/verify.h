@@ -119,6 +119,13 @@ typedef struct DvVerifyRow
 	int			looks;			/* times it was looked at again */
 } DvVerifyRow;
 
+/* Is there to be a record of it? */
+static inline bool
+dv_verify_is_loaded(const DvVerifyRow *row)
+{
+	return row->state == 'P' || row->state == 'S';
+}
+
 /* Rows read in one transaction. */
 typedef struct DvVerifyChunk
 {
@@ -216,10 +223,7 @@ typedef struct DvVerify
 	bool		rows_done;		/* of the staging table */
 	bool		gone_done;		/* of outcomes whose row is gone */
 	const char *gone_table;		/* outcome table being walked */
-	MemoryContext key_context;
-	Datum	   *last_keys;
-	MemoryContext next_key_context;
-	Datum	   *next_keys;		/* they become the last ones when the read's transaction has ended */
+	DvWalk		walk;
 	SPIPlanPtr	plans[2];		/* of the first read, and of those behind a key */
 	int			read_limit;		/* while a row that throws is looked for; 0 = none */
 	TimestampTz read_after;

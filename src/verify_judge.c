@@ -274,7 +274,7 @@ judge_seen(DvVerify *v, DvVerifyRow *row)
 		dv_verify_judge_left(v, row);
 	else if (v->resend != NULL)
 		dv_resend_judge(v, row, row->told[DV_TOLD_ETAG]);
-	else if (row->state == 'P' || row->state == 'S')
+	else if (dv_verify_is_loaded(row))
 		judge_loaded(v, row);
 	else if (row->state == 'D' || row->state == 'G' || !row->has_record)
 	{
@@ -295,7 +295,7 @@ judge_missing(DvVerify *v, DvVerifyRow *row)
 		dv_resend_missing(v, row);
 		return;
 	}
-	if (row->state != 'P' && row->state != 'S')
+	if (!dv_verify_is_loaded(row))
 	{
 		/* a failed row whose record was there */
 		if (row->state == 'E' && row->has_record)

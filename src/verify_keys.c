@@ -214,7 +214,7 @@ dv_verify_ask_twins(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 	{
 		const DvVerifyRow *row = &chunk->rows[i];
 
-		if ((row->state == 'P' || row->state == 'S') && row->has_id && (v->twins_of_all || !row->seen) && dv_verify_has_key(v, row))
+		if (dv_verify_is_loaded(row) && row->has_id && (v->twins_of_all || !row->seen) && dv_verify_has_key(v, row))
 			rows[count++] = i;
 	}
 	dv_verify_ask_keys(v, chunk, rows, count);

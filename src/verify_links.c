@@ -34,18 +34,12 @@ dv_verify_load_link(DvVerify *v)
 
 /* ---------------------------------------------------------------- verdicts */
 
-static bool
-is_loaded(const DvVerifyRow *row)
-{
-	return row->state == 'P' || row->state == 'S';
-}
-
 static void
 judge(DvVerify *v, DvVerifyRow *row)
 {
 	DvSlice		nothing = {NULL, 0};
 
-	if (is_loaded(row))
+	if (dv_verify_is_loaded(row))
 	{
 		v->compared++;
 		v->equal += row->linked;
@@ -135,5 +129,5 @@ dv_verify_refuse_links(DvVerify *v, DvVerifyRow *rows, int n)
 
 	v->links_refused = true;
 	for (i = 0; i < n; i++)
-		v->uncompared += is_loaded(&rows[i]);
+		v->uncompared += dv_verify_is_loaded(&rows[i]);
 }

@@ -18,6 +18,7 @@
 
 #include "batch.h"
 #include "encode.h"
+#include "keys.h"
 #include "spi.h"
 #include "verify.h"
 
@@ -87,25 +88,6 @@ key_text(DvVerify *v, const Datum *values, const bool *nulls, TupleDesc desc, in
 	return MemoryContextStrdup(context, key.data);
 }
 
-/* Where the next read goes on, once this one is done. */
-static void
-remember_keys(DvVerify *v, const Datum *values)
-{
-	MemoryContextReset(v->next_key_context);
-	v->next_keys = dv_batch_copy_keys(v->projection, values, v->next_key_context);
-}
-
-/* What was read is now behind us. */
-static void
-pass_keys(DvVerify *v)
-{
-	MemoryContext context = v->key_context;
-
-	v->key_context = v->next_key_context;
-	v->next_key_context = context;
-	v->last_keys = v->next_keys;
-}
-
 /* The values of a row, which "members" holds as {"member":value,...}, by column. */
 static void
 take_expected(DvVerify *v, DvVerifyRow *row, DvSlice members)
@@ -160,7 +142,7 @@ map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, D
 static void
 take_keys(DvVerify *v, DvVerifyRow *row, const Datum *values, DvVerifyChunk *chunk)
 {
-	row->keys = dv_batch_copy_keys(v->projection, values, chunk->context);
+	row->keys = dv_walk_copy(v->projection, values, chunk->context);
 }
 
 /* What a row is to be recorded by whose outcome was lost, and where its files are. */
@@ -225,7 +207,7 @@ take_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, 
 		row->fault = MemoryContextStrdup(chunk->context, TextDatumGetCString(values[DV_PROJ_FAULT - 1]));
 	if (v->rebuild != NULL)
 		take_keys(v, row, values + DV_PROJ_KEYS - 1, chunk);
-	if (v->projection->link == NULL && (row->state == 'P' || row->state == 'S' || v->rebuild != NULL))
+	if (v->projection->link == NULL && (dv_verify_is_loaded(row) || v->rebuild != NULL))
 	{
 		const char *fault = row->fault;
 
@@ -235,7 +217,7 @@ take_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, 
 		if (fault != NULL)
 			row->fault = fault;
 	}
-	remember_keys(v, values + DV_PROJ_KEYS - 1);
+	dv_walk_read(&v->walk, v->projection, values + DV_PROJ_KEYS - 1);
 }
 
 /* A row whose maps throw: what is known of it without them. */
@@ -255,7 +237,7 @@ take_bad_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nul
 		take_version(row, values);
 		take_keys(v, row, values + DV_KNOWN_KEYS - 1, chunk);
 	}
-	remember_keys(v, values + DV_KNOWN_KEYS - 1);
+	dv_walk_read(&v->walk, v->projection, values + DV_KNOWN_KEYS - 1);
 }
 
 /* A record of an outcome whose staging row is gone. */
@@ -266,7 +248,7 @@ take_gone(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls,
 	row->has_id = true;
 	row->id = *DatumGetUUIDP(values[0]);
 	row->key = key_text(v, values, nulls, desc, 2, chunk->context);
-	remember_keys(v, values + 1);
+	dv_walk_read(&v->walk, v->projection, values + 1);
 }
 
 /* ---------------------------------------------------------------- a chunk */
@@ -335,47 +317,19 @@ typedef enum ReadWhat
 	READ_GONE
 } ReadWhat;
 
-/* " AND (alias.k1, alias.k2) > ($1, $2)" */
-static void
-append_behind(StringInfo sql, const DvProjection *p, const char *alias)
-{
-	int			i;
-
-	appendStringInfoString(sql, " AND (");
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(sql, "%s%s.%s", i ? ", " : "", alias, p->keys[i].column);
-	appendStringInfoString(sql, ") > (");
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(sql, "%s$%d", i ? ", " : "", i + 1);
-	appendStringInfoChar(sql, ')');
-}
-
 /* Rows of the outcome table at hand whose staging row is gone. */
 static char *
 gone_query(DvVerify *v, int limit)
 {
 	const DvProjection *p = v->projection;
-	StringInfoData sql;
-	StringInfoData keys;
-	int			i;
+	const char *keys = dv_keys_list(p, "s.");
+	bool		behind = v->walk.last != NULL;
 
-	initStringInfo(&keys);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&keys, "%ss.%s", i ? ", " : "", p->keys[i].column);
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT s.dataverse_id, %s FROM %s s WHERE s.operation <> 'D' AND s.created_run IS NOT NULL"
-					 " AND s.dataverse_id IS NOT NULL AND NOT EXISTS (SELECT FROM %s t WHERE ", keys.data, v->gone_table, p->staging_sql);
-	for (i = 0; i < p->nkeys; i++)
-		appendStringInfo(&sql, "%st.%s = s.%s", i ? " AND " : "", p->keys[i].column, p->keys[i].column);
-	if (v->last_keys != NULL)
-		append_behind(&sql, p, "t");	/* where both tables are walked side by side */
-	appendStringInfoChar(&sql, ')');
-	if (v->sample_sql != NULL)
-		appendStringInfo(&sql, " AND %s", v->sample_sql);
-	if (v->last_keys != NULL)
-		append_behind(&sql, p, "s");
-	appendStringInfo(&sql, " ORDER BY %s LIMIT %d", keys.data, limit);
-	return sql.data;
+	/* both tables are walked side by side */
+	return psprintf("SELECT s.dataverse_id, %s FROM %s s WHERE s.operation <> 'D' AND s.created_run IS NOT NULL"
+					" AND s.dataverse_id IS NOT NULL AND NOT EXISTS (SELECT FROM %s t WHERE %s%s)%s%s%s ORDER BY %s LIMIT %d",
+					keys, v->gone_table, p->staging_sql, dv_keys_match(p, "t", "s"), behind ? dv_keys_behind(p, "t.") : "",
+					v->sample_sql ? " AND " : "", v->sample_sql ? v->sample_sql : "", behind ? dv_keys_behind(p, "s.") : "", keys, limit);
 }
 
 /* What takes the rows of a read. */
@@ -428,12 +382,12 @@ read_mapped(DvVerify *v, DvVerifyChunk *chunk, int limit)
 		.row_context = AllocSetContextCreate(CurrentMemoryContext, "dvmig row", ALLOCSET_DEFAULT_SIZES)
 	};
 	SPIExecuteOptions options = {
-		.params = dv_projection_parameters(v->projection, v->last_keys, NULL, limit),.dest = &r.pub
+		.params = dv_projection_parameters(v->projection, v->walk.last, NULL, limit),.dest = &r.pub
 	};
-	SPIPlanPtr *plan = &v->plans[v->last_keys != NULL];
+	SPIPlanPtr *plan = &v->plans[v->walk.last != NULL];
 
 	if (*plan == NULL)
-		*plan = dv_projection_plan(v->projection, v->last_keys, NULL, DV_READ_MAPPED);
+		*plan = dv_projection_plan(v->projection, v->walk.last, NULL, DV_READ_MAPPED);
 	if (SPI_execute_plan_extended(*plan, &options) != SPI_OK_SELECT)
 		elog(ERROR, "reading rows to verify did not answer a result");
 	MemoryContextDelete(r.row_context);
@@ -445,9 +399,9 @@ read_others(DvVerify *v, DvVerifyChunk *chunk, ReadWhat what, int limit, const c
 {
 	Oid			types[2 * INDEX_MAX_KEYS];
 	Datum		parameters[2 * INDEX_MAX_KEYS];
-	int			n = dv_projection_bounds(v->projection, v->last_keys, NULL, types, parameters);
+	int			n = dv_projection_bounds(v->projection, v->walk.last, NULL, types, parameters);
 	char	   *sql = what == READ_GONE ? gone_query(v, limit)
-		: dv_projection_query(v->projection, v->last_keys != NULL, false, limit, DV_READ_KNOWN);
+		: dv_projection_query(v->projection, v->walk.last != NULL, false, limit, DV_READ_KNOWN);
 	TupleDesc	desc;
 	Datum	   *values;
 	bool	   *nulls;
@@ -512,7 +466,7 @@ try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **e
 	MemoryContextSwitchTo(context);
 	if (*error == NULL && chunk->n > 0)
 	{
-		pass_keys(v);
+		dv_walk_pass(&v->walk);
 		return chunk;
 	}
 	MemoryContextDelete(chunk->context);
@@ -531,7 +485,7 @@ wait_for_user(DvVerify *v, ErrorData *error)
 static void
 walk_on(DvVerify *v)
 {
-	v->last_keys = NULL;
+	v->walk.last = NULL;
 	v->read_limit = 0;
 	if (!v->rows_done)
 		v->rows_done = true;
