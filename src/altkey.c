@@ -15,26 +15,7 @@
 
 #include "encode.h"
 #include "hash128.h"
-
-/* Bytes that may stand in a query without being percent-encoded (RFC 3986). */
-static bool
-is_unreserved(unsigned char c)
-{
-	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
-		c == '-' || c == '.' || c == '_' || c == '~';
-}
-
-static void
-put_encoded(StringInfo out, const char *text, int len)
-{
-	int			i;
-
-	for (i = 0; i < len; i++)
-		if (is_unreserved((unsigned char) text[i]))
-			appendStringInfoChar(out, text[i]);
-		else
-			appendStringInfo(out, "%%%02X", (unsigned char) text[i]);
-}
+#include "reader.h"
 
 /* \uXXXX: what the appender writes so are control characters, below U+0080. */
 static int
@@ -70,9 +51,9 @@ put_text_literal(StringInfo out, const char *json, int len)
 
 		if (c == '\\')
 			used = unescape(json + i, &c);
-		put_encoded(out, &c, 1);
+		dv_reader_encode(out, &c, 1);
 		if (c == '\'')
-			put_encoded(out, &c, 1);
+			dv_reader_encode(out, &c, 1);
 		i += used;
 	}
 	appendStringInfoString(out, "%27");
@@ -100,9 +81,9 @@ put_condition(StringInfo out, const DvPayloadColumn *column, const char *json, i
 		default:
 			appendStringInfo(out, "%s%%20eq%%20", column->column);
 			if (json[0] == '"')
-				put_encoded(out, json + 1, len - 2);
+				dv_reader_encode(out, json + 1, len - 2);
 			else
-				put_encoded(out, json, len);
+				dv_reader_encode(out, json, len);
 	}
 }
 

@@ -1,7 +1,7 @@
 /*
  * answer.c - what a reply means for the rows of its task
  *
- * Here the rules of DESIGN "nothing twice" are applied: an unknown outcome is
+ * Here the rules of "nothing twice" (doc/internals.md) are applied: an unknown outcome is
  * settled by reading ids back, a "duplicate" is believed only when our id is
  * absent, and a refused batch is taken apart, never judged as a whole.
  */
@@ -288,16 +288,6 @@ judge_row(DvStep *step, DvTask *task, DvRow *row, const DvVerdict *v, const DvHt
 	}
 }
 
-/* The same again in two requests; a task of one row is not halved. */
-static void
-halve(DvStep *step, const DvTask *task)
-{
-	int			half = task->n / 2;
-
-	dv_engine_queue(step, task->stage, task->rows, half, 0, task->attempts + 1);
-	dv_engine_queue(step, task->stage, task->rows + half, task->n - half, 0, task->attempts + 1);
-}
-
 /* All of its rows once more, as they went. */
 static void
 repeat(const DvTask *task, DvSorted *s)
@@ -348,7 +338,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 				/* Isolated already: in halves, until one row alone has its verdict. */
 				for (i = 0; i < task->n; i++)
 					task->rows[i]->troubles = ROW_TRIES - 1;
-				halve(step, task);
+				dv_engine_queue_halves(step, task, task->attempts + 1);
 				break;
 			}
 			if (task->attempts >= v->tries)
@@ -362,7 +352,7 @@ judge_request(DvStep *step, DvTask *task, const DvVerdict *v, const DvHttpReply 
 		case DV_SHRINK:
 			if (task->stage == DV_STAGE_WRITE)
 				dv_gate_shrink(step, task->n);
-			halve(step, task);
+			dv_engine_queue_halves(step, task, task->attempts + 1);
 			break;
 		case DV_FAIL_RUN:
 			dv_answer_fail_run(step, reply, v);
@@ -464,9 +454,8 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 static void
 handle_no_answer(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 {
-	int			i;
-
 	const char *why = reply->error[0] ? reply->error : "no answer";
+	int			i;
 
 	if (dv_engine_only_reads(task->stage) || reply->transport == DV_HTTP_NOT_SENT)
 	{

@@ -39,6 +39,12 @@ extern void dv_answer_leave_row(DvStep *step, DvRow *row);
 extern DvWireReply dv_answer_wire_reply(const DvHttpReply *reply);
 extern const DvWireRow **dv_answer_wire_rows(const DvTask *task);
 
+/* settle.c: "2026-05-04T03:02:01Z", as the service writes an instant; 0 where it is not one. */
+extern TimestampTz dv_settle_instant(const char *text);
+
+/* Clocks of service and server may differ by this much, in seconds. */
+#define DV_CLOCK_SKEW_S	5
+
 /*
  * settle.c: may a row be sent once more whose outcome is unknown? False where
  * it was left unanswered so often that it has its verdict now.

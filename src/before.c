@@ -128,16 +128,12 @@ is_of_records(const ErrorData *error)
 static void
 not_kept(DvStep *step, DvTask *task, const ErrorData *error)
 {
-	int			half = task->n / 2;
 	int			i;
 
 	if (dv_spi_is_contention(error))
 		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, task->n, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS), task->attempts);
-	else if (is_of_records(error) && half > 0)
-	{
-		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows, half, 0, task->attempts);
-		dv_engine_queue(step, DV_STAGE_IMAGE, task->rows + half, task->n - half, 0, task->attempts);
-	}
+	else if (is_of_records(error) && task->n > 1)
+		dv_engine_queue_halves(step, task, task->attempts);
 	else if (is_of_records(error))
 		dv_outcome_failure(step, task->rows[0], dv_encode_verdict("image", unpack_sql_state(error->sqlerrcode), "",
 																  psprintf("what the record holds could not be kept before its update: %s", dv_spi_told(error))));

@@ -178,21 +178,6 @@ same_number(DvCompareKind kind, int precision, DvSlice expected, DvSlice found)
 
 /* ---------------------------------------------------------------- instants */
 
-/* Days since 1970-01-01 of the proleptic Gregorian calendar. */
-static long long
-days(int y, int m, int d)
-{
-	long long	era;
-	int			year_of_era;
-	int			day_of_year;
-
-	y -= m <= 2;
-	era = (y >= 0 ? y : y - 399) / 400;
-	year_of_era = (int) (y - era * 400);
-	day_of_year = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
-	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
-}
-
 /* So many digits at *p as a number; false where there are others. */
 static bool
 take_digits(const char **p, int n, int *value)
@@ -235,7 +220,7 @@ read_instant(DvSlice text, long long *seconds, int *millionths)
 				*millionths += (*p - '0') * unit;
 		}
 	}
-	*seconds = days(y, mo, d) * 86400 + h * 3600 + mi * 60 + s;
+	*seconds = dv_wiretext_days(y, mo, d) * 86400 + h * 3600 + mi * 60 + s;
 	if (*p == '+' || *p == '-')
 	{
 		int			sign = *p++ == '+' ? 1 : -1;

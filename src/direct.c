@@ -33,6 +33,7 @@
 
 #include "compat.h"
 #include "direct.h"
+#include "hash128.h"
 
 /* Columns of a success table that dvmig made, behind its keys. */
 enum
@@ -343,13 +344,7 @@ set_outcome(DvDirect *d, const DvStep *step, const DvOutcome *o, TupleTableSlot 
 	set_text(slot, at[S_OPERATION], op);
 	slot->tts_isnull[at[S_HASH]] = !row->has_hash;
 	if (row->has_hash)
-	{
-		bytea	   *hash = palloc(VARHDRSZ + sizeof(row->hash));
-
-		SET_VARSIZE(hash, VARHDRSZ + sizeof(row->hash));
-		memcpy(VARDATA(hash), row->hash, sizeof(row->hash));
-		slot->tts_values[at[S_HASH]] = PointerGetDatum(hash);
-	}
+		slot->tts_values[at[S_HASH]] = dv_hash128_datum(row->hash);
 	if (row->created_run != 0)
 	{
 		slot->tts_values[at[S_CREATED]] = Int64GetDatum(row->created_run);

@@ -232,14 +232,10 @@ hash_content(DvStep *step, DvRow *row, const char *both, int len, StringInfo scr
 	return true;
 }
 
-/* Is the content the same as what was last written? */
-static bool
-is_unchanged(const DvRow *row, const Datum *values, const bool *nulls)
+bool
+dv_encode_is_unchanged(const DvRow *row, const Datum *values, const bool *nulls)
 {
-	bytea	   *last = nulls[DV_PROJ_HASH - 1] ? NULL : DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
-
-	return last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash) &&
-		memcmp(VARDATA_ANY(last), row->hash, sizeof(row->hash)) == 0;
+	return !nulls[DV_PROJ_HASH - 1] && dv_hash128_is(values[DV_PROJ_HASH - 1], row->hash);
 }
 
 /*
@@ -268,7 +264,7 @@ encode_members(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 			if (!append_both(step, row, scratch, values, nulls, DV_SEND_INSERT) ||
 				!hash_content(step, row, scratch->data, scratch->len, scratch, values, nulls))
 				return false;
-			if (row->has_hash && is_unchanged(row, values, nulls))
+			if (row->has_hash && dv_encode_is_unchanged(row, values, nulls))
 			{
 				/* The hash covers the deferred lookups: they need no new pass. */
 				row->owes_unchanged = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
@@ -413,7 +409,7 @@ dv_encode_changed(DvStep *step, const Datum *values, const bool *nulls, StringIn
 	changed = row.wire.op == 'U' && nulls[DV_PROJ_FAULT - 1] &&
 		append_both(step, &row, scratch, values, nulls, DV_SEND_INSERT) &&
 		hash_content(step, &row, scratch->data, scratch->len, scratch, values, nulls) &&
-		!is_unchanged(&row, values, nulls);
+		!dv_encode_is_unchanged(&row, values, nulls);
 	step->noutcomes = 0;
 	MemoryContextReset(step->outcome_context);
 	return changed;

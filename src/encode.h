@@ -29,6 +29,9 @@ extern bool dv_encode_changed(DvStep *step, const Datum *values, const bool *nul
  */
 extern bool dv_encode_hash(DvStep *step, const Datum *values, const bool *nulls, StringInfo scratch, unsigned char hash[16]);
 
+/* Is the content of the row, as its hash tells, what was last written? values and nulls are the row's. */
+extern bool dv_encode_is_unchanged(const DvRow *row, const Datum *values, const bool *nulls);
+
 /*
  * Write the request body of one row, for people to read, and its operation.
  * Returns NULL, or why the row would not be sent, or what policies did to its values.
@@ -58,10 +61,8 @@ extern void dv_source_key_handle(const DvProjection *p, const Datum *values, pg_
 /* source.c: is an error of this SQLSTATE the fault of the row that was read? */
 extern bool dv_source_is_row_fault(int sqlerrcode);
 
-/* source.c: was this row answered so often that its flag does not hold? */
+/* source.c: was this row answered so often that its flag does not hold? Counts it; and takes back what that counted. */
 extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);
 extern void dv_source_unanswer(DvStep *step, const DvRow *row);
-
-/* source.c: take back what that counted. */
 
 #endif							/* DV_ENCODE_H */

@@ -122,6 +122,15 @@ dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n, TimestampTz no
 		queue_task(step, stage, rows + i, Min(chunk, n - i), not_before, attempts);
 }
 
+void
+dv_engine_queue_halves(DvStep *step, const DvTask *task, int attempts)
+{
+	int			half = task->n / 2;
+
+	dv_engine_queue(step, task->stage, task->rows, half, 0, attempts);
+	dv_engine_queue(step, task->stage, task->rows + half, task->n - half, 0, attempts);
+}
+
 /*
  * A bulk message is sent as one user: a request for the rows of each, in their
  * order. Users with a single row share a $batch, whose parts name them.

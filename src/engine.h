@@ -294,6 +294,9 @@ extern void dv_outcome_retry_flags(DvStep *step);
 extern void dv_engine_queue(DvStep *step, DvStage stage, DvRow **rows, int n,
 							TimestampTz not_before, int attempts);
 
+/* The rows of a task, of which there are several, for its stage once more, in two requests. */
+extern void dv_engine_queue_halves(DvStep *step, const DvTask *task, int attempts);
+
 /* Queue rows that were just read, by operation and what the table offers. */
 extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
 

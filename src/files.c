@@ -18,6 +18,7 @@
 #include "encode.h"
 #include "files.h"
 #include "gate.h"
+#include "reader.h"
 #include "request.h"
 #include "sha256.h"
 #include "spi.h"
@@ -287,11 +288,7 @@ percent_encoded(const char *text)
 	StringInfoData out;
 
 	initStringInfo(&out);
-	for (; *text; text++)
-		if ((*text >= '0' && *text <= '9') || (*text >= 'A' && *text <= 'Z') || (*text >= 'a' && *text <= 'z') || strchr("-._~", *text))
-			appendStringInfoChar(&out, *text);
-		else
-			appendStringInfo(&out, "%%%02X", (unsigned char) *text);
+	dv_reader_encode(&out, text, strlen(text));
 	return out.data;
 }
 

@@ -9,8 +9,10 @@
  */
 #include "postgres.h"
 
+#include "fmgr.h"
 #include "port/pg_bswap.h"
 
+#include "compat.h"
 #include "hash128.h"
 
 /* Constants of the algorithm. */
@@ -97,4 +99,22 @@ dv_hash128(const char *data, size_t len, unsigned char hash[16])
 	halves[1] = high + halves[0];
 	for (i = 0; i < 16; i++)
 		hash[i] = (unsigned char) (halves[i / 8] >> (56 - i % 8 * 8));
+}
+
+Datum
+dv_hash128_datum(const unsigned char hash[16])
+{
+	bytea	   *stored = palloc(VARHDRSZ + 16);
+
+	SET_VARSIZE(stored, VARHDRSZ + 16);
+	memcpy(VARDATA(stored), hash, 16);
+	return PointerGetDatum(stored);
+}
+
+bool
+dv_hash128_is(Datum stored, const unsigned char hash[16])
+{
+	bytea	   *bytes = DatumGetByteaPP(stored);
+
+	return VARSIZE_ANY_EXHDR(bytes) == 16 && memcmp(VARDATA_ANY(bytes), hash, 16) == 0;
 }

@@ -96,8 +96,6 @@ make_request(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 bool
 dv_links_encode(DvStep *step, DvRow *row, const Datum *values, const bool *nulls)
 {
-	bytea	   *last = nulls[DV_PROJ_HASH - 1] ? NULL : DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
-
 	if (!row->has_hash)
 	{
 		dv_outcome_failure(step, row, dv_encode_verdict("lookup", "end_missing", end_of(step, 0, values, nulls) ? "@right" : "@left",
@@ -105,8 +103,7 @@ dv_links_encode(DvStep *step, DvRow *row, const Datum *values, const bool *nulls
 		return false;
 	}
 	/* a forgotten request may have taken the link away */
-	if (row->wire.op == 'I' && !step->forgotten && last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash) &&
-		memcmp(VARDATA_ANY(last), row->hash, sizeof(row->hash)) == 0)
+	if (row->wire.op == 'I' && !step->forgotten && dv_encode_is_unchanged(row, values, nulls))
 	{
 		dv_outcome_success(step, row, "unchanged");
 		return false;

@@ -30,16 +30,13 @@
 #define DEFAULT_AUTHORITY	"https://login.microsoftonline.com"
 #define DEFAULT_API_VERSION "v9.2"
 
-/* client_id ... client_id16: as many users as there are sensible lanes. */
-#define MAX_USERS			16
-
 PG_FUNCTION_INFO_V1(dv_dataverse_validator);
 
 static const char *const server_options[] = {
 	"api_version", "authority", "ca_file", "environment", "tenant", "url", NULL
 };
 
-/* Each may be followed by a number from 2 to MAX_USERS. */
+/* Each may be followed by a number from 2 to DV_USERS_MAX. */
 static const char *const mapping_options[] = {
 	"client_id", "client_secret", "client_secret_file", NULL
 };
@@ -81,7 +78,7 @@ mapping_option_number(const char *name, int *bit)
 		if (strspn(digits, "0123456789") != strlen(digits) || strlen(digits) > 2 || *digits == '0')
 			continue;
 		number = atoi(digits);
-		if (number >= 2 && number <= MAX_USERS)
+		if (number >= 2 && number <= DV_USERS_MAX)
 			return number;
 	}
 	return 0;
@@ -95,7 +92,7 @@ unknown_option(const char *name, Oid catalog)
 	if (catalog == ForeignServerRelationId)
 		valid = "api_version, authority, ca_file, environment, tenant, url";
 	else if (catalog == UserMappingRelationId)
-		valid = "client_id, client_secret, client_secret_file; a number from 2 to 16 at the end names a further application user";
+		valid = "client_id, client_secret, client_secret_file; a number from 2 to " CppAsString2(DV_USERS_MAX) " at the end names a further application user";
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -264,7 +261,7 @@ check_user(int number, int has)
 static void
 validate_mapping(List *options)
 {
-	int			has[MAX_USERS + 1] = {0};
+	int			has[DV_USERS_MAX + 1] = {0};
 	int			last = 1;
 	ListCell   *cell;
 
@@ -444,7 +441,7 @@ dv_options_users(const DvServer *server, Oid userid)
 	List	   *options = mapping_options_of(server, userid);
 	int			n = 1;
 
-	while (n < MAX_USERS && option_value(options, psprintf("client_id%d", n + 1)) != NULL)
+	while (n < DV_USERS_MAX && option_value(options, psprintf("client_id%d", n + 1)) != NULL)
 		n++;
 	return n;
 }

@@ -6,6 +6,9 @@
 
 #include "postgres.h"
 
+/* Application users of a mapping, client_id ... client_id16: as many as there are sensible lanes. */
+#define DV_USERS_MAX	16
+
 typedef struct DvServer
 {
 	Oid			oid;

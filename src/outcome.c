@@ -17,6 +17,7 @@
 #include "engine.h"
 #include "files.h"
 #include "flags.h"
+#include "hash128.h"
 #include "keys.h"
 #include "phase.h"
 #include "spi.h"
@@ -249,11 +250,7 @@ upsert_successes(DvStep *step, DvOutcome **rows, int n)
 	add_op_array(&a, rows);
 	for (i = 0; i < n; i++)
 	{
-		bytea	   *hash = palloc(VARHDRSZ + sizeof(rows[i]->row->hash));
-
-		SET_VARSIZE(hash, VARHDRSZ + sizeof(rows[i]->row->hash));
-		memcpy(VARDATA(hash), rows[i]->row->hash, sizeof(rows[i]->row->hash));
-		hashes[i] = PointerGetDatum(hash);
+		hashes[i] = dv_hash128_datum(rows[i]->row->hash);
 		nulls[i] = !rows[i]->row->has_hash;
 		messages[i] = dv_outcome_message(rows[i]);
 	}

@@ -225,9 +225,8 @@ Datum
 dvmig_payload_hash(PG_FUNCTION_ARGS)
 {
 	bytea	   *content = PG_GETARG_BYTEA_PP(0);
-	bytea	   *hash = palloc(VARHDRSZ + 16);
+	unsigned char hash[16];
 
-	SET_VARSIZE(hash, VARHDRSZ + 16);
-	dv_hash128(VARDATA_ANY(content), VARSIZE_ANY_EXHDR(content), (unsigned char *) VARDATA(hash));
-	PG_RETURN_BYTEA_P(hash);
+	dv_hash128(VARDATA_ANY(content), VARSIZE_ANY_EXHDR(content), hash);
+	PG_RETURN_DATUM(dv_hash128_datum(hash));
 }

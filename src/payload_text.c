@@ -20,6 +20,7 @@
 
 #include "compat.h"
 #include "payload_write.h"
+#include "wiretext.h"
 
 const char dv_payload_is_null[] = "null";
 const char dv_payload_trimmed[] = "trimmed";
@@ -356,21 +357,13 @@ dv_payload_write_bytes(StringInfo out, Datum value, const DvPayloadPlan *plan)
 	return NULL;
 }
 
-/* The 36 characters of an id, lower case as Dataverse writes it. */
 static void
 append_uuid(StringInfo out, const pg_uuid_t *id)
 {
-	char		text[36];
-	char	   *p = text;
+	char		text[37];
 
-	for (int i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			*p++ = '-';
-		*p++ = hex_digits[id->data[i] >> 4];
-		*p++ = hex_digits[id->data[i] & 15];
-	}
-	appendBinaryStringInfo(out, text, sizeof(text));
+	dv_wiretext_format_uuid(id->data, text);
+	appendBinaryStringInfo(out, text, sizeof(text) - 1);
 }
 
 const char *

@@ -20,7 +20,6 @@
 /* A read that failed this often will not succeed. */
 #define READ_ATTEMPTS	5
 
-
 void
 dv_reader_encode(StringInfo url, const char *text, size_t len)
 {

@@ -20,6 +20,7 @@
 #include "answer.h"
 #include "before.h"
 #include "encode.h"
+#include "hash128.h"
 #include "keys.h"
 #include "spi.h"
 #include "verify.h"
@@ -254,11 +255,7 @@ record(void *arg)
 
 	for (i = 0; i < n; i++)
 	{
-		bytea	   *hash = palloc(VARHDRSZ + sizeof(rows[i]->hash));
-
-		SET_VARSIZE(hash, VARHDRSZ + sizeof(rows[i]->hash));
-		memcpy(VARDATA(hash), rows[i]->hash, sizeof(rows[i]->hash));
-		hashes[i] = PointerGetDatum(hash);
+		hashes[i] = dv_hash128_datum(rows[i]->hash);
 		nulls[i] = !rows[i]->others_equal;
 		are_sent[i] = BoolGetDatum(r->sent);
 		keys[i] = rows[i]->keys;

@@ -13,21 +13,6 @@
 /* Nobody is held longer than this by a header: 24 hours, in seconds. */
 #define LONGEST_S	86400
 
-/* Days from 1970-01-01 to a date of the proleptic Gregorian calendar. */
-static long long
-days_from_civil(int y, int m, int d)
-{
-	long long	era;
-	long long	yoe;
-	long long	doy;
-
-	y -= m <= 2;
-	era = y / 400;
-	yoe = y - era * 400;
-	doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
-	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
-}
-
 static int
 month_number(const char *name)
 {
@@ -69,7 +54,7 @@ dv_verdict_http_date(const char *text, long long *when)
 	y = full_year(y);
 	if (m == 0 || y < 1970 || d < 1 || d > 31 || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 60)
 		return false;
-	*when = days_from_civil(y, m, d) * 86400LL + h * 3600LL + mi * 60LL + s;
+	*when = dv_wiretext_days(y, m, d) * 86400LL + h * 3600LL + mi * 60LL + s;
 	return true;
 }
 

@@ -12,12 +12,10 @@
 #include "utils/timestamp.h"
 
 #include "answer.h"
+#include "encode.h"
 #include "lanes.h"
 #include "settings.h"
 #include "states.h"
-
-/* Where the service does not tell its time, clocks may differ by this much. */
-#define CLOCK_SKEW_S	5
 
 /* Date headers and modifiedon are in whole seconds, cut off. */
 #define ROUNDING_S		1
@@ -27,9 +25,8 @@
 
 #define KEPT_MODIFIED	"kept: the record was modified in Dataverse by another user"
 
-/* "2026-05-04T03:02:01Z" as a timestamp; 0 where it is not one. */
-static TimestampTz
-parse_instant(const char *text)
+TimestampTz
+dv_settle_instant(const char *text)
 {
 	int			y, mo, d, h, mi, sec;
 
@@ -46,7 +43,7 @@ service_time(const DvHttpReply *reply, TimestampTz ours)
 	long long	date;
 
 	if (!dv_verdict_http_date(reply->date, &date))
-		return ours - (int64) CLOCK_SKEW_S * USECS_PER_SEC;
+		return ours - (int64) DV_CLOCK_SKEW_S * USECS_PER_SEC;
 	return (date - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY - ROUNDING_S) * USECS_PER_SEC -
 		(GetCurrentTimestamp() - ours);
 }
@@ -55,7 +52,7 @@ service_time(const DvHttpReply *reply, TimestampTz ours)
 static bool
 written_since(const DvWireFound *found, const DvHttpReply *reply, TimestampTz ours)
 {
-	TimestampTz modified = parse_instant(found->modified_on);
+	TimestampTz modified = dv_settle_instant(found->modified_on);
 
 	return modified == 0 || modified >= service_time(reply, ours);
 }
@@ -94,7 +91,7 @@ static bool
 created_since(const DvStep *step, const DvRow *row, const DvWireFound *found, const DvHttpReply *reply, TimestampTz ours)
 {
 	const char *caller = step->projection->wire.caller_header;
-	TimestampTz created = parse_instant(found->created_on);
+	TimestampTz created = dv_settle_instant(found->created_on);
 
 	if (found->created_by[0] != '\0' && !is_one_of_us(step, row, found->created_by) &&
 		(caller == NULL || strcmp(caller, "CallerObjectId") != 0))
@@ -117,16 +114,11 @@ made_as_other(const DvStep *step, const DvRow *row, const DvWireFound *found, co
 		created_since(step, row, found, reply, step->forgotten_since);
 }
 
+/* A verdict of our own, whose class is its code. */
 static DvVerdict *
 own_verdict(const char *error_class, const char *message)
 {
-	DvVerdict  *v = palloc0(sizeof(DvVerdict));
-
-	v->kind = DV_FAIL_ROW;
-	strlcpy(v->error_class, error_class, sizeof(v->error_class));
-	strlcpy(v->code, error_class, sizeof(v->code));
-	strlcpy(v->message, message, sizeof(v->message));
-	return v;
+	return dv_encode_verdict(error_class, error_class, "", message);
 }
 
 /* The request may still be on its way: look again when it cannot be any more. */
@@ -175,9 +167,6 @@ try_again(DvStep *step, DvRow *row, DvSorted *s)
 		s->again[s->nagain++] = row;
 }
 
-/* Times that lie so near to each other are not told apart: clocks, and what is cut off. */
-#define CLOCKS_AGREE_S	5
-
 /*
  * The run that created the record of a row, though its outcome was lost: an
  * earlier one that did not end cleanly, or this one, of which a lane died. 0
@@ -193,7 +182,7 @@ creator(const DvStep *step, const DvRow *row, const DvWireFound *found, const Dv
 		found->created_on[0] == '\0' || !is_one_of_us(step, row, found->created_by) ||
 		!created_since(step, row, found, reply, step->forgotten_since))
 		return 0;
-	if (step->forgotten_since >= began || created_since(step, row, found, reply, began + (int64) CLOCKS_AGREE_S * USECS_PER_SEC))
+	if (step->forgotten_since >= began || created_since(step, row, found, reply, began + (int64) DV_CLOCK_SKEW_S * USECS_PER_SEC))
 		return step->rc->run;
 	return step->forgotten_run;
 }
@@ -377,8 +366,7 @@ dv_settle_unread(DvStep *step, DvTask *task, const DvHttpReply *reply, const DvV
 		case DV_SHRINK:
 			if (task->n > 1)
 			{
-				dv_engine_queue(step, task->stage, task->rows, task->n / 2, 0, task->attempts + 1);
-				dv_engine_queue(step, task->stage, task->rows + task->n / 2, task->n - task->n / 2, 0, task->attempts + 1);
+				dv_engine_queue_halves(step, task, task->attempts + 1);
 				break;
 			}
 			/* FALLTHROUGH */

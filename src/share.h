@@ -23,9 +23,8 @@
 #include "sets.h"
 #include "worker.h"
 
-/* Lanes and application users (see options.c) of one run at most. */
+/* Lanes of one run at most. */
 #define DV_LANES_MAX	32
-#define DV_USERS_MAX	16
 
 /* A key of this size is not shared; then one lane reads the rest of the lap. */
 #define DV_CURSOR_BYTES	16384

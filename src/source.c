@@ -20,14 +20,13 @@
 #include "runstate.h"
 #include "sets.h"
 #include "spi.h"
+#include "wiretext.h"
 
 /* So many serialization failures in a row, and nobody but the row itself is to blame. */
 #define CONFLICTS_MAX		10
 
 /* A row answered this often in one run does not keep its flag: leave it. */
 #define ANSWERS_MAX			3
-
-static const char hex_digits[] = "0123456789abcdef";
 
 void
 dv_source_rewind(DvStep *step)
@@ -44,16 +43,7 @@ dv_source_rewind(DvStep *step)
 void
 dv_source_format_id(const pg_uuid_t *uuid, char *out)
 {
-	int			i;
-
-	for (i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			*out++ = '-';
-		*out++ = hex_digits[uuid->data[i] >> 4];
-		*out++ = hex_digits[uuid->data[i] & 15];
-	}
-	*out = '\0';
+	dv_wiretext_format_uuid(uuid->data, out);
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "answer.h"
 #include "compat.h"
 #include "encode.h"
+#include "hash128.h"
 #include "keys.h"
 #include "links.h"
 #include "spi.h"
@@ -187,7 +188,7 @@ dv_undo_links_take(DvUndoChunk *chunk, int i, HeapTuple tuple, TupleDesc desc, i
 	dv_links_hash(DatumGetUUIDP(left), DatumGetUUIDP(right), now);
 	chunk->ids[i] = *DatumGetUUIDP(right);
 	chunk->lefts[i] = *DatumGetUUIDP(left);
-	chunk->seen[i] = VARSIZE_ANY_EXHDR(DatumGetByteaPP(hash)) == sizeof(now) && memcmp(VARDATA_ANY(DatumGetByteaPP(hash)), now, sizeof(now)) == 0;
+	chunk->seen[i] = dv_hash128_is(hash, now);
 }
 
 void

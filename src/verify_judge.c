@@ -7,18 +7,15 @@
  */
 #include "postgres.h"
 
-#include "utils/datetime.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "answer.h"
 #include "encode.h"
 #include "lanes.h"
 #include "verify.h"
 #include "wiretext.h"
-
-/* Clocks of service and server may differ by this much. */
-#define CLOCK_SKEW_S	5
 
 static const DvSlice nothing = {NULL, 0};
 
@@ -134,18 +131,12 @@ dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i)
 	return dv_verify_was_left_out(c, row, i) && dv_verify_is_default(c, dv_verify_found(row, c));
 }
 
-/* "2026-05-04T03:02:01Z" as a timestamp; 0 where it is not one. */
 static TimestampTz
 read_time(DvSlice value)
 {
-	int			y, mo, d, h, mi, sec;
 	char		text[40];
 
-	if (value.p == NULL || dv_page_text(value, text, sizeof(text)) >= sizeof(text) ||
-		sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mo, &d, &h, &mi, &sec) != 6 || !IS_VALID_JULIAN(y, mo, d))
-		return 0;
-	return (((int64) (date2j(y, mo, d) - POSTGRES_EPOCH_JDATE) * SECS_PER_DAY) +
-			h * SECS_PER_HOUR + mi * SECS_PER_MINUTE + sec) * USECS_PER_SEC;
+	return value.p != NULL && dv_page_text(value, text, sizeof(text)) < sizeof(text) ? dv_settle_instant(text) : 0;
 }
 
 static inline DvSlice
@@ -174,7 +165,7 @@ dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row)
 	if (row->created && dv_page_uuid(context_of(v, row, DV_VERIFY_CREATED_BY), maker.data) && memcmp(&maker, &modifier, UUID_LEN) == 0)
 		return false;
 	return !row->kept || row->recorded_at == 0 ||
-		read_time(context_of(v, row, DV_VERIFY_MODIFIED_ON)) > row->recorded_at - (int64) CLOCK_SKEW_S * USECS_PER_SEC;
+		read_time(context_of(v, row, DV_VERIFY_MODIFIED_ON)) > row->recorded_at - (int64) DV_CLOCK_SKEW_S * USECS_PER_SEC;
 }
 
 /* A record that we made and gave no owner belongs to whom it was made by. */

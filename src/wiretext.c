@@ -218,3 +218,33 @@ dv_wiretext_next_uuid(const char *text, size_t len, size_t *pos, char out[37])
 	out[0] = '\0';
 	return false;
 }
+
+void
+dv_wiretext_format_uuid(const unsigned char id[16], char out[37])
+{
+	static const char digits[] = "0123456789abcdef";
+	int			i;
+
+	for (i = 0; i < 16; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*out++ = '-';
+		*out++ = digits[id[i] >> 4];
+		*out++ = digits[id[i] & 15];
+	}
+	*out = '\0';
+}
+
+long long
+dv_wiretext_days(int y, int m, int d)
+{
+	long long	era;
+	int			year_of_era;
+	int			day_of_year;
+
+	y -= m <= 2;
+	era = (y >= 0 ? y : y - 399) / 400;
+	year_of_era = (int) (y - era * 400);
+	day_of_year = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
+	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
+}

@@ -48,6 +48,12 @@ extern void dv_wiretext_trim(const char **text, size_t *len);
  */
 extern bool dv_wiretext_uuid(const char *text, size_t len, char out[37]);
 
+/* The 36 characters of a uuid's 16 bytes, lower-case as Dataverse writes it, and NUL. */
+extern void dv_wiretext_format_uuid(const unsigned char id[16], char out[37]);
+
+/* Days from 1970-01-01 to a date of the proleptic Gregorian calendar. */
+extern long long dv_wiretext_days(int y, int m, int d);
+
 /* Find the next uuid at or after *pos in running text, and step behind it. */
 extern bool dv_wiretext_next_uuid(const char *text, size_t len, size_t *pos, char out[37]);
 
