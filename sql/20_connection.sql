@@ -14,6 +14,10 @@ CREATE FOREIGN DATA WRAPPER dataverse NO HANDLER VALIDATOR dvmig.dataverse_valid
 COMMENT ON FOREIGN DATA WRAPPER dataverse IS
 	'Microsoft Dataverse environments. Server: url, tenant, environment, authority, api_version, ca_file. User mapping: client_id, client_secret or client_secret_file; client_id2, client_secret2 ... for further application users';
 
+CREATE FUNCTION dvmig._service_call(userid oid, server text, method text, path text, body text, OUT status int, OUT answer text)
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_service_call';
+COMMENT ON FUNCTION dvmig._service_call(oid, text, text, text, text) IS 'one request of the Web API, with a role''s credentials; status 0 where there was no answer';
+
 -- ---------------------------------------------------------------- the pin
 
 -- _pin: remember the organisation at first use. Two first uses at once are

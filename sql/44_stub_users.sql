@@ -5,11 +5,6 @@
 -- not, Dataverse's import wizard takes them from a CSV file, and dvmig.adopt()
 -- finds what it made.
 
-CREATE FUNCTION dvmig._try_create(caller oid, server text, entity_set text, body text, OUT http_status int, OUT answer text)
-LANGUAGE c VOLATILE STRICT
-AS 'MODULE_PATHNAME', 'dv_try_create';
-COMMENT ON FUNCTION dvmig._try_create(oid, text, text, text) IS 'create one record in the caller''s transaction, to see whether it can be';
-
 -- _stub_tables: staging tables of users.
 CREATE FUNCTION dvmig._stub_tables(m dvmig.migration) RETURNS SETOF dvmig.migration_table
 LANGUAGE plpgsql STABLE
@@ -35,7 +30,7 @@ AS $$
 DECLARE
 	e jsonb;
 BEGIN
-	IF http_status IS NULL THEN
+	IF http_status = 0 THEN
 		RETURN 'Dataverse did not answer, so it is not known whether the user was created; a run finds out';
 	END IF;
 	e := (answer::jsonb) -> 'error';
@@ -47,7 +42,8 @@ $$;
 COMMENT ON FUNCTION dvmig._refusal(int, text) IS 'why a record was not created, in the words of the answer';
 
 -- _try_stub: create one of the users that are missing; null where there is none
--- that could be sent.
+-- that could be sent. The record has the id that its row has anyhow: whatever
+-- becomes of this transaction, a run finds it there and makes no second.
 CREATE FUNCTION dvmig._try_stub(caller oid, m dvmig.migration, t dvmig.migration_table) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -66,13 +62,14 @@ BEGIN
 	IF p.source_key IS NULL THEN
 		RETURN NULL;
 	END IF;
-	r := dvmig._try_create(caller, m.server::text, (SELECT mt.entity_set FROM dvmig.metadata_table mt WHERE mt.server = m.server AND mt.table_name = 'systemuser'), p.request);
-	PERFORM dvmig._log(caller, m.name, 'stub_users', t.staging::text, jsonb_build_object('tried', p.dataverse_id, 'http_status', r.http_status));
-	IF r.http_status BETWEEN 200 AND 299 THEN
+	r := dvmig._service_call(caller, m.server::text, 'POST',
+		(SELECT '/' || mt.entity_set FROM dvmig.metadata_table mt WHERE mt.server = m.server AND mt.table_name = 'systemuser'), p.request);
+	PERFORM dvmig._log(caller, m.name, 'stub_users', t.staging::text, jsonb_build_object('tried', p.dataverse_id, 'http_status', nullif(r.status, 0)));
+	IF r.status BETWEEN 200 AND 299 THEN
 		PERFORM dvmig._run_as(m.owner, format('UPDATE %s s SET dataverse_id = %L WHERE %s = %L', t.staging, p.dataverse_id, key_sql, p.source_key));
 		RETURN '';
 	END IF;
-	RETURN dvmig._refusal(r.http_status, r.answer);
+	RETURN dvmig._refusal(r.status, r.answer);
 END
 $$;
 COMMENT ON FUNCTION dvmig._try_stub(oid, dvmig.migration, dvmig.migration_table) IS 'create one of the missing users: empty where that went well, else why not; null where there was none to try';

@@ -1,9 +1,5 @@
 -- Before the switch: how long the final window will be, and what blocks it.
 
-CREATE FUNCTION dvmig._service_call(userid oid, server text, method text, path text, body text, OUT status int, OUT answer text)
-LANGUAGE c AS 'MODULE_PATHNAME', 'dv_service_call';
-COMMENT ON FUNCTION dvmig._service_call(oid, text, text, text, text) IS 'one request of the Web API, with a role''s credentials; status 0 where there was no answer';
-
 -- ------------------------------------------------------------------- backups
 
 CREATE FUNCTION dvmig._note_backup(caller oid, migration text, note text) RETURNS text

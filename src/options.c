@@ -124,7 +124,7 @@ check_address(const char *option, const char *value)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"%s\" must begin with https://", option),
 				 errdetail("Credentials and data would cross the network in clear."),
-				 errhint("http:// is accepted for a loopback address only: localhost, 127.0.0.0/8 or [::1].")));
+				 errhint("Only a loopback address may have http://: localhost, 127.0.0.0/8 or [::1].")));
 }
 
 /* v and two numbers: v9.2. */
@@ -378,7 +378,7 @@ dv_options_check_usage(const DvServer *server, Oid userid)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for foreign server %s", server->name),
-				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s;",
+				 errhint("Grant it with GRANT USAGE ON FOREIGN SERVER %s TO %s.",
 						 quote_identifier(server->name),
 						 quote_identifier(GetUserNameFromId(userid, false)))));
 }
@@ -395,7 +395,7 @@ mapping_options_of(const DvServer *server, Oid userid)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("no user mapping of \"%s\" for server \"%s\"",
 						GetUserNameFromId(userid, false), server->name),
-				 errhint("CREATE USER MAPPING FOR %s SERVER %s OPTIONS (client_id '...', client_secret_file '/...');",
+				 errhint("Make one with CREATE USER MAPPING FOR %s SERVER %s OPTIONS (client_id '...', client_secret_file '/...').",
 						 quote_identifier(GetUserNameFromId(userid, false)),
 						 quote_identifier(server->name))));
 	return GetUserMapping(userid, server->oid)->options;

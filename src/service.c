@@ -28,7 +28,6 @@ PG_FUNCTION_INFO_V1(dv_service_call);
 Datum
 dv_service_call(PG_FUNCTION_ARGS)
 {
-	static const char *const json[] = {"Content-Type: application/json; charset=utf-8", NULL};
 	char	   *body = PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4));
 	DvWhoAmI	who;
 	DvSession  *session;
@@ -43,7 +42,7 @@ dv_service_call(PG_FUNCTION_ARGS)
 	if (body != NULL)
 		body = pg_server_to_any(body, (int) strlen(body), PG_UTF8);
 	reply = dv_session_call(session, text_to_cstring(PG_GETARG_TEXT_PP(2)), text_to_cstring(PG_GETARG_TEXT_PP(3)),
-							body, body ? strlen(body) : 0, body ? json : NULL);
+							body, body ? strlen(body) : 0, NULL);
 	if (reply->transport == DV_HTTP_ANSWERED)
 	{
 		values[0] = Int32GetDatum(reply->status);
