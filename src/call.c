@@ -120,7 +120,7 @@ static void
 pin_settings(void)
 {
 	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
+		{"search_path", OUR_PATH},
 		{"quote_all_identifiers", "off"},
 		{"standard_conforming_strings", "on"},
 		{"array_nulls", "on"},

@@ -23,8 +23,9 @@ extern Oid	dv_call_extension_owner(void);
  * Become the extension's owner, or any role, and come back. An error in
  * between needs no care: the end of the (sub)transaction restores the role.
  * With the extension's owner come settings that no user can have changed: a
- * hostile search_path would give him another's operators. "restricted" makes it a security-restricted operation, in which code that
- * the role's objects bring along cannot escape.
+ * hostile search_path would give him another's operators. "restricted" makes it
+ * a security-restricted operation, in which code that the role's objects bring
+ * along cannot escape.
  */
 extern DvSwitch dv_call_become_extension_owner(void);
 extern DvSwitch dv_call_become(Oid role, bool restricted);

@@ -16,6 +16,7 @@
 #include "count.h"
 #include "encode.h"
 #include "files.h"
+#include "flags.h"
 #include "gate.h"
 #include "lanes.h"
 #include "phase.h"
@@ -487,7 +488,7 @@ dv_engine_run_step(DvStep *step)
 		dv_source_rewind(step);
 		run_lap(step);
 		another = dv_lanes_end_lap(step);
-		dv_outcome_retry_flags(step);
+		dv_flags_retry(step);
 		if (step->error != NULL)
 			ReThrowError(step->error);
 		another = another && !step->rc->stopping && dv_count_has_rows(step);

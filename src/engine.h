@@ -276,17 +276,14 @@ extern void dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdic
 /* The row's outcome is recorded already: give it its flag. */
 extern void dv_outcome_flag(DvStep *step, DvRow *row, char flag);
 
-/* What is worth knowing of a success: what happened, and what policies did to the values sent. */
+/* words.c: what is worth knowing of a success: what happened, and what policies did to the values sent. */
 extern const char *dv_outcome_message(const DvOutcome *outcome);
 
-/* The names of the passes that are owed, in their order; NULL where none is. */
+/* words.c: the names of the passes that are owed, in their order; NULL where none is. */
 extern const char *dv_outcome_owed_passes(int owes);
 
 /* Record what has gathered, in one short transaction, and free its rows. */
 extern void dv_outcome_record(DvStep *step);
-
-/* Try again to set flags that a user's lock kept from being set. */
-extern void dv_outcome_retry_flags(DvStep *step);
 
 /* engine.c */
 
@@ -303,7 +300,7 @@ extern void dv_engine_queue_new(DvStep *step, DvRow **rows, int n);
 /* Does a task of this stage only read? */
 extern bool dv_engine_only_reads(DvStage stage);
 
-/* Is this read a $batch of queries, because a row has no id yet? */
+/* request.c: is this read a $batch of queries, because a row has no id yet? */
 extern bool dv_engine_finds_each(const DvTask *task);
 
 /* Rows that were not sent, or are known not to have been written, go back to the table. */

@@ -304,7 +304,7 @@ dv_flags_set_singly(DvStep *step)
 }
 
 void
-dv_outcome_retry_flags(DvStep *step)
+dv_flags_retry(DvStep *step)
 {
 	int			n;
 	DvAnswered *locked = dv_sets_locked(step->sets, &n);

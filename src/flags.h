@@ -22,6 +22,9 @@ extern void dv_flags_committed(DvStep *step);
 /* Each flag in a transaction of its own: rows that refuse it are counted. */
 extern void dv_flags_set_singly(DvStep *step);
 
+/* Try again to set flags that a user's lock kept from being set. */
+extern void dv_flags_retry(DvStep *step);
+
 /* Rows of the step, which is over, whose outcome is recorded and whose flag is not. */
 extern long dv_flags_left(DvStep *step);
 

@@ -28,12 +28,6 @@ extern int64 dv_gate_held_ms(DvLanes *lanes);
 /* What answers teach; see pace.h. */
 extern void dv_gate_good(DvStep *step, const DvHttpReply *reply);
 extern void dv_gate_throttled(DvStep *step, const DvThrottle *told);
-
-/* The same for one of the application users, by number: a job sends as all of them. */
-extern void dv_gate_user_throttled(DvRunContext *rc, int user, const DvThrottle *told);
-
-/* Nothing goes by that session while the user, by number, is told to wait. */
-extern void dv_gate_guard(DvRunContext *rc, DvSession *session, int user);
 extern void dv_gate_trouble(DvStep *step);
 extern void dv_gate_hold(DvStep *step, TimestampTz until);
 extern void dv_gate_deadlock(DvStep *step);
@@ -41,6 +35,12 @@ extern void dv_gate_bulk(DvStep *step, int rows, double seconds);
 extern void dv_gate_each(DvStep *step, int rows, double seconds);
 extern void dv_gate_refused(DvStep *step);
 extern void dv_gate_shrink(DvStep *step, int rows);
+
+/* Throttled is one of the application users, by number: a job sends as all of them. */
+extern void dv_gate_user_throttled(DvRunContext *rc, int user, const DvThrottle *told);
+
+/* Nothing goes by that session while the user, by number, is told to wait. */
+extern void dv_gate_guard(DvRunContext *rc, DvSession *session, int user);
 
 /* Rows of the next bulk request, tuned or learnt. */
 extern int	dv_gate_bulk_rows(DvStep *step);

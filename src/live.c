@@ -55,7 +55,7 @@ rows_done(const DvCounters *c)
 	return c->succeeded + c->failed;
 }
 
-/* " column = $n, ..." for the seven columns of a usage, and their values. */
+/* The seven columns of a usage, and their values. */
 #define USAGE_COLUMNS	7
 #define USAGE_NAMES		"read_ms, encode_ms, wait_ms, hold_ms, record_ms, cpu_ms, memory_kb"
 

@@ -70,10 +70,9 @@ extern void dv_payload_prepare(DvPayloadColumn *columns, int n);
 
 /*
  * Append the members of one row of the projection, given as its values and
- * nulls, without braces and without a leading comma,
- * to "out". "op" is DV_SEND_INSERT or DV_SEND_UPDATE and selects columns by
- * their direction; "deferred" selects the deferred columns instead of the
- * others. Nulls are left out of a create and written as null in an update
+ * nulls, to "out", without braces and without a leading comma. "op" is
+ * DV_SEND_INSERT or DV_SEND_UPDATE and selects columns by their direction;
+ * "deferred" selects the deferred columns instead of the others. Nulls are left out of a create and written as null in an update
  * (a multi-table lookup mapped by several columns is cleared once, and only
  * if all of them are null). False with *fault filled in where a value cannot
  * be sent (NaN, infinity, date out of range, number with a fraction for a

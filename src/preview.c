@@ -25,6 +25,7 @@
 #include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
+#include "call.h"
 #include "compat.h"
 #include "encode.h"
 #include "spi.h"
@@ -40,8 +41,7 @@ typedef struct Offline
 {
 	DvStep	   *step;
 	Portal		portal;
-	Oid			user;
-	int			security;
+	DvSwitch	was;
 	int			guc_level;
 } Offline;
 
@@ -67,8 +67,7 @@ offline_open(Offline *o, DvStep *step, const char *sql, Oid owner)
 	(void) set_config_option("TimeZone", "UTC", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("DateStyle", "ISO, YMD", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	GetUserIdAndSecContext(&o->user, &o->security);
-	SetUserIdAndSecContext(owner, o->security | SECURITY_RESTRICTED_OPERATION);
+	o->was = dv_call_become(owner, true);
 	plan = SPI_prepare(sql, 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -79,7 +78,7 @@ static void
 offline_close(Offline *o)
 {
 	SPI_cursor_close(o->portal);
-	SetUserIdAndSecContext(o->user, o->security);
+	dv_call_restore(o->was);
 	/* Rolled back: what an expression has SET must not reach statements of ours. */
 	AtEOXact_GUC(false, o->guc_level);
 }

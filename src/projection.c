@@ -220,9 +220,15 @@ load_alternate_key(DvProjection *p, Datum deferred, MemoryContext context)
 	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);
 	p->key_columns = MemoryContextAlloc(context, sizeof(int) * n);
 	for (k = 0; k < n; k++)
-		for (i = 0; i < p->ncolumns; i++)
-			if (strcmp(p->columns[i].column, TextDatumGetCString(names[k])) == 0)
-				p->key_columns[k] = i;
+	{
+		const char *name = TextDatumGetCString(names[k]);
+
+		for (i = 0; i < p->ncolumns && strcmp(p->columns[i].column, name) != 0; i++)
+			;
+		if (i == p->ncolumns)
+			elog(ERROR, "column \"%s\" of the alternate key is not in the projection", name);
+		p->key_columns[k] = i;
+	}
 	p->nkey_columns = n;
 }
 

@@ -52,9 +52,11 @@ read_secret(const char *path, char *buf, size_t size, DvProblem *problem)
 
 	if (fd < 0 || fstat(fd, &st) != 0)
 	{
-		dv_problem_set(problem, false, ERRCODE_CONFIG_FILE_ERROR,
-					   "could not read the file of the client secret",
-					   strerror(errno), "Option client_secret_file of the user mapping names it. Make it readable by the user the database server runs as.");
+		char		message[128];
+
+		snprintf(message, sizeof(message), "could not read the file of the client secret: %s", strerror(errno));
+		dv_problem_set(problem, false, ERRCODE_CONFIG_FILE_ERROR, message, NULL,
+					   "Option client_secret_file of the user mapping names it. Make it readable by the user the database server runs as.");
 		if (fd >= 0)
 			CloseTransientFile(fd);
 		return -1;

@@ -30,6 +30,9 @@
 #define ROWS_MAX		500
 #define ROWS_MIN		1
 
+/* A query of so few is not refused for what it asks for at once. */
+#define ROWS_FEW		20
+
 /* At least so many of records that may be large. */
 #define ROWS_LARGE		20
 
@@ -228,7 +231,7 @@ handle_refusal(DvVerify *v, DvAsk *ask, VerifyAsk *part, const DvHttpReply *repl
 {
 	bool		too_much = reply->status == 400 || reply->status == 413 || reply->status == 414 || reply->status >= 500;
 
-	if (too_much && part->n > ROWS_MIN && part->n > 20)
+	if (too_much && part->n > ROWS_FEW)
 		halve(v, part);
 	else if (reply->status >= 400 && reply->status < 500 && strstr(ask->path.data, "&$expand=") != NULL)
 	{

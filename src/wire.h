@@ -99,9 +99,9 @@ extern void dv_wire_bulk_reply(const DvWireReply *reply, const DvWireRow *const 
 							   int n, DvVerdict *v, char (*ids_out)[37]);
 
 /*
- * Build a $batch of single operations, never in a change set: POST, PATCH with
- * If-Match: *, DELETE. The
- * boundary must not occur in the rows: the caller gives a random one. The
+ * Build a $batch of single operations: POST, PATCH with If-Match, DELETE, or
+ * what a row says itself. Only the three that reopen a record are a change set.
+ * The boundary must not occur in the rows: the caller gives a random one. The
  * request needs "Prefer: odata.continue-on-error" and the content type
  * multipart/mixed with that boundary.
  */
@@ -149,11 +149,13 @@ extern DvVerdictKind dv_wire_find_reply(const DvWireReply *reply, const DvWireRo
  * The same for rows of which some have no id yet: a $batch of queries, one per
  * row, by its key. Its answers are taken by their place.
  */
-extern void dv_wire_put_found_columns(DvBuf *out, const DvWireTable *table);
 extern bool dv_wire_find_each(DvBuf *body, const DvWireTable *table, const char *boundary,
 							  const DvWireRow *const *rows, int n);
 extern DvVerdictKind dv_wire_find_each_reply(const DvWireReply *reply, int n,
 											 DvWireFound *found, DvVerdict *v);
+
+/* Inside wire_*.c: the columns that both ways of reading back ask for, each behind a comma. */
+extern void dv_wire_put_found_columns(DvBuf *out, const DvWireTable *table);
 
 /*
  * Error object of any reply (JSON error, bare Message, title of a page, plain

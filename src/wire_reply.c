@@ -251,9 +251,10 @@ part_succeeded(const DvHttpPart *part, const DvWireRow *row)
 
 	if (part->id_conflict)
 		return false;
-	/* an action may answer something, and name the record it made */
+	/* three operations are not answered by one part */
 	if (row->reopen != NULL)
 		return false;
+	/* an action may answer something, and name the record it made */
 	if (row->method != NULL)
 		return part->status == 204 || part->status == 200;
 	if (row->op != 'D' && named && row->id[0] != '\0' && strcmp(part->id, row->id) != 0)
