@@ -79,7 +79,7 @@ BEGIN
 		DELETE FROM dvmig.reference r WHERE r.server = _repin.server;
 		IF EXISTS (SELECT FROM dvmig.metadata_table t WHERE t.server = _repin.server) THEN
 			RAISE NOTICE 'metadata of server "%" was read from another organisation', server
-				USING HINT = format('SELECT * FROM dvmig.refresh_metadata(%L);', server);
+				USING HINT = format('Read it again with SELECT * FROM dvmig.refresh_metadata(%L).', server);
 		END IF;
 	END IF;
 	INSERT INTO dvmig.event (role, kind, object, detail)
@@ -87,7 +87,7 @@ BEGIN
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION dvmig._repin(oid, text) IS 'see dvmig.repin';
+COMMENT ON FUNCTION dvmig._repin(oid, text) IS 'internal part of dvmig.repin()';
 
 CREATE FUNCTION dvmig.repin(server text) RETURNS uuid
 LANGUAGE c VOLATILE STRICT
@@ -103,7 +103,7 @@ CREATE FUNCTION dvmig._whoami(caller oid, server text, OUT server_name name, OUT
 	OUT pinned_by name, OUT organisation_name text)
 LANGUAGE c VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'dv_whoami';
-COMMENT ON FUNCTION dvmig._whoami(oid, text) IS 'see dvmig.whoami';
+COMMENT ON FUNCTION dvmig._whoami(oid, text) IS 'internal part of dvmig.whoami()';
 
 CREATE FUNCTION dvmig.whoami(server text)
 RETURNS TABLE (server_name name, environment text, url text, token_expires timestamptz, organisation_id uuid,

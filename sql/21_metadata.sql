@@ -324,7 +324,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION dvmig._refresh_metadata(oid, text, text[]) IS 'see dvmig.refresh_metadata';
+COMMENT ON FUNCTION dvmig._refresh_metadata(oid, text, text[]) IS 'internal part of dvmig.refresh_metadata()';
 
 CREATE FUNCTION dvmig.refresh_metadata(server text, tables text[] DEFAULT '{}')
 RETURNS TABLE (table_name text, table_type text, columns int, choices int, lookups int, alternate_keys int,

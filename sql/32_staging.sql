@@ -38,7 +38,7 @@ BEGIN
 		AND has_schema_privilege(migration_owner, c.relnamespace, 'USAGE')) THEN
 		RAISE EXCEPTION 'role "%", which owns the migration, may not read and flag the rows of %', migration_owner::regrole, staging
 			USING ERRCODE = 'insufficient_privilege',
-			HINT = format('GRANT USAGE ON SCHEMA %1$s TO %2$s; GRANT SELECT, UPDATE ON %3$s TO %2$s;',
+			HINT = format('Grant it with GRANT USAGE ON SCHEMA %1$s TO %2$s and GRANT SELECT, UPDATE ON %3$s TO %2$s.',
 				c.relnamespace::regnamespace, migration_owner::regrole, staging);
 	END IF;
 END
@@ -227,7 +227,7 @@ BEGIN
 	IF bad > 0 THEN
 		RAISE EXCEPTION 'column "%" of % holds something else than % in %', flag, staging, array_to_string(letters, ', '), dvmig._count_of(bad, 'row', 'rows')
 			USING ERRCODE = 'check_violation',
-			HINT = format('UPDATE %1$s SET %2$I = %3$L WHERE (%2$I::text IN (%4$s)) IS NOT TRUE;', staging, flag, letters[1], list);
+			HINT = format('Correct them, for example with UPDATE %1$s SET %2$I = %3$L WHERE (%2$I::text IN (%4$s)) IS NOT TRUE.', staging, flag, letters[1], list);
 	END IF;
 	IF NOT a.attnotnull THEN
 		parts := parts || format('ALTER COLUMN %I SET NOT NULL', flag);

@@ -163,7 +163,7 @@ CREATE FUNCTION dvmig._is_body(table_name text, column_name text) RETURNS bool
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT ($1, $2) IN (('annotation', 'documentbody'), ('activitymimeattachment', 'body')) $$;
-COMMENT ON FUNCTION dvmig._is_body(text, text) IS 'does a text column hold a file as base64?';
+COMMENT ON FUNCTION dvmig._is_body(text, text) IS 'whether a text column holds a file as base64';
 
 -- _check_type: error unless values of the type can be written for the column.
 CREATE FUNCTION dvmig._check_type(c dvmig.metadata_column, type regtype) RETURNS void

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION dvmig._launch(bigint, oid) IS 'register the background worke
 
 CREATE FUNCTION dvmig._run_alive(run bigint) RETURNS bool
 LANGUAGE c STRICT COST 1000 AS 'MODULE_PATHNAME', 'dv_run_alive';
-COMMENT ON FUNCTION dvmig._run_alive(bigint) IS 'does a worker hold the lock of this run?';
+COMMENT ON FUNCTION dvmig._run_alive(bigint) IS 'whether a worker holds the lock of a run';
 
 CREATE FUNCTION dvmig._is_ours(writer xid) RETURNS bool
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_is_ours';
@@ -456,7 +456,7 @@ BEGIN
 	RETURN (SELECT r.state FROM dvmig.run_history r WHERE r.run = $2);
 END
 $$;
-COMMENT ON FUNCTION dvmig._stop(oid, bigint) IS 'ask a run to end: see dvmig.stop()';
+COMMENT ON FUNCTION dvmig._stop(oid, bigint) IS 'internal part of dvmig.stop()';
 
 CREATE FUNCTION dvmig.stop(run bigint) RETURNS text
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';

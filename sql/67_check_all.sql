@@ -203,7 +203,7 @@ EXCEPTION WHEN OTHERS THEN
 	RAISE;
 END
 $$;
-COMMENT ON FUNCTION dvmig._check(oid, text, int) IS 'what would fail: see dvmig.check()';
+COMMENT ON FUNCTION dvmig._check(oid, text, int) IS 'internal part of dvmig.check()';
 
 CREATE FUNCTION dvmig.check(migration text, samples int DEFAULT 5)
 RETURNS TABLE (severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys text[], message text, hint text)
@@ -267,7 +267,7 @@ EXCEPTION WHEN OTHERS THEN
 	RAISE;
 END
 $$;
-COMMENT ON FUNCTION dvmig._refresh_references(oid, text) IS 'see dvmig.refresh_references()';
+COMMENT ON FUNCTION dvmig._refresh_references(oid, text) IS 'internal part of dvmig.refresh_references()';
 
 CREATE FUNCTION dvmig.refresh_references(migration text)
 RETURNS TABLE (referenced_table text, match_on text, keys_read bigint, found_once bigint, ambiguous bigint, missing bigint)

@@ -263,7 +263,7 @@ BEGIN
 	RETURN (SELECT string_agg(l, E'\n' ORDER BY i) || E'\n' FROM dvmig._export_lines(m) WITH ORDINALITY u(l, i));
 END
 $$;
-COMMENT ON FUNCTION dvmig._export(oid, text) IS 'see dvmig.export()';
+COMMENT ON FUNCTION dvmig._export(oid, text) IS 'internal part of dvmig.export()';
 
 CREATE FUNCTION dvmig.export(migration text) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'dv_call';
