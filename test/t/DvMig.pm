@@ -20,6 +20,7 @@ use Carp;
 use Encode qw(decode encode);
 use JSON::PP;
 use Test::More;
+use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -126,6 +127,24 @@ sub start
 {
 	my ($self, $migration, $arguments) = @_;
 	return $self->sql("SELECT dvmig.start('$migration'" . ($arguments ? ", $arguments" : '') . ')');
+}
+
+# until(what, code): poll until it is true; else a failed test that says what was waited for.
+sub until
+{
+	my ($self, $what, $code) = @_;
+	my $end = time() + ($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
+
+	until ($code->())
+	{
+		if (time() > $end)
+		{
+			fail("waiting until $what");
+			return 0;
+		}
+		sleep 0.02;
+	}
+	return 1;
 }
 
 # wait_for(query): poll until it gives true; false after PostgreSQL::Test's time.

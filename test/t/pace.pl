@@ -9,24 +9,19 @@ use lib "$FindBin::RealBin";
 use Test::More;
 
 use DvMig;
+use DvMig::People qw(stage_people fresh_people);
 
 my ($client3, $user3) = ('bbbbbbbb-0000-4000-8000-000000000003', 'cccccccc-0000-4000-8000-000000000003');
 my $t = DvMig->new(name => 'pace', profile => 'strict',
 	args => [ '--client', "$client3:third:$user3" ]);
 
-$t->sql(q{CREATE TABLE people (id int PRIMARY KEY, family text)});
-$t->migration('m', tables => 'contact');
-$t->sql(q{SELECT dvmig.add_table('m', 'people', 'contact', source_key => 'id');
-	SELECT dvmig.map_column('people', 'lastname', 'family')});
-my %fields = (people => { lastname => 's.family' });
+my %fields = stage_people($t);
 
+# fresh(n): people as if none had ever been sent
 sub fresh
 {
-	my ($n) = @_;
-
-	$t->sim->sim(POST => 'reset');
-	$t->sql(qq{TRUNCATE people, people_success, people_error; DELETE FROM dvmig.table_pace;
-		INSERT INTO people SELECT n, 'Name ' || n FROM generate_series(1, $n) n});
+	fresh_people($t, $_[0]);
+	$t->sql('DELETE FROM dvmig.table_pace');
 	return;
 }
 

@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin";
 use Test::More;
 
 use DvMig;
+use DvMig::People qw(stage_people fresh_people);
 
 my $cores = `getconf _NPROCESSORS_ONLN` + 0;
 # Two lanes for each core at most: one user more than that, where so many are possible.
@@ -17,21 +18,7 @@ my @more = map { { id => sprintf('bbbbbbbb-0000-4000-8000-0000000001%02d', $_), 
 my $t = DvMig->new(name => 'pace_learnt', profile => 'strict', set => { dop_hint => 8, servers => 1 },
 	args => [ map { ('--client', "$_->{id}:secret:$_->{user}") } @more ]);
 
-$t->sql(q{CREATE TABLE people (id int PRIMARY KEY, family text)});
-$t->migration('m', tables => 'contact');
-$t->sql(q{SELECT dvmig.add_table('m', 'people', 'contact', source_key => 'id');
-	SELECT dvmig.map_column('people', 'lastname', 'family')});
-my %fields = (people => { lastname => 's.family' });
-
-sub fresh
-{
-	my ($n) = @_;
-
-	$t->sim->sim(POST => 'reset');
-	$t->sql(qq{TRUNCATE people, people_success, people_error;
-		INSERT INTO people SELECT n, 'Name ' || n || repeat('x', 35) FROM generate_series(1, $n) n});
-	return;
-}
+my %fields = stage_people($t);
 
 sub learnt { return $t->rows(q{SELECT * FROM dvmig.table_pace WHERE table_name = 'contact' AND pass = 'write'})->[0]; }
 
@@ -40,7 +27,7 @@ sub limited
 {
 	my ($what, $status, %set) = @_;
 
-	fresh(600);
+	fresh_people($t, 600);
 	$t->sql('DELETE FROM dvmig.table_pace');
 	$t->sim->set(%set);
 	is($t->run('m')->{state}, 'completed', "$what: a run goes through it");
@@ -50,7 +37,7 @@ sub limited
 	my $first = learnt();
 	cmp_ok($first->{bulk_max}, '<=', 50, 'the cap of the table is learnt');
 	cmp_ok($first->{bulk_max}, '>=', 10, 'which is not one row');
-	fresh(600);
+	fresh_people($t, 600);
 	is($t->run('m')->{state}, 'completed', 'the next run');
 	my $stats = $t->sim->stats;
 	is($stats->{status}{$status} // 0, 0, 'begins with what is known, and is refused nothing');
@@ -65,7 +52,7 @@ limited('SQL time-outs', 500, max_body => 104857600, sql_timeout => 250, row_tim
 $t->sim->set(sql_timeout => 0, row_time => 0);
 
 # --- a request that comes back for a new token waits as all others do
-fresh(800);
+fresh_people($t, 800);
 $t->sql('DELETE FROM dvmig.table_pace');
 $t->sim->fault({ do => 'status', status => 401, seconds => 2, match => { path_contains => 'CreateMultiple', nth => 1 } });
 $t->sim->fault({ do => 'throttle', code => '0x80072321', retry_after => 3, match => { path_contains => 'CreateMultiple', nth => 2 } });
@@ -81,7 +68,7 @@ for my $n (3 .. $users)
 {
 	$t->sql("ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (ADD client_id$n '$more[$n - 3]{id}', ADD client_secret$n 'secret')");
 }
-fresh(400);
+fresh_people($t, 400);
 $t->sim->fault({ do => 'throttle', retry_after => 1, match => { path_contains => 'WhoAmI', user => DvMig::Sim::USER2() } });
 my $run = $t->run('m');
 is($run->{state}, 'completed', "a run with $users application users");

@@ -13,9 +13,6 @@ package DvMig::Attack;
 use strict;
 use warnings;
 
-use Test::More;
-use Time::HiRes qw(sleep time);
-
 use DvMig;
 
 our %FIELDS = (
@@ -115,23 +112,7 @@ sub run
 	return $run;
 }
 
-# until(what, code): poll until it is true.
-sub until
-{
-	my ($self, $what, $code) = @_;
-	my $end = time() + ($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
-
-	until ($code->())
-	{
-		if (time() > $end)
-		{
-			fail("waiting until $what");
-			return 0;
-		}
-		sleep 0.02;
-	}
-	return 1;
-}
+sub until { my $self = shift; return $self->{t}->until(@_); }
 
 # fired(n): poll until so many faults have been met.
 sub fired

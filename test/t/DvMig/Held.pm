@@ -19,7 +19,6 @@ use warnings;
 use IPC::Run ();
 use JSON::PP;
 use Test::More;
-use Time::HiRes qw(sleep time);
 
 use DvMig;
 
@@ -103,23 +102,7 @@ sub release { $_[0]->sim->sim('DELETE', 'fault'); return; }
 # held: how many requests hang.
 sub held { return $_[0]->sim->held; }
 
-# until(what, code): poll until it is true.
-sub until
-{
-	my ($self, $what, $code) = @_;
-	my $end = time() + ($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
-
-	until ($code->())
-	{
-		if (time() > $end)
-		{
-			fail("waiting until $what");
-			return 0;
-		}
-		sleep 0.02;
-	}
-	return 1;
-}
+sub until { my $self = shift; return $self->{t}->until(@_); }
 
 # start(least =>, arguments =>): a run in the background, at least so many of its requests hanging.
 sub start
