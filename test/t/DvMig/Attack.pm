@@ -13,6 +13,8 @@ package DvMig::Attack;
 use strict;
 use warnings;
 
+use Test::More;
+
 use DvMig;
 
 our %FIELDS = (
