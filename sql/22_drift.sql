@@ -119,7 +119,7 @@ AS $$
 			WHEN c.target_column LIKE '@%' THEN NULL  -- the end of a link is no column
 			WHEN mc.column_name IS NULL THEN 'it does not exist any more'
 			WHEN mc.calculation IS NOT NULL THEN format('Dataverse computes it now (%s)', mc.calculation)
-			WHEN mc.column_type IN ('State', 'Status') THEN NULL  -- set by a pass of their own
+			WHEN mc.column_type IN ('State', 'Status', 'File') THEN NULL  -- set by passes of their own; Dataverse may call a file valid for neither create nor update
 			WHEN NOT mc.valid_for_create AND c.send = 'insert' OR NOT mc.valid_for_create AND NOT mc.valid_for_update THEN 'it cannot be written any more when a record is created'
 			WHEN NOT mc.valid_for_create AND c.send = 'both' THEN 'it cannot be written any more when a record is created'
 			WHEN NOT mc.valid_for_update AND c.send <> 'insert' THEN 'it cannot be written any more when a record is updated'
