@@ -319,24 +319,18 @@ dv_asker_pause(void)
 	dv_worker_wait(TURN_MS);
 }
 
-void
-dv_asker_wait_for_user(DvRunContext *rc, ErrorData *error)
+/* After an error that a user's lock made: wait a moment. Any other is thrown on. */
+static void
+wait_for_user(DvRunContext *rc, ErrorData *error)
 {
 	if (!dv_spi_is_contention(error))
 		ReThrowError(error);
 	FreeErrorData(error);
-	strlcpy(rc->waiting, DV_WAITING_FOR_LOCK, sizeof(rc->waiting));
+	dv_engine_locked_out(rc);
 	dv_asker_pause();
 	dv_worker_look(rc);
 	if (dv_engine_stop_overdue(rc))
 		dv_worker_stop_here(rc);
-}
-
-void
-dv_asker_waited(DvRunContext *rc)
-{
-	if (strcmp(rc->waiting, DV_WAITING_FOR_LOCK) == 0)
-		rc->waiting[0] = '\0';
 }
 
 void
@@ -360,9 +354,9 @@ dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *a
 		MemoryContextSwitchTo(context);
 		if (error == NULL)
 			break;
-		dv_asker_wait_for_user(rc, error);
+		wait_for_user(rc, error);
 	}
-	dv_asker_waited(rc);
+	dv_engine_lock_gone(rc);
 }
 
 bool

@@ -91,10 +91,6 @@ extern void dv_asker_pause(void);
  */
 extern void dv_asker_patiently(DvRunContext *rc, MemoryContext errors, void (*work) (void *arg), void *arg);
 
-/* The same in its parts: wait a moment after an error that a user's lock made (it is freed; any other is thrown on); it is gone. */
-extern void dv_asker_wait_for_user(DvRunContext *rc, ErrorData *error);
-extern void dv_asker_waited(DvRunContext *rc);
-
 /*
  * Send what is due and take one answer, waiting briefly. False when nothing is
  * on its way and nothing queued. A job that is asked to stop sends nothing

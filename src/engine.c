@@ -39,6 +39,9 @@
 /* Rows waiting in tasks before reading pauses: bounds memory in an outage. */
 #define QUEUED_ROWS_MAX	20000
 
+/* Why a run or job does not go on. */
+#define LOCKED_OUT		"another session holds a lock on the staging table or its outcome tables"
+
 void
 dv_engine_init_step(DvStep *step, DvRunContext *rc, MemoryContext context)
 {
@@ -83,6 +86,19 @@ dv_engine_fail_run(DvRunContext *rc, const char *message)
 		rc->message = MemoryContextStrdup(rc->context, message);
 	rc->failed = true;
 	rc->stopping = true;
+}
+
+void
+dv_engine_locked_out(DvRunContext *rc)
+{
+	strlcpy(rc->waiting, LOCKED_OUT, sizeof(rc->waiting));
+}
+
+void
+dv_engine_lock_gone(DvRunContext *rc)
+{
+	if (strcmp(rc->waiting, LOCKED_OUT) == 0)
+		rc->waiting[0] = '\0';
 }
 
 static void

@@ -18,6 +18,7 @@
 #include "utils/uuid.h"
 
 #include "budget.h"
+#include "compat.h"
 #include "pace.h"
 #include "projection.h"
 #include "session.h"
@@ -312,6 +313,10 @@ extern bool dv_engine_stop_overdue(const DvRunContext *rc);
 /* End the run: nothing new is sent, replies on their way are recorded. */
 extern void dv_engine_fail_run(DvRunContext *rc, const char *message);
 
+/* A user's lock is in the way of the run or job: told in dvmig.progress, until it is gone. */
+extern void dv_engine_locked_out(DvRunContext *rc);
+extern void dv_engine_lock_gone(DvRunContext *rc);
+
 /* range.c: whose turn it is to read what. */
 
 /*
@@ -353,10 +358,7 @@ extern void dv_worker_tick(DvStep *step);
 extern void dv_worker_look(DvRunContext *rc);
 
 /* Throw what ends a run that was asked to stop. */
-extern void dv_worker_stop_here(const DvRunContext *rc) pg_attribute_noreturn();
-
-/* Why a run or job does not go on, for dvmig.progress. */
-#define DV_WAITING_FOR_LOCK	"another session holds a lock on the staging table or its outcome tables"
+pg_noreturn extern void dv_worker_stop_here(const DvRunContext *rc);
 
 /*
  * worker.c: who the session is, before a run's rows are read. A service that does not

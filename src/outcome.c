@@ -446,7 +446,7 @@ wait_for_user(DvStep *step)
 {
 	DvRunContext *rc = step->rc;
 
-	strlcpy(rc->waiting, DV_WAITING_FOR_LOCK, sizeof(rc->waiting));
+	dv_engine_locked_out(rc);
 	dv_worker_wait(DV_LOCK_PAUSE_MS);
 	dv_worker_tick(step);
 	return !dv_engine_stop_overdue(rc);
@@ -497,8 +497,7 @@ dv_outcome_record(DvStep *step)
 		dv_phase(phase);
 		return;
 	}
-	if (strcmp(step->rc->waiting, DV_WAITING_FOR_LOCK) == 0)
-		step->rc->waiting[0] = '\0';
+	dv_engine_lock_gone(step->rc);
 	if (mode == DV_FLAGS_NONE)
 		dv_flags_set_singly(step);
 	count_outcomes(step);

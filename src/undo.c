@@ -247,15 +247,18 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, v
 
 /* What the run's images hold, with the owner's rights: maps do not change during a run. */
 static void
-load_members(DvUndo *u, DvUndoTable *table)
+load_members(void *arg)
 {
-	char	   *members;
+	DvUndo	   *u = arg;
+	DvUndoTable *table = u->table;
 
+	dv_spi_begin("dvmig: loading what images hold");
+	dv_spi_wait_briefly();
 	dv_spi_run(psprintf("SELECT pg_catalog.string_agg(k, ',') FROM (SELECT b.columns FROM %s b WHERE b.run = " INT64_FORMAT " LIMIT 1) b,"
 						" pg_catalog.jsonb_object_keys(b.columns) k WHERE k NOT LIKE '%%@%%'", table->before_sql, u->target),
 			   0, NULL, NULL, NULL, SPI_OK_SELECT);
-	members = dv_spi_text(0, 1);
-	table->members = members ? MemoryContextStrdup(u->context, members) : NULL;
+	table->members = dv_spi_keep(u->context, 0, 1);
+	dv_spi_commit(true);
 }
 
 /* How many of the table's outcome rows are such. */
@@ -311,24 +314,18 @@ note_rest(void *arg)
 }
 
 static void
-load_table(void *arg)
+load_table(DvUndo *u, DvUndoTable *table)
 {
-	DvUndo	   *u = arg;
-	DvUndoTable *table = u->table;
 	Oid			types[2] = {OIDOID};
 	Datum		values[2] = {ObjectIdGetDatum(table->plan.staging)};
 	DvSwitch	before;
-	char	   *id_sql;
 	int			i;
 
-	dv_spi_begin("dvmig: loading the definition");
-	dv_spi_wait_briefly();
-	before = dv_call_become_extension_owner();
+	before = dv_runstate_begin("dvmig: loading the definition");
 	table->projection = dv_projection_load(table->plan.staging, "delete", table->plan.deferred,
 										   dv_session_api_path(u->rc->session), dv_session_api_url(u->rc->session), u->context);
 	dv_spi_run("SELECT nullif(dvmig._id_expression($1::regclass, 's'), 'NULL::uuid')", 1, types, values, NULL, SPI_OK_SELECT);
-	id_sql = dv_spi_text(0, 1);
-	table->id_sql = id_sql ? MemoryContextStrdup(u->context, id_sql) : NULL;
+	table->id_sql = dv_spi_keep(u->context, 0, 1);
 	types[1] = INT8OID;
 	values[1] = Int64GetDatum(u->target);
 	table->nlink_sql = (int) dv_spi_run("SELECT * FROM dvmig._undo_links($1::regclass, $2)", 2, types, values, NULL, SPI_OK_SELECT);
@@ -339,10 +336,7 @@ load_table(void *arg)
 			   " WHERE t.staging = $1::regclass", 1, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		table->before_sql = dv_spi_keep(u->context, 0, 1);
-	dv_call_restore(before);
-	if (table->before_sql != NULL)
-		load_members(u, table);
-	dv_spi_commit(true);
+	dv_runstate_commit(before, true);
 	dv_pace_table_init(&table->pace);
 	table->nrelations = -1;
 }
@@ -430,7 +424,9 @@ load(DvUndo *u)
 	{
 		u->tables[i].plan.deferred = PointerGetDatum(construct_empty_array(TEXTOID));
 		u->table = &u->tables[i];
-		dv_asker_patiently(u->rc, u->context, load_table, u);
+		load_table(u, u->table);
+		if (u->table->before_sql != NULL)
+			dv_asker_patiently(u->rc, u->context, load_members, u);
 		dv_asker_patiently(u->rc, u->context, note_rest, u);
 		if (u->table->projection->link == NULL)
 			dv_asker_patiently(u->rc, u->context, load_sharing, u);

@@ -477,7 +477,7 @@ try_read(DvVerify *v, ReadWhat what, int limit, const char *fault, ErrorData **e
 static void
 wait_for_user(DvVerify *v, ErrorData *error)
 {
-	strlcpy(v->rc->waiting, DV_WAITING_FOR_LOCK, sizeof(v->rc->waiting));
+	dv_engine_locked_out(v->rc);
 	v->read_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DV_LOCK_PAUSE_MS);
 	FreeErrorData(error);
 }
@@ -523,7 +523,7 @@ dv_verify_read(DvVerify *v)
 		ReThrowError(error);
 	else
 	{
-		dv_asker_waited(v->rc);
+		dv_engine_lock_gone(v->rc);
 		if (v->read_limit > 0)
 			v->read_limit = v->read_limit * 2 < v->rows_per_read ? v->read_limit * 2 : 0;
 		if (chunk == NULL)
