@@ -163,6 +163,8 @@ DECLARE
 	t record;
 	c jsonb;
 	live bool;
+	held_because text;
+	correct text;
 BEGIN
 	PERFORM dvmig._settle_dead_runs();
 	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table, mt.held_by_undo
@@ -180,6 +182,9 @@ BEGIN
 		WHERE r.staging = t.tab::text AND (h.kind = 'run' OR h.state IN ('starting', 'running', 'stopping'))
 		ORDER BY h.run DESC LIMIT 1;
 		live := coalesce(last_state IN ('starting', 'running', 'stopping'), false);
+		-- which table it waits for is said by the step that was held
+		held_because := CASE WHEN last_state = 'held' THEN (SELECT min(r.message) FROM dvmig.run_table r WHERE r.run = last_run AND r.staging = t.tab::text AND r.state = 'held') END;
+		correct := format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab);
 		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE unprocessed - coalesce(parked, 0) END;
 		next_step := CASE
 			WHEN c ? 'problem' THEN format('%s an error (SQLSTATE %s): dvmig.check() tells more',
@@ -191,11 +196,13 @@ BEGIN
 			WHEN live THEN format('run %s is at work: see dvmig.progress', last_run)
 			WHEN t.held_by_undo IS NOT NULL AND unprocessed > 0
 				THEN format('on hold after undo %s: correct what was wrong, then SELECT dvmig.release(%L)', t.held_by_undo, t.tab)
-			WHEN last_state = 'held' THEN format('look at %s, then SELECT dvmig.resume(%s)', t.error_table, last_run)
+			WHEN held_because IS NOT NULL AND failed = 0 AND unprocessed + owed > 0
+				THEN format('%s; correct these rows and retry them, or go on without them: SELECT dvmig.resume(%s)', held_because, last_run)
+			WHEN last_state = 'held' AND failed > 0 THEN correct || format('; or go past the gate: SELECT dvmig.resume(%s)', last_run)
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)
 			-- before the first run, what waits is no fault: the parents go first
 			WHEN unprocessed > coalesce(parked, 0) OR unprocessed > 0 AND last_run IS NULL AND NOT c ? 'left_out_parents' THEN format('CALL dvmig.run(%L)', t.name)
-			WHEN failed > 0 THEN format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab)
+			WHEN failed > 0 THEN correct
 			WHEN parked > 0 AND c ? 'left_out_parents' THEN format('rows wait for parents that the filter of %s leaves out: load these too, or leave their children out', c ->> 'left_out_parents')
 			WHEN parked > 0 THEN 'rows wait for rows of other tables, which go first in a run; correct those that failed'
 			WHEN owed > 0 AND dvmig._closing_table(t.tgt) AND EXISTS (SELECT FROM dvmig.column_map cm WHERE cm.staging = t.tab AND cm.pass = 'states')

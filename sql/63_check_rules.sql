@@ -197,7 +197,7 @@ AS $$
 	FROM maps m WHERE m.kind = 'value' AND m.column_type = 'Picklist' AND m.choices IS NOT NULL AND m.noted_sql IS NULL
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'unknown_choice', format('f%s AND %s IS NULL', m.n, m.v),
-		'the source text stands for no value of the choice column', 'Add it to dvmig.choice_map, or correct it to a label of the choice; or set the policy on_unknown.'
+		'the source text stands for no value of the choice column', 'dvmig.unmapped_choices() lists the texts: add them to dvmig.choice_map, or correct them to a label of the choice; or set the policy on_unknown.'
 	FROM maps m WHERE m.kind = 'choice' AND m.noted_sql IS NULL
 	UNION ALL
 	SELECT 'info', m.n, m.target_column, 'unknown_choice', 'u' || m.n,

@@ -19,6 +19,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_extension.h"
@@ -400,6 +401,8 @@ dv_call(PG_FUNCTION_ARGS)
 		error = CopyErrorData();
 		FlushErrorState();
 		dv_call_trim_context(error, target->sql);
+		if (error->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION && RecoveryInProgress())
+			error->hint = "This server is a standby. Connect to the primary, where runs are, and where what is changed here is kept.";
 		ReThrowError(error);
 	}
 	PG_END_TRY();

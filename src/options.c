@@ -118,7 +118,9 @@ check_address(const char *option, const char *value)
 	DvHost		host;
 
 	if (!dv_host_parse(value, &host))
-		bad_value(option, "Write https://host or https://host:port, without a path.");
+		bad_value(option, strcmp(option, "url") == 0 ?
+				  "Write https://host or https://host:port, without a path: dvmig adds /api/data and the version." :
+				  "Write https://host or https://host:port, without a path.");
 	if (!host.https && !host.loopback)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

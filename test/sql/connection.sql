@@ -22,6 +22,7 @@ CREATE SERVER regress_s FOREIGN DATA WRAPPER dataverse OPTIONS (url 'https://con
 
 -- https, but for a loopback address; no user names, paths, queries
 CREATE SERVER regress_s FOREIGN DATA WRAPPER dataverse OPTIONS (url 'http://contoso.crm4.dynamics.com', tenant 't', environment 'e');
+CREATE SERVER regress_s FOREIGN DATA WRAPPER dataverse OPTIONS (url 'https://contoso.crm4.dynamics.com/api/data/v9.2', tenant 't', environment 'e');
 \set VERBOSITY terse
 CREATE FUNCTION pg_temp.accepts(option text, value text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN

@@ -194,6 +194,12 @@ for my $profile (qw(strict lenient odd))
 	$run = $a->run;
 	is($run->{state}, 'held', "$l: too many failures hold what depends on them");
 	like($run->{message}, qr/20 of 200 rows of staging\.customers failed.*resume\($run->{run}\)/, "$l: and the message says why and what to do");
+	is($t->sql("SELECT next_step FROM dvmig.status WHERE staging = 'staging.customers'"),
+		"look at staging.customers_error, correct the rows, then SELECT dvmig.retry('staging.customers'); or go past the gate: SELECT dvmig.resume($run->{run})",
+		"$l: the table that failed is the one to look at");
+	is($t->sql("SELECT next_step FROM dvmig.status WHERE staging = 'staging.people'"),
+		"held: 20 of 200 rows of staging.customers failed, which is over the gate of 5 per cent; correct these rows and retry them, or go on without them: SELECT dvmig.resume($run->{run})",
+		"$l: also for the table that waits");
 	$a->exact($l, customers => '200/0/180/20/0', people => '200/200/0/0/0');
 	is($t->sim->counters('contacts')->{creates}, 0, "$l: no child was sent");
 	my $next = $t->sql("SELECT dvmig.resume($run->{run})");

@@ -284,7 +284,9 @@ sub happens_promote
 
 	is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'dvmig%'}), 0,
 		"$self->{round}: nothing of dvmig runs in recovery");
-	isnt($standby->psql('postgres', q{SELECT dvmig.start('m')}), 0, "$self->{round}: nor can it be started there");
+	my ($status, undef, $said) = $standby->psql('postgres', q{SELECT dvmig.start('m')});
+	isnt($status, 0, "$self->{round}: nor can it be started there");
+	like($said, qr/This server is a standby\. Connect to the primary/, "$self->{round}: which is told");
 	rand() < 0.5 ? $self->kill9 : $self->node->stop('fast');
 	$self->user_edits;
 	$standby->promote;
