@@ -45,7 +45,7 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_relation(oid, oid, regclass) IS 'error unless the table can be a staging table of that migration';
 
--- _column_names: a column of the table as the user wrote it: exactly, quoted or folded.
+-- _column_name: a column of the table as the user wrote it: exactly, quoted or folded.
 CREATE FUNCTION dvmig._column_name(staging regclass, written text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -145,7 +145,7 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_key(regclass, text[]) IS 'error unless ids can be derived from the source key';
 
--- _key_ddl: what is missing to make the key unique and not null.
+-- _refuse_null_keys: ids are derived from the key, and a null has none.
 CREATE FUNCTION dvmig._refuse_null_keys(caller oid, staging regclass, key text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

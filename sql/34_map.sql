@@ -158,7 +158,7 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._log_map(oid, text, text, dvmig.column_map, bool) IS 'note a new map, and tell it';
 
--- _is_body: does a text column hold a file as base64? Bytes fill it, too.
+-- _is_body: whether a text column holds a file as base64: bytes fill it, too.
 CREATE FUNCTION dvmig._is_body(table_name text, column_name text) RETURNS bool
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp

@@ -322,19 +322,36 @@ is_busy(DvStep *step, DvRow *row)
 	return false;
 }
 
-/*
- * Encode one row. True if it is to be sent; false where it has a verdict
- * already, waits for a parent, or is not for now.
- */
+/* The content of a row that is written, with what was done to its values; false where it has its verdict. */
+static bool
+encode_content(DvStep *step, DvRow *row, const Datum *values, const bool *nulls, StringInfo content, StringInfo scratch)
+{
+	char	   *note;
+	bool		written;
+
+	if (step->projection->states)
+		dv_states_take(step, row, values, nulls);
+	if (step->projection->closing)
+		return encode_close(step, row, values, nulls, content);
+	take_trimmed(step, NULL);
+	written = encode_members(step, row, values, nulls, content, scratch);
+	note = note_of(step, values, nulls, scratch);
+	if (note != NULL)
+		row->note = MemoryContextStrdup(row->batch->context, note);
+	if (!written)
+		return false;
+	row->wire.content_len = content->len - row->content_offset;
+	row->verify |= step->projection->look_closed && row->wire.op == 'U';
+	return true;
+}
+
 bool
 dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 			  StringInfo content, StringInfo scratch)
 {
 	char	   *fault = nulls[DV_PROJ_FAULT - 1] ? NULL : TextDatumGetCString(values[DV_PROJ_FAULT - 1]);
 	DvPayloadFault key_fault;
-	char	   *note;
 	bool		keyed = true;
-	bool		written;
 
 	if (fault != NULL && strncmp(fault, "parked|", 7) == 0)
 	{
@@ -380,20 +397,7 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 		dv_files_take(row, values, nulls);
 		return true;
 	}
-	if (step->projection->states)
-		dv_states_take(step, row, values, nulls);
-	if (step->projection->closing)
-		return encode_close(step, row, values, nulls, content);
-	take_trimmed(step, NULL);
-	written = encode_members(step, row, values, nulls, content, scratch);
-	note = note_of(step, values, nulls, scratch);
-	if (note != NULL)
-		row->note = MemoryContextStrdup(row->batch->context, note);
-	if (!written)
-		return false;
-	row->wire.content_len = content->len - row->content_offset;
-	row->verify |= step->projection->look_closed && row->wire.op == 'U';
-	return true;
+	return encode_content(step, row, values, nulls, content, scratch);
 }
 
 bool

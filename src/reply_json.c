@@ -3,11 +3,12 @@
  */
 #include "reply_json.h"
 
-#include <ctype.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "wiretext.h"
 
 /*
  * Deepest nesting accepted. A record with an expanded lookup is 4 levels deep;
@@ -157,21 +158,13 @@ dv_json_token_free(DvTokenReply *token)
 
 /* ---------------------------------------------------------------- records */
 
-bool
-dv_json_guid(const char *text, char out[37])
+/* A member that is a GUID, lower-case. */
+static bool
+guid_member(json_object *object, const char *name, char out[37])
 {
-	if (text == NULL || strlen(text) != 36)
-		return false;
-	for (int i = 0; i < 36; i++)
-	{
-		bool		dash = i == 8 || i == 13 || i == 18 || i == 23;
+	const char *text = text_member(object, name);
 
-		if (dash ? text[i] != '-' : !isxdigit((unsigned char) text[i]))
-			return false;
-		out[i] = (char) tolower((unsigned char) text[i]);
-	}
-	out[36] = '\0';
-	return true;
+	return text != NULL && dv_wiretext_uuid(text, strlen(text), out);
 }
 
 bool
@@ -183,9 +176,9 @@ dv_json_whoami(const char *body, size_t len, char organisation[37], char user[37
 
 	if (object == NULL)
 		return false;
-	ok = dv_json_guid(text_member(object, "OrganizationId"), organisation) &&
-		dv_json_guid(text_member(object, "UserId"), user) &&
-		dv_json_guid(text_member(object, "BusinessUnitId"), business_unit);
+	ok = guid_member(object, "OrganizationId", organisation) &&
+		guid_member(object, "UserId", user) &&
+		guid_member(object, "BusinessUnitId", business_unit);
 	json_object_put(object);
 	return ok;
 }
@@ -233,7 +226,7 @@ page_records(json_object *value, const char *id_column, const char *const *colum
 		char		id[37];
 
 		if (!json_object_is_type(item, json_type_object) ||
-			!dv_json_guid(text_member(item, id_column), id))
+			!guid_member(item, id_column, id))
 			return false;
 		for (int c = 0; c < ncolumns; c++)
 			values[c] = value_text(item, columns[c]);

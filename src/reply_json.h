@@ -48,7 +48,4 @@ extern bool dv_json_page(const char *body, size_t len, const char *id_column,
 /* True where "body" is one JSON object of bearable depth, and nothing else, with that member (NULL: any), a list. */
 extern bool dv_json_has_list(const char *body, size_t len, const char *member);
 
-/* Lower-case copy of a GUID (36 characters, no braces); false if it is none. */
-extern bool dv_json_guid(const char *text, char out[37]);
-
 #endif							/* DV_REPLY_JSON_H */

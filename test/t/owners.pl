@@ -12,7 +12,7 @@ use DvMig;
 
 use constant AT => '@example.org';
 
-my $t = DvMig->new(profile => 'strict', name => 'owners');
+my $t = DvMig->new(profile => 'strict', name => 'owners', conf => "max_prepared_transactions = 2\n");
 
 $t->sql(q{
 	CREATE SCHEMA staging;
@@ -133,6 +133,18 @@ like($t->error(q{SELECT dvmig.map_lookup('staging.customers', 'primarycontactid'
 	'other tables have no roles');
 like($t->error(q{SELECT dvmig.map_lookup('staging.customers', 'primarycontactid', 'seller', 'contact', match_on => '{}')}), qr/match_on names no column/, 'nothing is no key');
 like($t->error(q{SELECT dvmig.map_owner('staging.customers', 'seller', fallback_table => 'account')}), qr/fallback_table must be systemuser or team/, 'owners are users or teams');
+
+# ------------------------------------------------------------------- time-outs of the owner's own
+
+# what he set for his statements is not for what dvmig keeps in its own tables
+$t->sql(q{INSERT INTO staging.customers VALUES (15, 'later', 'nobody', NULL);
+	ALTER ROLE CURRENT_USER SET lock_timeout = '100ms'});
+$t->sql(q{BEGIN; LOCK TABLE dvmig.reference IN SHARE MODE; PREPARE TRANSACTION 'reader'});
+my $number = $t->start('m');
+$t->wait_for("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'dvmig.reference'::regclass AND waitstart < clock_timestamp() - interval '1 s')
+	OR EXISTS (SELECT FROM dvmig.run_history WHERE run = $number AND ended_at IS NOT NULL)");
+$t->sql(q{ROLLBACK PREPARED 'reader'; ALTER ROLE CURRENT_USER RESET lock_timeout});
+is($t->finish($number)->{state}, 'completed', 'references wait for a lock longer than the owner of the migration would');
 
 # ------------------------------------------------------------------- who may ask
 
