@@ -255,10 +255,12 @@ take_range(DvStep *step)
 		case TURN_OURS:
 			break;
 	}
-	MemoryContextReset(step->walk.of_last);
 	MemoryContextReset(step->range_context);
 	step->ahead.what = DV_AHEAD_UNKNOWN;
-	step->walk.last = begun ? restore_keys(step->projection, key, step->walk.of_last) : NULL;
+	if (begun)
+		dv_walk_go(&step->walk, step->projection, restore_keys(step->projection, key, step->range_context));
+	else
+		dv_walk_rewind(&step->walk);
 	step->until_keys = NULL;
 	step->in_window = false;
 	if (dv_lanes_count(lanes) <= 1)

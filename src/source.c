@@ -34,7 +34,8 @@ dv_source_rewind(DvStep *step)
 	step->lap_done = step->has_range = step->lent = false;
 	step->lap_parked = 0;
 	step->lap_taken = 0;
-	step->walk.last = step->until_keys = NULL;
+	dv_walk_rewind(&step->walk);
+	step->until_keys = NULL;
 	step->read_limit = 0;
 	step->in_window = false;
 	step->examine = step->conflicts = 0;

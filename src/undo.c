@@ -202,7 +202,7 @@ read_chunk(DvUndo *u)
 			return r.chunk;
 		}
 		u->part++;
-		u->walk.last = NULL;
+		dv_walk_rewind(&u->walk);
 	}
 	return NULL;
 }
@@ -216,7 +216,7 @@ dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, v
 	u->table = table;
 	u->part = first;
 	u->last_part = last;
-	u->walk.last = NULL;
+	dv_walk_rewind(&u->walk);
 	for (;;)
 	{
 		bool		waits;

@@ -485,7 +485,7 @@ wait_for_user(DvVerify *v, ErrorData *error)
 static void
 walk_on(DvVerify *v)
 {
-	v->walk.last = NULL;
+	dv_walk_rewind(&v->walk);
 	v->read_limit = 0;
 	if (!v->rows_done)
 		v->rows_done = true;

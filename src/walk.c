@@ -9,9 +9,15 @@
 #include "walk.h"
 
 void
-dv_walk_init(DvWalk *walk, MemoryContext context)
+dv_walk_rewind(DvWalk *walk)
 {
 	walk->last = walk->next = NULL;
+}
+
+void
+dv_walk_init(DvWalk *walk, MemoryContext context)
+{
+	dv_walk_rewind(walk);
 	walk->of_last = AllocSetContextCreate(context, "dvmig last key", ALLOCSET_SMALL_SIZES);
 	walk->of_next = AllocSetContextCreate(context, "dvmig next key", ALLOCSET_SMALL_SIZES);
 }

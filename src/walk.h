@@ -20,6 +20,9 @@ typedef struct DvWalk
 /* At the beginning, with two contexts below "context". */
 extern void dv_walk_init(DvWalk *walk, MemoryContext context);
 
+/* At the beginning again. */
+extern void dv_walk_rewind(DvWalk *walk);
+
 /* Behind these keys from here on; they are copied. */
 extern void dv_walk_go(DvWalk *walk, const DvProjection *p, const Datum *keys);
 
