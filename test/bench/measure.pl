@@ -23,6 +23,7 @@ GetOptions(\%o, 'more', 'flag-index', 'json=s', 'many=i', 'large=i', 'rows=i', '
 
 my $tick = sysconf(_SC_CLK_TCK);
 my @texts = qw(name accountnumber telephone1 fax websiteurl emailaddress1 address1_line1 address1_city address1_postalcode description);
+my $room = 'WITH (fillfactor = 50)';
 my %result;
 my $current_rows = 0;
 my @notes;
@@ -187,8 +188,8 @@ sub measure_update
 
 sub measure_client
 {
-	my ($rows, $in_flight) = @_;
-	fresh_table($rows);
+	my ($rows, $in_flight, $with) = @_;
+	fresh_table($rows, $with);
 	sql(q{ALTER TABLE bench.account ADD processing_flag text NOT NULL DEFAULT 'U', ADD dataverse_id uuid;
 		CREATE TABLE bench.client_outcome (account_id int, dataverse_id uuid)});
 	settle_down();
@@ -374,9 +375,11 @@ sub figure
 	return defined $r && defined $r->{$what} ? sprintf($format, $r->{$what}) : '';
 }
 
+# Rows a second as a multiple; whose pages have room beside the client's whose have.
 sub ratio
 {
 	my ($name, $against, $mode) = @_;
+	$against = "$against, fillfactor 50" if $name =~ /fillfactor 50/ && $against eq 'client';
 	my ($a, $b) = ($result{$name}{$mode}, $result{$against}{$mode});
 	return $a && $b && $name ne $against ? sprintf('%.2f', $a->{rate} / $b->{rate}) : '';
 }
@@ -407,7 +410,9 @@ for my $lanes (split /,/, $o{lanes})
 }
 if ($o{more})
 {
-	both('dvmig, fillfactor 50', sub { measure_dvmig($_[0], 1, with => 'WITH (fillfactor = 50)') });
+	both('client, fillfactor 50', sub { measure_client($_[0], $o{'quick-in-flight'}, $room) }) if $o{client} // 1;
+	both('dvmig, fillfactor 50', sub { measure_dvmig($_[0], 1, with => $room) });
+	both('dvmig, fillfactor 50, lanes => 2', sub { measure_dvmig($_[0], 2, with => $room) });
 	both('dvmig, lookup, choice and expressions', sub { measure_dvmig($_[0], 1, mapped => 1) });
 	both('dvmig, the same, some parents failed', sub { measure_dvmig($_[0], 1, mapped => 1, failed => 1) });
 	both('dvmig, reload of equal rows', sub { measure_dvmig($_[0], 1, reload => 1) });
