@@ -42,6 +42,7 @@
 
 #include "call.h"
 #include "compat.h"
+#include "spi.h"
 #include "texts.h"
 
 PG_FUNCTION_INFO_V1(dv_call);
@@ -131,6 +132,7 @@ pin_settings(void)
 	for (i = 0; i < lengthof(settings); i++)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
+	dv_spi_print_no_values(GUC_ACTION_SAVE);
 }
 
 DvSwitch

@@ -92,6 +92,22 @@ wipe(DvCredentials *credentials)
 }
 
 /*
+ * A secret that was put into the mapping since then is meant for where the server
+ * leads now: it is not sent to where it led before, whose owner may have been another.
+ */
+static void
+check_address(const DvServer *began, const DvServer *now)
+{
+	if (strcmp(began->url, now->url) != 0 || strcmp(began->authority, now->authority) != 0 || strcmp(began->tenant, now->tenant) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("server \"%s\" was given another address while it was in use", now->name),
+				 errdetail("No secret is sent to the address that it had before."),
+				 errhint("Start anew: that goes to the new address.")));
+	dv_options_check_host(now);
+}
+
+/*
  * A session stays the application user that it began as: what that one wrote is
  * known by its id. Another client_id in the mapping is for the next run.
  */
@@ -103,6 +119,7 @@ read_again(DvLogin *login, MemoryContext context)
 	DvCredentials *now;
 
 	dv_options_check_usage(server, login->userid);
+	check_address(login->server, server);
 	now = dv_options_credentials(server, login->userid, login->number);
 	if (strcmp(now->client_id, login->credentials->client_id) == 0)
 	{

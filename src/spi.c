@@ -76,6 +76,19 @@ dv_spi_no_timeouts(void)
 }
 
 void
+dv_spi_print_no_values(GucAction action)
+{
+	static const char *const printed[] = {"debug_print_parse", "debug_print_rewritten", "debug_print_plan"};
+	size_t		i;
+
+	for (i = 0; i < lengthof(printed); i++)
+		(void) set_config_option(printed[i], "off", PGC_USERSET, PGC_S_SESSION, action, true, 0, false);
+	/* known only where the module is loaded, or set in postgresql.conf */
+	if (GetConfigOption("auto_explain.log_min_duration", true, false) != NULL)
+		(void) set_config_option("auto_explain.log_min_duration", "-1", PGC_SUSET, PGC_S_SESSION, action, true, 0, false);
+}
+
+void
 dv_spi_commit(bool asynchronous)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);

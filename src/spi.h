@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "utils/guc.h"
 
 /* Begin a transaction with SPI connected and a snapshot; name is for pg_stat_activity. */
 extern void dv_spi_begin(const char *activity);
@@ -38,6 +39,12 @@ extern void dv_spi_wait_briefly(void);
 
 /* For the rest of the transaction the session's time-outs do not count. */
 extern void dv_spi_no_timeouts(void);
+
+/*
+ * Plans and trees in the server log would show the values in them, and those
+ * are of rows: none are printed of what dvmig runs, nor of what that runs.
+ */
+extern void dv_spi_print_no_values(GucAction action);
 
 /* End it by commit. asynchronous: its WAL need not be flushed before going on. */
 extern void dv_spi_commit(bool asynchronous);

@@ -147,6 +147,7 @@ pin_settings(void)
 	for (i = 0; i < (int) lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
+	dv_spi_print_no_values(GUC_ACTION_SET);
 }
 
 /* start() returned, but its transaction decides whether there is a run. */

@@ -142,10 +142,40 @@ $t->sql(sprintf q{CREATE SERVER theirs FOREIGN DATA WRAPPER dataverse OPTIONS (u
 	CREATE USER MAPPING FOR dba SERVER theirs OPTIONS (client_id '%s', client_secret_file '%s');
 	GRANT USAGE ON FOREIGN SERVER theirs TO dba}, $sim->url, DvMig::Sim::TENANT, DvMig::Sim::CLIENT, $file);
 ok(as('dba', q{SELECT * FROM dvmig.whoami('theirs')}), 'a secret from a file, and a server of a superuser');
-$t->sql('ALTER SERVER theirs OWNER TO other');
-as('other', q{ALTER SERVER theirs OPTIONS (SET authority 'https://evil.example')});
-refused('dba', qr/42501.*only with a server owned by a superuser/s, q{SELECT * FROM dvmig.whoami('theirs')},
-	'a server given to another role never sees the secret again');
+# A run that is at work goes on where it began; no secret goes to an address that the server has no longer.
+as('dba', q{SELECT count(*) FROM dvmig.refresh_metadata('theirs', '{account}'); SELECT dvmig.create_migration('led', 'theirs');
+	CREATE TABLE staging.led (id int PRIMARY KEY, name text); INSERT INTO staging.led VALUES (1, 'x');
+	SELECT dvmig.add_table('led', 'staging.led', 'account')});
+for my $option ('authority', 'url')
+{
+	$sim->fault({ match => { method => 'POST', path_contains => 'CreateMultiple' }, do => 'hold', count => 1 });
+	my $led = as('dba', q{SELECT dvmig.start('led')});
+	$t->until('its request hangs', sub { $sim->held > 0 });
+	$t->sql("ALTER SERVER theirs OPTIONS (SET $option 'https://elsewhere.example')");
+	my $logins = $sim->stats->{requests}{token};
+	as('dba', q{INSERT INTO staging.led SELECT 1 + max(id), 'y' FROM staging.led});
+	$sim->sim('DELETE', $_) for 'tokens', 'fault';
+	as('dba', "SELECT dvmig.wait($led)");
+	like(as('dba', "SELECT state || ' ' || message FROM dvmig.run_history WHERE run = $led"), qr/^failed .*server "theirs" was given another address while it was in use/,
+		"$option changed: the run that is at work does not log in again");
+	is($sim->stats->{requests}{token}, $logins, "$option changed: and the secret is not sent");
+	$t->sql(sprintf "ALTER SERVER theirs OPTIONS (SET $option '%s')", $sim->url);
+}
+as('dba', q{SELECT dvmig.drop_migration('led')});
+for my $option ('authority', 'url')
+{
+	$t->sql('ALTER SERVER theirs OWNER TO other');
+	as('other', "ALTER SERVER theirs OPTIONS (SET $option 'https://evil.example')");
+	refused('dba', qr/42501.*only with a server owned by a superuser/s, q{SELECT * FROM dvmig.whoami('theirs')},
+		"a server given to another role never sees the secret again, whose $option he changed");
+	$t->sql(sprintf "ALTER SERVER theirs OWNER TO CURRENT_USER; ALTER SERVER theirs OPTIONS (SET $option '%s')", $sim->url);
+}
+# What a mapping holds is shown to nobody but superusers and, in part, the role that it is for.
+for my $role (qw(operator viewer other))
+{
+	is(as($role, q{SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL}), 0, "$role: no option of a user mapping is shown");
+	refused($role, qr/42501/, $_) for q{SELECT * FROM pg_user_mapping}, qq{SELECT pg_read_file('$file')}, q{SELECT dvmig._run_as(10, 'SELECT 1', false)};
+}
 
 # ------------------------------------------------- attacks through the worker
 

@@ -21,8 +21,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
 use DvMig::Attack;
+use DvMig::Held;
 
-our @KINDS = qw(worker postmaster dvsim immediate fast smart lost promote copy dump pitr upgrade);
+our @KINDS = qw(worker postmaster dvsim immediate fast smart lost promote promote_by_hand copy dump pitr upgrade);
 
 # Rows of each table: more than one request of each, few enough for a round of seconds.
 my %ROWS = (customers => 420, people => 260, tasks => 60);
@@ -265,17 +266,23 @@ sub take_over
 	return;
 }
 
+# Resumed by the launcher.
 sub before_promote
 {
-	my ($self) = @_;
+	my ($self, $by_itself) = @_;
 	my $standby = $self->new_node('standby');
 
 	$self->node->backup("b$clusters");
 	$standby->init_from_backup($self->node, "b$clusters", has_streaming => 1);
+	$self->automatic($by_itself // 1);
+	$standby->append_conf('postgresql.conf', "dvmig.auto_resume = on\ndvmig.resume_after_promotion = " . ($self->{automatic} ? 'on' : 'off') . "\n");
 	$standby->start;
 	$self->{standby} = $standby;
 	return;
 }
+
+# Resumed by a person: the standby has a launcher that was not told to.
+sub before_promote_by_hand { my ($self) = @_; return $self->before_promote(0); }
 
 sub happens_promote
 {
@@ -292,6 +299,21 @@ sub happens_promote
 	$standby->promote;
 	$standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
 	$self->take_over($standby);
+	return;
+}
+
+sub happens_promote_by_hand
+{
+	my ($self) = @_;
+	my $run = $self->{run};
+
+	$self->happens_promote;
+	# one that had ended before, or had not come to the standby, has nothing to go on with
+	my $was_at_work = $self->sql("SELECT count(*) FROM dvmig.run_history WHERE run = $run AND state NOT IN ('completed', 'failed', 'stopped')");
+	ok(!$was_at_work || $self->t->wait_for("SELECT message LIKE '%does not go on by itself: this server was promoted%' FROM dvmig.run_history WHERE run = $run"),
+		"$self->{round}: it does not go on by itself");
+	is($self->sql("SELECT count(*) FROM dvmig.run_history WHERE run > $run"), 0, "$self->{round}: and there is no other run");
+	$self->{how} = 'by resume_interrupted';
 	return;
 }
 
@@ -320,14 +342,36 @@ sub happens_copy
 	return;
 }
 
+# What a dump has to bring along, as queries: definition, rows with flags and ids, outcomes, runs.
+my %ALONG = (
+	configuration => q{SELECT dvmig.export('m')},
+	definitions => join(' UNION ALL ', map { "SELECT '$_', md5(string_agg(x::text, chr(10) ORDER BY x::text)) FROM dvmig.$_ x" }
+		qw(migration migration_table column_map choice_map setting metadata_table metadata_column metadata_lookup organisation)),
+	(map { ($_ => "SELECT md5(string_agg(x::text, chr(10) ORDER BY x::text)) FROM staging.$_ x") } map { ($_, "${_}_success", "${_}_error") } sort keys %ROWS),
+	runs => q{SELECT string_agg(concat_ws('|', run, state, options), chr(10) ORDER BY run) FROM dvmig.run_history});
+
+# snapshot(): a session whose snapshot a dump can share, its name, and what is to be seen in it.
+sub snapshot
+{
+	my ($self) = @_;
+	my $session = DvMig::Held::session($self);
+	my $ask = sub { return $session->do($_[0]) =~ s/\n\z//r; };
+
+	$ask->('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+	my $name = $ask->('SELECT pg_export_snapshot()');
+	return ($session, $name, map { $_ => $ask->($ALONG{$_}) } keys %ALONG);
+}
+
 # A dump taken in mid-run, while the run goes on for a while; continued elsewhere.
 sub happens_dump
 {
 	my ($self) = @_;
 	my $new = $self->new_node('restored');
 	my $file = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+	my ($session, $snapshot, %along) = $self->snapshot;
 
-	command_ok([ 'pg_dump', '-f', $file, '-d', $self->node->connstr('postgres') ], "$self->{round}: pg_dump in mid-run");
+	command_ok([ 'pg_dump', "--snapshot=$snapshot", '-f', $file, '-d', $self->node->connstr('postgres') ], "$self->{round}: pg_dump in mid-run");
+	$session->quit;
 	$self->sim->sim('DELETE', 'fault');
 	my $more = $self->requests + int rand 10;
 	$self->{a}->until('it has gone on', sub { $self->requests >= $more || $self->sql("SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $self->{run}") eq 't' });
@@ -337,6 +381,7 @@ sub happens_dump
 	$new->append_conf('postgresql.conf', slurp_file($self->node->data_dir . '/postgresql.conf') =~ /^(shared_preload_libraries.*?)(?:^port|\z)/ms);
 	$new->start;
 	command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $new->connstr('postgres'), '-f', $file ], "$self->{round}: restored");
+	is($new->safe_psql('postgres', $ALONG{$_}), $along{$_}, "$self->{round}: $_ came along") for sort keys %ALONG;
 	$new->safe_psql('postgres', q{ALTER DATABASE postgres SET dvmig.settle_time = '400ms'});
 	$self->take_over($new);
 	$self->node->restart;
@@ -409,7 +454,7 @@ sub happens_upgrade
 sub go_on
 {
 	my ($self) = @_;
-	my $how = $self->{automatic} ? 'by itself' : pick('by resume_interrupted', 'by a new run');
+	my $how = $self->{automatic} ? 'by itself' : delete $self->{how} // pick('by resume_interrupted', 'by a new run');
 	my $run = $self->{run};
 
 	$self->sim->sim('DELETE', 'fault');
