@@ -251,7 +251,8 @@ BEGIN
 		referenced_table := r.tab;
 		match_on := dvmig._reference_name(m.migration_id, r.cols);
 		keys_read := cardinality(keys);
-		PERFORM dvmig._read_reference(m.owner, m.server::text, b.base_table, b.base_columns, dvmig._query_as(m.owner, b.keys)::text[])
+		-- no keys: all records
+		PERFORM dvmig._read_reference(m.owner, m.server::text, b.base_table, b.base_columns, (SELECT q FROM dvmig._query_as(m.owner, b.keys) q)::text[])
 		FROM dvmig._reference_bases(m.migration_id, r.cols, r.tab) b;
 		found_once := CASE WHEN keys_read = 0 THEN 0 WHEN match_on LIKE '% %' THEN dvmig._derive_reference(m.server, r.tab, match_on, keys)
 			ELSE dvmig._read_reference(m.owner, m.server::text, r.tab, r.cols, keys) END;

@@ -332,7 +332,7 @@ load_table(DvUndo *u, DvUndoTable *table)
 	table->link_sql = MemoryContextAlloc(u->context, sizeof(char *) * (table->nlink_sql + 1));
 	for (i = 0; i < table->nlink_sql; i++)
 		table->link_sql[i] = dv_spi_keep(u->context, i, 1);
-	dv_spi_run("SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) FROM dvmig.migration_table t JOIN pg_class c ON c.oid = t.before_table"
+	dv_spi_run("SELECT format('%s.%I', c.relnamespace::regnamespace, c.relname) FROM dvmig.migration_table t JOIN pg_class c ON c.oid = t.before_table"
 			   " WHERE t.staging = $1::regclass", 1, types, values, NULL, SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		table->before_sql = dv_spi_keep(u->context, 0, 1);

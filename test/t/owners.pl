@@ -119,7 +119,12 @@ is($t->counts('staging.customers'), '13/0/13/0/0', 'all have an owner in the end
 $t->sql(q{
 	SELECT dvmig.add_table('m', 'staging.units', 'businessunit');
 	SELECT dvmig.map_column('staging.units', 'name', 'title');
-	SELECT dvmig.map_lookup('staging.units', 'parentbusinessunitid', 'above', 'businessunit', match_on => 'environment role')});
+	SELECT dvmig.map_lookup('staging.units', 'parentbusinessunitid', 'above', 'businessunit', match_on => 'environment role');
+	DELETE FROM dvmig.reference});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', referenced_table, found_once, ambiguous, missing), ', ') FROM dvmig.refresh_references('m') WHERE match_on = 'environment role' AND keys_read > 0}),
+	'businessunit 1 0 0, team 1 0 0',
+	'what an environment has by role is found before a run, too');
+is($t->sql(q{SELECT count(*) FROM dvmig.check('m') WHERE severity = 'error'}), 0, 'and check has nothing against it');
 $run = $t->run('m');
 is($t->counts('staging.units'), '2/0/2/0/0', 'units are loaded');
 my @units = @{ $t->sim->export('businessunits') };
