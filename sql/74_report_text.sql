@@ -19,33 +19,42 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._plain_text(text, int) IS 'a line of text without control characters, which a terminal would obey';
 
+-- _name_text: a name to be read in a column of n; of a longer one its end, which tells it apart.
+CREATE FUNCTION dvmig._name_text(name text, n int) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN length(line) > $2 THEN '...' || right(line, $2 - 3) ELSE line END FROM dvmig._plain_text($1, length($1)) line
+$$;
+COMMENT ON FUNCTION dvmig._name_text(text, int) IS 'a name as one line of printable text, of a long one its end';
+
 CREATE FUNCTION dvmig._report_lines(d jsonb) RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT ARRAY[format('Migration %s to %s (%s, organisation %s)', dvmig._plain_text(d ->> 'migration', 40), d ->> 'server',
+	SELECT ARRAY[format('Migration %s to %s (%s, organisation %s)', dvmig._plain_text(d ->> 'migration', 40), dvmig._name_text(d ->> 'server', 63),
 			coalesce(d ->> 'environment', '?'), coalesce(d ->> 'organisation', 'not known yet')),
 			dvmig._report_verdict(d), '', 'Tables']
-		|| ARRAY(SELECT format('  %s  %s  %s of %s done%s', rpad(dvmig._plain_text(t ->> 'staging', 32), 32), dvmig._bar_text((t ->> 'succeeded')::numeric,
+		|| ARRAY(SELECT format('  %s  %s  %s of %s done%s', rpad(dvmig._name_text(t ->> 'staging', 32), 32), dvmig._bar_text((t ->> 'succeeded')::numeric,
 				(t ->> 'staged')::numeric - coalesce((t ->> 'left_out')::numeric, 0), 20), dvmig._count_text((t ->> 'succeeded')::numeric),
 				dvmig._count_text((t ->> 'staged')::numeric - coalesce((t ->> 'left_out')::numeric, 0)),
 				coalesce(', ' || nullif(concat_ws(', ', nullif(t ->> 'failed', '0') || ' failed', nullif(t ->> 'unprocessed', '0') || ' unprocessed',
 					nullif(t ->> 'left_out', '0') || ' left out', nullif(t ->> 'owed', '0') || ' owed'), ''), ''))
 			FROM jsonb_array_elements(d -> 'tables') t)
-		|| ARRAY(SELECT format('  next: %s: %s', t ->> 'staging', dvmig._plain_text(t ->> 'next_step', 120)) FROM jsonb_array_elements(d -> 'tables') t
+		|| ARRAY(SELECT format('  next: %s: %s', dvmig._name_text(t ->> 'staging', 60), dvmig._plain_text(t ->> 'next_step', 120)) FROM jsonb_array_elements(d -> 'tables') t
 			WHERE t ->> 'next_step' <> 'done')
 		|| ARRAY['', 'Failed rows by class']
 		|| coalesce((SELECT array_agg(format('  %s  %s', rpad(dvmig._plain_text(c ->> 'class', 20), 20), dvmig._count_text((c ->> 'n')::numeric))) FROM jsonb_array_elements(d -> 'classes') c),
 			ARRAY['  none'])
-		|| ARRAY(SELECT format('  %s x %s: %s', e ->> 'failed_rows', dvmig._plain_text(concat_ws(' ', e ->> 'staging', e ->> 'error_column', e ->> 'code'), 60),
+		|| ARRAY(SELECT format('  %s x %s: %s', e ->> 'failed_rows', dvmig._name_text(concat_ws(' ', e ->> 'staging', e ->> 'error_column', e ->> 'code'), 60),
 				dvmig._plain_text(concat(e ->> 'message', ' (key ' || (e ->> 'sample_key') || ')'), 120)) FROM jsonb_array_elements(d -> 'errors') e)
 		|| ARRAY['', 'Verification']
-		|| coalesce((SELECT array_agg(format('  %s  %s: %s compared%s, %s missing, %s different, %s extra (%s)', rpad(v ->> 'staging', 32), v ->> 'result',
+		|| coalesce((SELECT array_agg(format('  %s  %s: %s compared%s, %s missing, %s different, %s extra (%s)', rpad(dvmig._name_text(v ->> 'staging', 32), 32), v ->> 'result',
 				v ->> 'compared', CASE WHEN v ->> 'sample' IS NOT NULL THEN ' (a sample)' ELSE '' END, v ->> 'missing', v ->> 'different', v ->> 'extra', to_char((v ->> 'verified_at')::timestamptz, 'YYYY-MM-DD HH24:MI TZ'))) FROM jsonb_array_elements(d -> 'verification') v), ARRAY['  not verified yet'])
 		|| ARRAY['', 'Runs']
 		|| ARRAY(SELECT format('  %s  %s  %s succeeded, %s failed, in %s (%s rows/s)%s', lpad(r ->> 'run', 5), rpad(r ->> 'state', 11), dvmig._count_text((r ->> 'succeeded')::numeric),
 				dvmig._count_text((r ->> 'failed')::numeric), dvmig._duration_text((r ->> 'seconds')::numeric), r ->> 'rate',
-				CASE WHEN r ->> 'server' <> d ->> 'server' THEN ', to ' || (r ->> 'server') ELSE '' END) FROM jsonb_array_elements(d -> 'runs') r)
+				CASE WHEN r ->> 'server' <> d ->> 'server' THEN ', to ' || dvmig._name_text(r ->> 'server', 63) ELSE '' END) FROM jsonb_array_elements(d -> 'runs') r)
 $$;
 COMMENT ON FUNCTION dvmig._report_lines(jsonb) IS 'the report as lines of text';
 
