@@ -42,6 +42,25 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._outcome_name(regclass, text, text) IS 'qualified name of an outcome table, chosen or made of the staging table''s';
 
+-- _kept_sql: SQL over a success row (x) of whether its record was found and left as
+-- it was: settle.c and rebuild.c say so in the message, to which later passes may add.
+CREATE FUNCTION dvmig._kept_sql() RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT '(coalesce(split_part(x.message, ''; '', 1) IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user'', ''rebuilt: the record is there''), false) OR '
+		|| dvmig._kept_ours_sql() || ')'
+$$;
+COMMENT ON FUNCTION dvmig._kept_sql() IS 'SQL of whether the record of a success row was found and left as it was';
+
+-- _kept_ours_sql: the same of a record that a run of ours had created, whose outcome
+-- was lost: what comes after its create is still owed.
+CREATE FUNCTION dvmig._kept_ours_sql() RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 'coalesce(split_part(x.message, ''; '', 1) = ''kept: the record was modified in Dataverse by another user since an earlier run created it'', false)' $$;
+COMMENT ON FUNCTION dvmig._kept_ours_sql() IS 'SQL of whether such a record was created by a run whose outcome was lost';
+
 -- _outcome_columns: the columns of an outcome table, after the source key.
 CREATE FUNCTION dvmig._outcome_columns(kind text, OUT col text, OUT type regtype, OUT about text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE

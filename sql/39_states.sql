@@ -92,11 +92,11 @@ BEGIN
 		'OR (%2$s) IS NOT NULL AND NOT %4$L::jsonb ? (%2$s)::text THEN ''state|statuscode'' END', status_sql, state_sql, states, coalesce(names, '{}')));
 	-- made by us, or to be made: in the default state. (Of a record whose row failed nothing is kept.)
 	owed_sql := format('(%1$s) IS NOT NULL AND CASE WHEN x.record_state IS NOT NULL AND x.operation <> ''D'' THEN %1$s <> x.record_state '
-		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND (x.created_run IS NOT NULL OR e.created_run IS NULL AND s.dataverse_id IS NULL)) END',
-		'(' || wanted_sql || ')', defaults);
+		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND (x.created_run IS NOT NULL OR %3$s OR e.created_run IS NULL AND s.dataverse_id IS NULL)) END',
+		'(' || wanted_sql || ')', defaults, dvmig._kept_ours_sql());
 	owed_unchanged_sql := format('(%1$s) IS NOT NULL AND CASE WHEN x.record_state IS NOT NULL AND x.operation <> ''D'' THEN %1$s <> x.record_state '
-		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND x.created_run IS NOT NULL) END',
-		'(' || wanted_sql || ')', defaults);
+		'ELSE NOT (%1$s = ANY (%2$L::text[]) AND s.action_flag = ''I'' AND (x.created_run IS NOT NULL OR %3$s)) END',
+		'(' || wanted_sql || ')', defaults, dvmig._kept_ours_sql());
 	IF dvmig._states_in_doubt(staging) THEN
 		owed_sql := format('(%s) IS NOT NULL', wanted_sql);
 		owed_unchanged_sql := owed_sql;

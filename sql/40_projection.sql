@@ -18,7 +18,7 @@
 --   6 content_hash               of what was last written, where known
 --   7 created_run                run that created the record, where known
 --   8 owes                       passes that are owed once this one is done: 1 deferred, 2 files, 4 states
---   9 owes_unchanged             the same where the record is there and need not be written
+--   9 owes_unchanged             the same where the record is there and need not be written; 8 where it was kept, though it is ours
 --  10 verify                     the id was given or adopted: look before creating
 --  11 recorded                   an outcome table has a row of its key
 --  12 fault                      class '|' column, where a lookup or choice does not resolve
@@ -229,8 +229,7 @@ DECLARE
 	children text := coalesce(CASE pass WHEN 'delete' THEN ' ELSE coalesce(' || dvmig._children_left($1) || ', NULL::text)' END, '');
 	filter CONSTANT text := coalesce((SELECT ' AND (' || mt.filter_sql || ') IS TRUE' FROM dvmig.migration_table mt
 		WHERE mt.staging = $1 AND pass IN ('write', 'links', 'delete')), '');
-	-- how settle.c says that a record was found and left as it was
-	kept CONSTANT text := 'coalesce(x.message IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user'', ''rebuilt: the record is there''), false)';
+	kept CONSTANT text := dvmig._kept_sql();
 BEGIN
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	SELECT string_agg(format('s.%I', k), ', ' ORDER BY i),
@@ -281,7 +280,8 @@ BEGIN
 		-- to verify: was it an update, and is there a record of a row that failed
 		CASE WHEN pass = 'verify' THEN 'x.operation IS NOT DISTINCT FROM ''U''' ELSE dvmig._owes_sql(pass, owes_deferred, dvmig._files_owed_sql($1), states.owed_sql) END,
 		CASE WHEN pass = 'verify' THEN 'e.dataverse_id IS NOT NULL'
-			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', dvmig._files_owed_sql($1), states.owed_unchanged_sql) END,
+			ELSE dvmig._owes_sql(pass, '(' || owes_deferred || ') AND coalesce(x.pass = ''write'', true)', dvmig._files_owed_sql($1), states.owed_unchanged_sql)
+				|| ' + CASE WHEN ' || dvmig._kept_ours_sql() || ' THEN 8 ELSE 0 END' END,
 		format('x.%1$I IS NOT NULL OR e.%1$I IS NOT NULL', t.source_key[1]),
 		coalesce(nullif(faults, ''), 'NULL'), children, coalesce(CASE WHEN pass = 'write' THEN dvmig._note_sql($1) END, 'NULL::text'), coalesce(t.caller_sql, 'NULL'), outcome,
 		concat_ws(', ', keys, vals, CASE WHEN pass = 'verify' THEN 'x.recorded_at' END));

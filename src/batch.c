@@ -147,6 +147,8 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 	}
 	row->created_run = nulls[DV_PROJ_CREATED_RUN - 1] ? 0 : DatumGetInt64(values[DV_PROJ_CREATED_RUN - 1]);
 	row->owes = DatumGetInt32(values[DV_PROJ_OWES - 1]);
+	row->owes_unchanged = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]) & ~DV_KEPT_OURS;
+	row->kept_ours = (DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]) & DV_KEPT_OURS) != 0;
 	row->recorded = DatumGetBool(values[DV_PROJ_RECORDED - 1]);
 	r->nrecorded += row->recorded;
 	if (nulls[DV_PROJ_OUTCOME - 1])

@@ -390,6 +390,18 @@ has_keys(DvDirect *d, const DvProjection *p, const DvRow *row)
 	return true;
 }
 
+/* What was not written stays of the pass that it was of: the outcome in d->old. */
+static bool
+is_written(DvDirect *d, const DvOutcome *o)
+{
+	int			at = d->columns[S_OPERATION];
+
+	if (o->message == NULL)
+		return true;
+	return strcmp(o->message, "unchanged") != 0 &&
+		(strncmp(o->message, "kept", 4) != 0 || d->old->tts_isnull[at] || strcmp(TextDatumGetCString(d->old->tts_values[at]), "D") == 0);
+}
+
 /* The same rules as the INSERT ... ON CONFLICT of outcome.c has in the pass that writes. */
 bool
 dv_direct_update(DvDirect *d, const DvStep *step, const DvOutcome *o)
@@ -405,8 +417,7 @@ dv_direct_update(DvDirect *d, const DvStep *step, const DvOutcome *o)
 	memcpy(d->slot->tts_values, d->old->tts_values, sizeof(Datum) * natts);
 	memcpy(d->slot->tts_isnull, d->old->tts_isnull, sizeof(bool) * natts);
 	set_outcome(d, step, o, d->slot);
-	/* what was not written stays of the pass that it was of */
-	if (o->message == NULL || strcmp(o->message, "unchanged") != 0)
+	if (is_written(d, o))
 		set_text(d->slot, at[S_PASS], step->projection->pass);
 	/* a new record, or none, has neither state nor files of ours */
 	if (o->row->wire.op != 'U')

@@ -267,7 +267,6 @@ encode_members(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 			if (row->has_hash && dv_encode_is_unchanged(row, values, nulls))
 			{
 				/* The hash covers the deferred lookups: they need no new pass. */
-				row->owes_unchanged = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
 				row->unchanged = true;
 				if (!step->forgotten)
 				{
@@ -372,9 +371,9 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 		return false;
 	}
 	step->counters.rows_read++;
-	/* a record that was there before may be in any state */
-	if (row->existed)
-		row->owes = DatumGetInt32(values[DV_PROJ_OWES_UNCHANGED - 1]);
+	/* a record that was there before may be in any state; one that an earlier run created is as we made it */
+	if (row->existed && row->created_run == 0)
+		row->owes = row->owes_unchanged;
 	if (fault != NULL)
 	{
 		take_fault(step, row, fault);

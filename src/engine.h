@@ -93,6 +93,7 @@ typedef struct DvRow
 	int			owes_unchanged; /* what it owes if it need not be written */
 	bool		imaged;			/* what its record held is kept, or need not be */
 	bool		existed;		/* was there before us: not to be written over if changed since */
+	bool		kept_ours;		/* recorded as kept, though a run of ours created it: see settle.c */
 	int			attempts;
 	int			troubles;		/* refusals that may pass */
 	TimestampTz sent_at;		/* when it was last sent */

@@ -110,7 +110,8 @@ record_sql(DvStep *step)
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
 		", pg_catalog.clock_timestamp(), u.\"dvmig message\", u.\"dvmig owes\", %s, %s FROM %s"
 		" ON CONFLICT (%s) DO UPDATE SET dataverse_id = excluded.dataverse_id, operation = %s,"
-		" pass = CASE WHEN pg_catalog.starts_with(excluded.message, 'unchanged') THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
+		" pass = CASE WHEN pg_catalog.starts_with(excluded.message, 'unchanged') OR (pg_catalog.starts_with(excluded.message, 'kept') AND x.operation <> 'D')"
+		" THEN x.pass ELSE excluded.pass END, content_hash = %s, created_run = coalesce(excluded.created_run, x.created_run),"
 		" run = excluded.run, recorded_at = excluded.recorded_at, message = %s,"
 		" owed_passes = excluded.owed_passes, record_state = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.record_state, x.record_state) END,"
 		" file_hash = CASE WHEN excluded.operation <> 'U' THEN NULL ELSE coalesce(excluded.file_hash, x.file_hash) END",

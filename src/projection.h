@@ -72,6 +72,9 @@ typedef struct DvKeyType
 #define DV_OWES_FILES		2
 #define DV_OWES_STATES		4
 
+/* Among what an unchanged row owes: its outcome says that a record of ours was kept, see settle.c. */
+#define DV_KEPT_OURS		8
+
 /* A file column: SQL over the staging row, see dvmig._file_maps(). */
 typedef struct DvFileColumn
 {

@@ -24,6 +24,7 @@
 #define UNKNOWN_TRIES	8
 
 #define KEPT_MODIFIED	"kept: the record was modified in Dataverse by another user"
+#define KEPT_OURS		KEPT_MODIFIED " since an earlier run created it"
 
 TimestampTz
 dv_settle_instant(const char *text)
@@ -101,6 +102,18 @@ created_since(const DvStep *step, const DvRow *row, const DvWireFound *found, co
 }
 
 /*
+ * Was the record made by a run of ours whose outcome was lost? (One made as a user
+ * whom Entra's id names comes back with another id, and is told by its date alone.)
+ */
+static bool
+made_by_forgotten(const DvStep *step, const DvRow *row, const DvWireFound *found, const DvHttpReply *reply)
+{
+	return step->forgotten_since != 0 && found->created_by[0] != '\0' &&
+		created_since(step, row, found, reply, step->forgotten_since) &&
+		(is_one_of_us(step, row, found->created_by) || (row->wire.caller[0] != '\0' && !gives_date(step->projection)));
+}
+
+/*
  * A record that a forgotten run may have made as another user, who is named by an
  * id of Entra and comes back by one of Dataverse: ours, while nobody has written
  * it since it was made.
@@ -147,6 +160,22 @@ keep_record(DvStep *step, DvRow *row, const char *message)
 }
 
 /*
+ * The same of a record that is ours all the same: an earlier run created it and
+ * lost the outcome, and others have written it since. What its columns hold is
+ * left as it is; what comes after the create the row is still given. It stays
+ * kept: who wrote it last no longer tells whether others did.
+ */
+static void
+keep_ours(DvStep *step, DvRow *row)
+{
+	row->has_hash = false;
+	row->created_run = 0;		/* not for undo to delete */
+	if (row->kept_ours)
+		row->owes = row->owes_unchanged;
+	dv_outcome_success(step, row, KEPT_OURS);
+}
+
+/*
  * It was not written, or may not have been: once more. A row that the service
  * leaves without an answer again and again, while it answers others, is itself
  * the reason. (Where no write is answered, dvmig.max_outage ends the run.)
@@ -178,9 +207,8 @@ creator(const DvStep *step, const DvRow *row, const DvWireFound *found, const Dv
 {
 	TimestampTz began = step->rc->lanes->shared->started;
 
-	if (step->forgotten_since == 0 || step->nkey_columns > 0 || gives_date(step->projection) ||
-		found->created_on[0] == '\0' || !is_one_of_us(step, row, found->created_by) ||
-		!created_since(step, row, found, reply, step->forgotten_since))
+	if (step->nkey_columns > 0 || gives_date(step->projection) || found->created_on[0] == '\0' ||
+		!is_one_of_us(step, row, found->created_by) || !made_by_forgotten(step, row, found, reply))
 		return 0;
 	if (step->forgotten_since >= began || created_since(step, row, found, reply, began + (int64) DV_CLOCK_SKEW_S * USECS_PER_SEC))
 		return step->rc->run;
@@ -199,7 +227,10 @@ record_exists(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 		on_exists = "update";
 	row->wire.op = 'U';			/* not created by this request */
 	row->has_hash = false;
-	if (strcmp(on_exists, "error") == 0)
+	/* what a run of ours made was not there before us, whatever on_exists says */
+	if (row->kept_ours || (!ours && made_by_forgotten(step, row, found, reply)))
+		keep_ours(step, row);
+	else if (strcmp(on_exists, "error") == 0)
 		dv_outcome_failure(step, row, own_verdict("exists", "a record with this id exists already"));
 	else if (strcmp(on_exists, "keep") == 0)
 		keep_record(step, row, "kept: the record existed already");
@@ -265,7 +296,12 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 	if (!found->found)
 		dv_outcome_failure(step, row, own_verdict("gone", "the record does not exist in Dataverse"));
 	else if (row->existed && !is_ours(step, row, found) && !made_as_other(step, row, found, reply))
-		keep_record(step, row, KEPT_MODIFIED);
+	{
+		if (row->created_run != 0)
+			keep_ours(step, row);
+		else
+			keep_record(step, row, KEPT_MODIFIED);
+	}
 	else if (doubtful != 0 && !is_ours(step, row, found) && written_since(found, reply, doubtful))
 		dv_outcome_failure(step, row, own_verdict("changed",
 												  "the record was modified by another user while the outcome of its update was unknown"));
