@@ -18,6 +18,7 @@ use warnings;
 
 use Carp;
 use Encode qw(decode encode);
+use IPC::Run ();
 use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -147,11 +148,42 @@ sub until
 	return 1;
 }
 
-# wait_for(query): poll until it gives true; false after PostgreSQL::Test's time.
+# wait_for(query): poll until it gives true; false after the time that a test may wait. A server that lets
+# nobody in is asked again. (The query is no input of psql's: one that is refused would break that pipe.)
 sub wait_for
 {
 	my ($self, $query) = @_;
-	return $self->{node}->poll_query_until($self->{db}, $query);
+	my $end = time() + ($ENV{PG_TEST_TIMEOUT_DEFAULT} // 180);
+	my ($out, $err);
+
+	for (;;)
+	{
+		IPC::Run::run([ $self->{node}->installed_command('psql'), '-XAtq', '-d', $self->{node}->connstr($self->{db}), '-c', $query ],
+			'<', '/dev/null', '>', \$out, '2>', \$err);
+		chomp $out;
+		return 1 if $out eq 't';
+		last if time() > $end;
+		sleep 0.05;
+	}
+	diag("waited for: $query\nit gave: $out\n$err");
+	return 0;
+}
+
+# await_server: poll until it lets sessions in.
+sub await_server
+{
+	my ($self) = @_;
+	return $self->until('the server is back', sub { system('pg_isready', '-q', '-d', $self->{node}->connstr('postgres')) == 0 });
+}
+
+# kill_process(pid): kill -9 for a process of the server, which ends all others, and wait until it is back.
+# It lets sessions in until its first process has seen that one was killed, and then takes it off the list.
+sub kill_process
+{
+	my ($self, $pid) = @_;
+
+	kill 'KILL', $pid or return 0;
+	return $self->until("process $pid is gone", sub { !kill 0, $pid }) && $self->await_server;
 }
 
 # finish(run): wait for the end of a run; its row of run_history.

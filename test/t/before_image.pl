@@ -124,10 +124,7 @@ for (1 .. 600)
 	last if grep { $_->{lastname} =~ /^Crash/ } @{ $sim->export('contacts') };
 	select undef, undef, undef, 0.1;
 }
-kill 'KILL', $t->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'dvmig run $crashed'");
-# A psql that is refused would break the pipe that its input comes by.
-my $connect = $t->node->connstr('postgres');
-for (1 .. 600) { select undef, undef, undef, 0.1; last if system('pg_isready', '-q', '-d', $connect) == 0; }
+$t->kill_process($t->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'dvmig run $crashed'"));
 $sim->sim('DELETE', 'fault');
 ok($t->wait_for('SELECT count(*) = 0 FROM dvmig.progress'), 'the run is dead');
 my $written = grep { $_->{lastname} =~ /^Crash/ } @{ $sim->export('contacts') };

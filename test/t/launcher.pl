@@ -63,7 +63,7 @@ for my $mode (qw(immediate fast))
 $h->scene(rows => 300);
 $h->hold(after => 1);
 $run = $h->start(least => 2);
-kill 'KILL', $h->worker($run)->{pid};
+$t->kill_process($h->worker($run)->{pid});
 resumed($run, 'killed worker');
 
 # In another database, while one has no extension and one is a template.

@@ -184,8 +184,7 @@ is($t->finish($run)->{state}, 'stopped', 'a run that is capped, tuned to and fro
 $t->account('m', firms => { name => 's.name' });
 $run = paused();
 my $worker = $t->sql("SELECT pid FROM dvmig.run_lane WHERE run = $run AND lane = 1");
-kill 'KILL', $worker;
-ok($t->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker"), 'one that is paused is killed with its server');
+ok($t->kill_process($worker), 'one that is paused is killed with its server');
 is($t->sql("SELECT count(*) FROM dvmig.progress WHERE run = $run"), 0, 'and is over');
 is($t->run('m', 'resend => true')->{state}, 'completed', 'and the next one does the rest');
 $t->account('m', %fields, firms => { name => 's.name' });

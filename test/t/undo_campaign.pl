@@ -56,14 +56,6 @@ sub held
 
 sub pause { select undef, undef, undef, $_[0]; return; }
 
-# Wait until the server takes connections again.
-sub await_server
-{
-	my $connect = $t->node->connstr('postgres');
-	for (1 .. 600) { last if system('pg_isready', '-q', '-d', $connect) == 0; pause(0.1); }
-	return;
-}
-
 # One fault, or none, somewhere in the next requests.
 sub make_fault
 {
@@ -98,8 +90,7 @@ for my $round (1 .. $rounds)
 		my $how = int rand 3;
 		if ($pid && $how == 0)
 		{
-			kill 'KILL', $pid;
-			await_server();
+			$t->kill_process($pid);
 		}
 		elsif ($pid && $how == 1)
 		{

@@ -41,9 +41,7 @@ my $killed = $t->start('m', 'lanes => 1');
 for (1 .. 600) { last if contacts() > 100; select undef, undef, undef, 0.1; }
 cmp_ok(contacts(), '>', 100, 'records are made, and nobody is told');
 like($t->error("SELECT dvmig.undo($killed)"), qr/55006.*is being migrated by run $killed/s, 'a run at work is not undone');
-kill 'KILL', $t->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'dvmig run $killed'");
-my $connect = $t->node->connstr('postgres');
-for (1 .. 600) { select undef, undef, undef, 0.1; last if system('pg_isready', '-q', '-d', $connect) == 0; }
+$t->kill_process($t->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'dvmig run $killed'"));
 $sim->sim('DELETE', 'fault');
 is($t->sql('SELECT count(*) FROM staging.people_success WHERE created_run IS NOT NULL'), 0, 'the run died without an outcome of what it made');
 is(contacts(), 500, 'of all its records');

@@ -215,9 +215,8 @@ sub happens_worker
 	my ($self) = @_;
 	my $pid = $self->sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'dvmig worker' LIMIT 1");
 
-	kill 'KILL', $pid if $pid;
+	$self->t->kill_process($pid) if $pid;
 	$self->user_edits;
-	$self->{a}->until('the server is back', sub { $self->node->psql('postgres', 'SELECT 1') == 0 });
 	return;
 }
 
