@@ -159,8 +159,12 @@ put_in_doubt(DvStep *step, DvSorted *s, DvRow *row)
 	if (row->doubtful_since == 0)
 		row->doubtful_since = row->sent_at;
 	if (step->projection->link == NULL)
+	{
 		s->find[s->nfind++] = row;
-	else if (dv_settle_may_try_again(step, row))
+		return;
+	}
+	dv_engine_doubt(step);
+	if (dv_settle_may_try_again(step, row))
 	{
 		s->again[s->nagain++] = row;
 		s->again_at = dv_answer_backoff(row->unknowns);

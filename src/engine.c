@@ -183,18 +183,40 @@ queue_by_caller(DvStep *step, DvRow **rows, int n)
 	pfree(single);
 }
 
-/*
- * What an earlier run had on its way may still be carried out: what would be
- * undone or written over by it has to come after it. (A create is none the
- * worse: the later of two is refused.) The message stands until an answer comes.
- */
-static TimestampTz
-hold_until(DvStep *step, char op)
+/* The message stands until an answer comes. */
+TimestampTz
+dv_engine_hold_until(DvStep *step)
 {
-	if (op == 'I' || step->forgotten_until <= GetCurrentTimestamp())
+	if (step->forgotten_until <= GetCurrentTimestamp())
 		return 0;
 	strlcpy(step->rc->waiting, "requests of an earlier run may still be carried out, see dvmig.settle_time", sizeof(step->rc->waiting));
 	return step->forgotten_until;
+}
+
+/* A create is none the worse: the later of two is refused. A link may have been on its way out. */
+static TimestampTz
+hold_until(DvStep *step, char op)
+{
+	return op == 'I' && step->projection->link == NULL ? 0 : dv_engine_hold_until(step);
+}
+
+void
+dv_engine_doubt(DvStep *step)
+{
+	step->doubtful_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dv_settle_time_ms);
+}
+
+/* Is there something that may still be carried out, before the lap may end? */
+static bool
+is_in_doubt(DvStep *step)
+{
+	bool		doubtful = step->doubtful_until > GetCurrentTimestamp();
+
+	if (doubtful && step->rc->stopping)
+		step->unsettled = true;
+	else if (doubtful)
+		strlcpy(step->rc->waiting, "requests without an answer may still be carried out, see dvmig.settle_time", sizeof(step->rc->waiting));
+	return doubtful && !step->rc->stopping;
 }
 
 bool
@@ -225,7 +247,8 @@ queue_op(DvStep *step, DvRow **rows, int n, char op)
 	if (count > 0 && bulk && step->projection->wire.caller_header != NULL)
 		queue_by_caller(step, some, count);
 	else if (count > 0)
-		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count, op == 'D' ? hold_until(step, op) : 0, 0);
+		dv_engine_queue(step, bulk ? DV_STAGE_WRITE : DV_STAGE_EACH, some, count,
+						op == 'D' || step->projection->link != NULL ? hold_until(step, op) : 0, 0);
 	dv_engine_queue(step, DV_STAGE_IMAGE, image, nimage, 0, 0);
 	pfree(some);
 	pfree(image);
@@ -432,21 +455,26 @@ dv_engine_stop_overdue(const DvRunContext *rc)
 	return rc->stop_by != 0 && GetCurrentTimestamp() >= rc->stop_by;
 }
 
-/* The run stops: nothing more is sent, and answers are waited for so long and no longer. */
-static void
-wind_up(DvStep *step)
+void
+dv_engine_abandon(DvStep *step)
 {
 	DvRunContext *rc = step->rc;
 
-	drop_queue(step);
-	if (step->in_flight == 0 || !dv_engine_stop_overdue(rc))
-		return;
 	if (rc->message == NULL)
 		rc->message = MemoryContextStrdup(rc->context, "some requests had no answer within dvmig.stop_timeout; the next run asks which of their rows arrived");
 	dv_session_abandon(rc->session);
 	dv_gate_leave_all(step);
 	step->in_flight = 0;
 	step->unsettled = true;
+}
+
+/* The run stops: nothing more is sent, and answers are waited for so long and no longer. */
+static void
+wind_up(DvStep *step)
+{
+	drop_queue(step);
+	if (step->in_flight > 0 && dv_engine_stop_overdue(step->rc))
+		dv_engine_abandon(step);
 }
 
 /*
@@ -471,7 +499,7 @@ run_lap(DvStep *step)
 		if (step->noutcomes > 0 && (step->in_flight == 0 || step->noutcomes >= RECORD_LOT))
 			dv_outcome_record(step);
 		if (step->in_flight == 0 && dlist_is_empty(&step->queue) &&
-			(step->lap_done || step->rc->stopping))
+			(step->lap_done || step->rc->stopping) && !is_in_doubt(step))
 			break;
 		dv_phase(step->held ? DV_PHASE_HOLD : DV_PHASE_WAIT);
 		reply = dv_session_poll(step->rc->session, POLL_MS, &owner);

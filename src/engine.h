@@ -201,6 +201,7 @@ typedef struct DvStep
 	int64		forgotten_run;	/* the last such run that created records; 0 = none, or it is forgotten itself */
 	TimestampTz forgotten_until;	/* until then its requests may still be carried out */
 	bool		unsettled;		/* rows of unknown outcome were left */
+	TimestampTz doubtful_until; /* requests that had no answer may still be carried out; 0 = none */
 	DvCounters	counters;
 	int64		lap_parked;
 	int64		lap_taken;
@@ -308,8 +309,21 @@ extern bool dv_engine_finds_each(const DvTask *task);
 /* Rows that were not sent, or are known not to have been written, go back to the table. */
 extern void dv_engine_give_back(DvStep *step);
 
-/* Has a stopping run used up dvmig.stop_timeout? */
+/* Has a stopping run used up dvmig.stop_timeout? Then what is on its way is given up, for the next run to ask about. */
 extern bool dv_engine_stop_overdue(const DvRunContext *rc);
+extern void dv_engine_abandon(DvStep *step);
+
+/*
+ * What an earlier run had on its way may be carried out until then, and must not
+ * come after what undoes it or writes over it; 0 where nothing is to be waited for.
+ */
+extern TimestampTz dv_engine_hold_until(DvStep *step);
+
+/*
+ * A request that may simply be sent again (a file, a link) had no answer: whatever
+ * else is sent of its row must come after it. The lap waits at its end.
+ */
+extern void dv_engine_doubt(DvStep *step);
 
 /* End the run: nothing new is sent, replies on their way are recorded. */
 extern void dv_engine_fail_run(DvRunContext *rc, const char *message);

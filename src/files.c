@@ -227,9 +227,40 @@ enter_gate(Upload *u, int rows)
 	return true;
 }
 
+/* Send a request and wait for its answer; NULL where the run stops, and the time that answers have then is over. */
+static DvHttpReply *
+call(Upload *u, const char *path, const char *const *headers, Size length)
+{
+	DvRunContext *rc = u->step->rc;
+	DvHttpReply *reply;
+
+	dv_session_send(rc->session, "PATCH", path, u->chunk, length, headers, NULL);
+	while ((reply = dv_session_poll(rc->session, LOOK_MS, NULL)) == NULL)
+	{
+		dv_worker_tick(u->step);
+		if (rc->stopping && dv_engine_stop_overdue(rc))
+		{
+			dv_engine_abandon(u->step);
+			u->left = true;
+			return NULL;
+		}
+	}
+	dv_gate_leave(u->step);
+	return reply;
+}
+
+/* It has no answer, and may still be carried out. */
+static void
+unanswered(Upload *u, const char *message)
+{
+	own_verdict(u, DV_RETRY, "unanswered", "unanswered", message);
+	dv_answer_outage(u->step, GetCurrentTimestamp(), u->verdict.message);
+	dv_engine_doubt(u->step);
+}
+
 /*
  * Send one request, the first of so many rows, and judge its answer; "more" tells
- * whether chunks follow. NULL where the run stops before it could be sent.
+ * whether chunks follow. NULL where the run stops before it could be sent or answered.
  */
 static DvHttpReply *
 send_part(Upload *u, const char *path, const char *const *headers, Size length, int rows, bool more)
@@ -244,23 +275,18 @@ send_part(Upload *u, const char *path, const char *const *headers, Size length, 
 		return NULL;
 	step->counters.requests++;
 	step->counters.bytes_sent += length;
-	reply = dv_session_call(step->rc->session, "PATCH", path, u->chunk, length, headers);
-	dv_gate_leave(step);
+	reply = call(u, path, headers, length);
+	if (reply == NULL)
+		return NULL;
 	if (reply->transport != DV_HTTP_ANSWERED)
-	{
-		own_verdict(u, DV_RETRY, "unanswered", "unanswered", reply->error[0] ? reply->error : "no answer");
-		dv_answer_outage(step, GetCurrentTimestamp(), u->verdict.message);
-	}
+		unanswered(u, reply->error[0] ? reply->error : "no answer");
 	else if (is_accepted(reply, more))
 	{
 		u->verdict.kind = DV_DONE;
 		dv_answer_good(step, reply);
 	}
 	else if (reply->status / 100 == 2)
-	{
-		own_verdict(u, DV_RETRY, "unanswered", "unanswered", "not an answer of Dataverse to an upload");
-		dv_answer_outage(step, GetCurrentTimestamp(), u->verdict.message);
-	}
+		unanswered(u, "not an answer of Dataverse to an upload");
 	else
 	{
 		w = dv_answer_wire_reply(reply);
@@ -323,7 +349,9 @@ send_chunks(Upload *u, const char *path)
 		headers[n + 1] = NULL;
 		dv_http_reply_free(send_part(u, path, headers, u->length, 0, offset + u->length < u->size));
 		dv_worker_tick(u->step);
-		if (u->verdict.kind != DV_DONE || u->step->rc->stopping)
+		/* a stop waits for no more than the answer at hand */
+		u->left |= u->step->rc->stopping && offset + u->length < u->size;
+		if (u->verdict.kind != DV_DONE || u->left)
 			return;
 	}
 }
@@ -370,8 +398,8 @@ upload(Upload *u)
 	while (!u->step->rc->stopping)
 	{
 		upload_once(u);
-		if (u->left || u->step->rc->stopping)
-			break;
+		if (u->left)
+			return false;
 		switch (u->verdict.kind)
 		{
 			case DV_DONE:
@@ -391,6 +419,7 @@ upload(Upload *u)
 				return false;
 		}
 	}
+	u->left = true;
 	return false;
 }
 
@@ -485,7 +514,7 @@ upload_row(Upload *u)
 
 	if (hash_files(u, &unchanged) && (unchanged || upload_files(u)))
 		dv_outcome_success(step, u->row, unchanged ? "files unchanged" : "files uploaded");
-	else if (step->rc->stopping || u->left || u->verdict.kind == DV_FAIL_RUN)
+	else if (u->left || u->verdict.kind == DV_FAIL_RUN)
 	{
 		/* what was sent of it may be there */
 		step->unsettled |= u->row->attempts > 0;
@@ -503,6 +532,7 @@ dv_files_send(DvStep *step, DvRow **rows, int n)
 	char	   *chunk = MemoryContextAllocHuge(step->context, CHUNK_BYTES);
 	int			i;
 
+	pause_until(step, dv_engine_hold_until(step));
 	for (i = 0; i < n; i++)
 	{
 		Upload		u = {.step = step,.row = rows[i],.chunk = chunk};

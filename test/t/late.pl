@@ -1,0 +1,129 @@
+# Requests that may simply be sent again (files, links), carried out long after
+# they were given up: what came of the row since must not be written over
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use Test::More;
+
+use DvMig::Held;
+
+my $h = DvMig::Held->new(name => 'late', conf => "dvmig.settle_time = '3s'\n");
+my $t = $h->t;
+my $sim = $h->sim;
+
+sub done { my ($name) = @_; is($t->run($h->migration)->{state}, 'completed', $name); return; }
+
+# begin(arguments of hold): a run of which the first such request hangs for longer than it is waited for
+sub begin
+{
+	my (%match) = @_;
+
+	$t->sql(q{ALTER DATABASE postgres SET dvmig.request_timeout = '1s'});
+	$sim->fault({ match => \%match, do => 'hold', count => 1 });
+	my $run = $h->start;
+	$t->sql(q{ALTER DATABASE postgres RESET dvmig.request_timeout});
+	return $run;
+}
+
+# waits(run): it says that it waits for what hangs; false where it is at its end without
+sub waits
+{
+	my ($run) = @_;
+
+	$t->wait_for("SELECT state NOT IN ('starting', 'running') OR message LIKE '%may still be carried out, see dvmig.settle_time' FROM dvmig.run_history WHERE run = $run");
+	return $t->sql("SELECT state IN ('starting', 'running') FROM dvmig.run_history WHERE run = $run") eq 't';
+}
+
+# overtaken(name, change, dies): the row is changed while the request hangs (and the worker ends, where it is to), and
+# whoever sends what the row says now lets the request go first; the state of the first run
+sub overtaken
+{
+	my ($name, $change, $dies, %match) = @_;
+	my $run = begin(%match);
+
+	if ($dies)
+	{
+		$t->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run'");
+		$h->gone($run);
+		$t->sql($change);
+		is($t->sql("SELECT dvmig.wait($run)"), 'interrupted', "$name: the run is interrupted");
+		$run = $t->start($h->migration);
+	}
+	else
+	{
+		$t->sql($change);
+	}
+	# Nobody waits: then what the row says now is sent first.
+	if (!waits($run))
+	{
+		fail("$name: what hangs is waited for");
+		done("$name: the next run");
+	}
+	$h->quiet;
+	is($t->finish($run)->{state}, 'completed', "$name: the run completes");
+	done("$name: and the next one");
+	return;
+}
+
+# --- files: another one, while what became of the first is not known
+$t->sql(q{CREATE TABLE bills (id int PRIMARY KEY, number text, document bytea)});
+$t->migration('files', tables => 'new_invoice');
+$t->sql(q{SELECT dvmig.add_table('files', 'bills', 'new_invoice', auto_map => false); SELECT dvmig.map_column('bills', 'new_invoicenumber', 'number');
+	SELECT dvmig.map_file('bills', 'new_document', 'document')});
+$h->{migration} = 'files';
+
+sub uploaded
+{
+	my ($status, $bytes) = $sim->curl('GET', '/api/data/v9.2/new_invoices(' . $t->sql('SELECT dataverse_id FROM bills') . ')/new_document/$value',
+		undef, 'Authorization: Bearer ' . $sim->token, 'OData-Version: 4.0', 'OData-MaxVersion: 4.0');
+	return $status == 200 ? $bytes : "status $status";
+}
+
+for my $dies (0, 1)
+{
+	my $name = 'files' . ($dies ? ', the worker ends' : '');
+
+	$t->sql(q{TRUNCATE bills, bills_success; INSERT INTO bills VALUES (1, 'N1', 'first')});
+	overtaken($name, q{UPDATE bills SET document = 'second', processing_flag = 'U'}, $dies, method => 'PATCH', path_contains => 'new_document');
+	is($t->counts('bills'), '1/0/1/0/0', "$name: figures");
+	is(uploaded(), 'second', "$name: the file is the one that the row says");
+}
+
+# --- links: taken away, or made, while what became of the opposite is not known
+$t->sql(q{
+	CREATE TABLE lists (id int PRIMARY KEY, name text); INSERT INTO lists VALUES (1, 'L');
+	CREATE TABLE tracks (id int PRIMARY KEY, name text); INSERT INTO tracks VALUES (1, 'T');
+	CREATE TABLE pairs (list int, track int, PRIMARY KEY (list, track))});
+$t->migration('links', tables => 'new_playlist,new_track');
+$t->sql(q{
+	SELECT dvmig.add_table('links', 'lists', 'new_playlist', auto_map => false); SELECT dvmig.map_column('lists', 'new_name', 'name');
+	SELECT dvmig.add_table('links', 'tracks', 'new_track', auto_map => false); SELECT dvmig.map_column('tracks', 'new_name', 'name');
+	SELECT dvmig.add_association('links', 'pairs', 'new_playlist_new_track', 'track', 'tracks', 'list', 'lists')});
+$h->{migration} = 'links';
+done('links: their records');
+
+sub made { return scalar @{ $sim->sim('GET', 'links/new_playlist_new_track')->{pairs} }; }
+
+for my $case ([ 'made', 'I', 'D', 0 ], [ 'taken away', 'D', 'I', 1 ])
+{
+	my ($what, $first, $then, $there) = @$case;
+
+	for my $dies (0, 1)
+	{
+		my $name = "link $what" . ($dies ? ', the worker ends' : '');
+
+		$t->sql('DELETE FROM pairs; DELETE FROM pairs_success; INSERT INTO pairs VALUES (1, 1)');
+		done("$name: there") if $first eq 'D';
+		$t->sql("UPDATE pairs SET action_flag = '$first', processing_flag = 'U'");
+		overtaken($name, "UPDATE pairs SET action_flag = '$then', processing_flag = 'U'", $dies, method => 'POST', path_contains => '$batch', body_contains => '$ref');
+		is($t->counts('pairs'), '1/0/1/0/0', "$name: figures");
+		is(made(), $there, "$name: and it is as the row says");
+		$t->sql(q{UPDATE pairs SET action_flag = 'D', processing_flag = 'U'});
+		done("$name: and away");
+	}
+}
+
+done_testing();
