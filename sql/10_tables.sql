@@ -49,6 +49,7 @@ CREATE TABLE dvmig.metadata_column (
 	max_size_kb       int,            -- file and image columns
 	auto_number       text,           -- format of the numbers that Dataverse gives where none is sent
 	calculation       text,           -- calculated, rollup, formula; null: an ordinary column
+	full_image        bool,           -- an image is kept as it is sent, and not its thumbnail alone; null: not an image, or not known
 	PRIMARY KEY (server, table_name, column_name),
 	FOREIGN KEY (server, table_name) REFERENCES dvmig.metadata_table ON DELETE CASCADE
 );

@@ -134,10 +134,11 @@ AS $$
 			max(v#>>'{DateTimeBehavior,Value}') AS date_behavior,
 			max((v->>'MaxSizeInKB')::int) AS max_size_kb,
 			max(nullif(v->>'AutoNumberFormat', '')) AS auto_number,
-			max(CASE v->>'SourceType' WHEN '1' THEN 'calculated' WHEN '2' THEN 'rollup' WHEN '3' THEN 'formula' END) AS calculation
+			max(CASE v->>'SourceType' WHEN '1' THEN 'calculated' WHEN '2' THEN 'rollup' WHEN '3' THEN 'formula' END) AS calculation,
+			bool_or((v->>'CanStoreFullImage')::bool) AS full_image
 		FROM jsonb_each($3) p (part, body), dvmig._elements(p.body->'value') v
 		WHERE p.part IN ('String', 'Memo', 'Integer', 'BigInt', 'Decimal', 'Double', 'Money', 'DateTime', 'File', 'Image',
-			'AutoNumber', 'SourceType')
+			'AutoNumber', 'SourceType', 'FullImage')
 		GROUP BY 1
 	)
 	SELECT $1, $2, a->>'LogicalName',
@@ -147,7 +148,7 @@ AS $$
 		-- what Dataverse computes it does not take, whatever it calls valid
 		coalesce((a->>'IsValidForCreate')::bool, true) AND t.calculation IS NULL,
 		coalesce((a->>'IsValidForUpdate')::bool, true) AND t.calculation IS NULL,
-		t.max_length, t.min_value, t.max_value, t.precision_digits, t.date_behavior, t.max_size_kb, t.auto_number, t.calculation
+		t.max_length, t.min_value, t.max_value, t.precision_digits, t.date_behavior, t.max_size_kb, t.auto_number, t.calculation, t.full_image
 	FROM dvmig._elements(dvmig._part_table($3, 'table')->'Attributes') a
 	LEFT JOIN typed t ON t.column_name = a->>'LogicalName'
 	WHERE a->>'LogicalName' IS NOT NULL

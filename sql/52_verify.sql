@@ -59,7 +59,7 @@ COMMENT ON TABLE dvmig.verification_sum_row IS 'sums of numeric and money column
 
 -- _verify_columns: how each value column of the projection is read back, in its order.
 CREATE FUNCTION dvmig._verify_columns(staging regclass)
-RETURNS TABLE (read_name text, column_type text, precision_digits int, referenced_table text)
+RETURNS TABLE (read_name text, column_type text, precision_digits int, referenced_table text, full_image bool)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -67,14 +67,15 @@ AS $$
 			WHEN cm.navigation_property IS NOT NULL THEN '_' || cm.target_column || '_value'
 			-- the date goes to createdon, and the time of the import comes back here
 			WHEN cm.target_column = 'overriddencreatedon' THEN 'createdon'
-			-- an image is scaled and written anew: its id tells whether there is one
+			-- an image's id tells whether there is one; its bytes are asked for one by one
 			WHEN mc.column_type = 'Image' THEN (SELECT i.column_name FROM dvmig.metadata_column i
 				WHERE i.server = m.server AND i.table_name = t.target AND i.column_name = cm.target_column || 'id')
 			WHEN mc.column_type IN ('File', 'PartyList') THEN NULL
 			ELSE cm.target_column END,
 		CASE WHEN cm.navigation_property IS NOT NULL THEN 'Lookup' ELSE mc.column_type END,
 		mc.precision_digits,
-		cm.referenced_table
+		cm.referenced_table,
+		mc.full_image
 	FROM dvmig.column_map cm
 	JOIN dvmig.migration_table t ON t.staging = cm.staging
 	JOIN dvmig.migration m USING (migration_id)
@@ -83,10 +84,10 @@ AS $$
 	ORDER BY cm.position, cm.target_column)
 	UNION ALL
 	-- the collection of parties, with the roles that are mapped
-	SELECT t.target || '_activity_parties', 'Parties', NULL, string_agg(DISTINCT dvmig._party_mask(substr(cm.target_column, 8))::text, ',')
+	SELECT t.target || '_activity_parties', 'Parties', NULL, string_agg(DISTINCT dvmig._party_mask(substr(cm.target_column, 8))::text, ','), NULL
 	FROM dvmig.column_map cm JOIN dvmig.migration_table t ON t.staging = cm.staging WHERE cm.staging = $1 AND cm.kind = 'party' GROUP BY t.target
 	UNION ALL
-	SELECT p.target_column, 'State', NULL, NULL FROM dvmig._pass_maps($1, 'states', '{}') p WHERE p.target_column IN ('statecode', 'statuscode')
+	SELECT p.target_column, 'State', NULL, NULL, NULL FROM dvmig._pass_maps($1, 'states', '{}') p WHERE p.target_column IN ('statecode', 'statuscode')
 $$;
 COMMENT ON FUNCTION dvmig._verify_columns(regclass) IS 'how each mapped column is read back from Dataverse';
 

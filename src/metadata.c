@@ -62,6 +62,7 @@ static const DvPart parts[] = {
 	{"DateTime", TYPE_PATH "DateTimeAttributeMetadata?$select=LogicalName,DateTimeBehavior", false},
 	{"File", TYPE_PATH "FileAttributeMetadata?$select=LogicalName,MaxSizeInKB", false},
 	{"Image", TYPE_PATH "ImageAttributeMetadata?$select=LogicalName,MaxSizeInKB", true},
+	{"FullImage", TYPE_PATH "ImageAttributeMetadata?$select=LogicalName,CanStoreFullImage", true},
 	{"Picklist", TYPE_PATH "PicklistAttributeMetadata" OPTIONS, false},
 	{"MultiSelectPicklist", TYPE_PATH "MultiSelectPicklistAttributeMetadata" OPTIONS, false},
 	{"State", TYPE_PATH "StateAttributeMetadata" OPTIONS, false},

@@ -294,6 +294,7 @@ handle_answer(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	v->rc->total.rows_read += part->n;
 	ask_links(v, part->chunk, part->from, part->from + part->n);
 	dv_verify_ask_files(v, part->chunk, part->from, part->n);
+	dv_verify_ask_images(v, part->chunk, part->from, part->n);
 	dv_verify_ask_twins(v, part->chunk, part->from, part->n);
 	if (v->resend != NULL)
 		dv_resend_send(v, part->chunk, part->from, part->n);
@@ -380,6 +381,7 @@ run_table(DvRunContext *rc, const DvStepPlan *plan)
 	v->rows_per_read = rows_per_read(v);
 	verify_table(v);
 	dv_verify_settle_defaults(v);
+	dv_verify_settle_images(v);
 	dv_verify_flush(v);
 	dv_verify_free_plans(v);
 	if (v->resend != NULL)

@@ -32,6 +32,15 @@ typedef struct DvSum
 /* Tables that a lookup can be mapped to. */
 #define DV_VERIFY_PARTS	32
 
+/* Does the service keep an image as it was sent? */
+typedef enum DvFullImage
+{
+	DV_IMAGE_NONE,				/* no image */
+	DV_IMAGE_NOT_KEPT,
+	DV_IMAGE_UNKNOWN,
+	DV_IMAGE_KEPT
+} DvFullImage;
+
 /* A column of the target table and how it is compared. */
 typedef struct DvVerifyColumn
 {
@@ -59,22 +68,30 @@ typedef struct DvVerifyColumn
 	struct DvHeld *held;		/* those of them that hold something */
 	bool		default_varies; /* such as automatic numbers */
 	char		default_value[64];	/* as written; "" is null */
+
+	/* images: */
+	DvFullImage full_image;
+	int64		images_not_told;
+	struct DvHeld *held_images; /* differ, while it is not known whether they are kept as they were sent */
+	int			nheld_images;
 } DvVerifyColumn;
 
-/* A file of a row. */
+/* A file or image of a row. */
 typedef struct DvVerifyFile
 {
 	bool		there;
+	bool		wanted;			/* images: it is to be asked for */
 	int64		size;
 	unsigned char digest[32];	/* SHA-256 */
 } DvVerifyFile;
 
-/* A value where nothing was sent, until it is known what the service puts there. */
+/* A value where nothing was sent, until it is known what the service puts there; an image, until it is known whether it is kept. */
 typedef struct DvHeld
 {
 	struct DvHeld *next;		/* of the column */
 	char	   *key;
 	pg_uuid_t	id;
+	DvSlice		expected;
 	DvSlice		found;
 	const char *kind;			/* of the row's other differences, or NULL */
 	bool		changed_since;
@@ -100,8 +117,9 @@ typedef struct DvVerifyRow
 	bool		linked;			/* it is there */
 	bool		untold;			/* that was not told with its left end */
 	DvVerifyFile *files;		/* by file column, or NULL */
+	DvVerifyFile *images;		/* by image column, or NULL */
 	const char *verdict;		/* kind of its differences; NULL: equal so far */
-	bool		changed_since;	/* while it has files: by another user */
+	bool		changed_since;	/* while it has files or images: by another user */
 	DvSlice    *expected;		/* by column; p NULL: null */
 	signed char *part;			/* by column: which map has a value, or writes a null; -1: none does */
 	const DvSlice *told;		/* by member of an answer, while its page is judged */
@@ -208,7 +226,8 @@ typedef struct DvVerify
 	bool		expand_refused; /* the service does not tell it */
 	char	   *right_id;		/* rows are links: primary key of the right end's table */
 	bool		links_refused;	/* nor are they told of one record alone */
-	int64		files_compared;
+	DvVerifyColumn **images;	/* columns whose images are compared */
+	int			nimages;
 	int			key_column;		/* that carries the source key; -1: none */
 	bool		twins_of_all;	/* other records may have it, though the row's is there */
 	char	   *twins_sql;		/* which of the ids $1 are those of no row */
@@ -271,6 +290,7 @@ extern bool dv_verify_judge_page(DvVerify *v, DvVerifyChunk *chunk, int from, in
 /* Is column i of the row equal, and has another user written the record since we did? */
 extern bool dv_verify_is_equal(const DvVerifyColumn *c, const DvVerifyRow *row, int i);
 extern bool dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row);
+extern bool dv_verify_was_sent(const DvVerifyColumn *c, const DvVerifyRow *row);	/* even if it cannot be read back */
 extern bool dv_verify_changed_since(const DvVerify *v, const DvVerifyRow *row);
 
 /* What the record holds for a column. */
@@ -299,6 +319,9 @@ extern void dv_verify_learn(DvVerify *v, DvVerifyRow *const *seen, int n);
 /* It is not known yet: hold the value. The kind of the row's other differences, or NULL, once it has been judged. */
 extern void dv_verify_hold(DvVerify *v, DvVerifyColumn *c, const DvVerifyRow *row);
 extern void dv_verify_held_of(DvVerify *v, const DvVerifyRow *row, const char *kind);
+
+/* What was held is a difference. */
+extern void dv_verify_note_held(DvVerify *v, const DvVerifyColumn *c, DvHeld *held);
 
 /* No more rows come: what is held is judged by what there is. */
 extern void dv_verify_settle_defaults(DvVerify *v);
@@ -334,8 +357,35 @@ extern void dv_verify_refuse_links(DvVerify *v, DvVerifyRow *rows, int n);
 extern void dv_verify_read_files(DvVerify *v, DvVerifyChunk *chunk);
 extern void dv_verify_ask_files(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
 
+/* The same for images. */
+extern void dv_verify_ask_images(DvVerify *v, DvVerifyChunk *chunk, int from, int n);
+
+/* What a file is, in words for people. */
+extern char *dv_verify_file_text(const DvVerifyFile *f);
+
 /* False where more of the file is on its way. */
 extern bool dv_verify_file_answer(DvVerify *v, DvVerifyFileAsk *file, DvAsk *ask, const DvHttpReply *reply);
+
+/* verify_images.c: of the images among a row's members {"member":value,...} only size and hash are kept. */
+extern void dv_verify_digest_images(DvVerify *v, DvVerifyRow *row, StringInfo members, MemoryContext context);
+
+/* The row has been judged: which of its images are to be asked for? */
+extern void dv_verify_want_images(DvVerify *v, DvVerifyRow *row);
+
+typedef enum DvImageAnswer
+{
+	DV_IMAGE_NOT_TOLD,
+	DV_IMAGE_EQUAL,
+	DV_IMAGE_DIFFERS
+} DvImageAnswer;
+
+extern void dv_verify_image_answer(DvVerify *v, DvVerifyColumn *c, DvVerifyRow *row, DvImageAnswer answer, DvSlice expected, DvSlice found);
+
+/* All have been answered: what is held is judged. */
+extern void dv_verify_settle_images(DvVerify *v);
+
+/* What of a column of images was not compared, or NULL. */
+extern char *dv_verify_images_not_compared(const DvVerifyColumn *c);
 
 /* verify_keys.c: which column carries the source key, in the transaction that loads the definition. */
 extern void dv_verify_load_key(DvVerify *v);

@@ -79,15 +79,22 @@ most_frequent(const Values *values, DvSlice *value)
 	return best;
 }
 
-/* A held value turns out to be a difference. */
+/* What is held in this list of the same row has been counted. */
 static void
-note_held(DvVerify *v, const DvVerifyColumn *c, DvHeld *held)
+count_held(DvHeld *list, const DvHeld *held)
+{
+	for (; list != NULL; list = list->next)
+		list->counted |= memcmp(&list->id, &held->id, UUID_LEN) == 0 && strcmp(list->key, held->key) == 0;
+}
+
+/* A held value turns out to be a difference. */
+void
+dv_verify_note_held(DvVerify *v, const DvVerifyColumn *c, DvHeld *held)
 {
 	DvVerifyRow row = {.key = held->key,.id = held->id,.has_id = true};
-	DvSlice		nothing = {NULL, 0};
 	int			i;
 
-	dv_verify_note(v, &row, c->name, nothing, held->found, held->kind ? held->kind : held->changed_since ? "changed" : "different");
+	dv_verify_note(v, &row, c->name, held->expected, held->found, held->kind ? held->kind : held->changed_since ? "changed" : "different");
 	v->owners_changed += strcmp(c->name, "ownerid") == 0;
 	if (held->kind != NULL || held->counted)
 		return;
@@ -97,10 +104,8 @@ note_held(DvVerify *v, const DvVerifyColumn *c, DvHeld *held)
 	/* once, whatever else of the row is held */
 	for (i = 0; i < v->ncolumns; i++)
 	{
-		DvHeld	   *other;
-
-		for (other = v->columns[i].held; other != NULL; other = other->next)
-			other->counted |= memcmp(&other->id, &held->id, UUID_LEN) == 0 && strcmp(other->key, held->key) == 0;
+		count_held(v->columns[i].held, held);
+		count_held(v->columns[i].held_images, held);
 	}
 }
 
@@ -113,7 +118,7 @@ settle(DvVerify *v, DvVerifyColumn *c)
 	c->default_known = true;
 	for (held = c->held; held != NULL; held = held->next)
 		if (!dv_verify_is_default(c, held->found))
-			note_held(v, c, held);
+			dv_verify_note_held(v, c, held);
 	c->held = NULL;
 }
 
@@ -185,16 +190,24 @@ dv_verify_hold(DvVerify *v, DvVerifyColumn *c, const DvVerifyRow *row)
 	MemoryContextSwitchTo(old);
 }
 
+static void
+set_kind(DvHeld *held, const DvVerifyRow *row, const char *kind)
+{
+	for (; held != NULL; held = held->next)
+		if (memcmp(&held->id, &row->id, UUID_LEN) == 0 && strcmp(held->key, row->key) == 0)
+			held->kind = kind;
+}
+
 void
 dv_verify_held_of(DvVerify *v, const DvVerifyRow *row, const char *kind)
 {
-	DvHeld	   *held;
 	int			i;
 
 	for (i = 0; kind != NULL && i < v->ncolumns; i++)
-		for (held = v->columns[i].held; held != NULL; held = held->next)
-			if (memcmp(&held->id, &row->id, UUID_LEN) == 0 && strcmp(held->key, row->key) == 0)
-				held->kind = kind;
+	{
+		set_kind(v->columns[i].held, row, kind);
+		set_kind(v->columns[i].held_images, row, kind);
+	}
 }
 
 void

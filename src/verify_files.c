@@ -1,9 +1,9 @@
 /*
- * verify_files.c - the bytes of files, read back
+ * verify_files.c - the bytes of files and images, read back
  *
  * The staging rows of a chunk give size and hash of their files. Once a record
  * has been seen, each file is asked for, a range at a time, so that memory holds
- * one, and what comes is hashed.
+ * one, and what comes is hashed. What an image's answer means: verify_images.c.
  */
 #include "postgres.h"
 
@@ -21,11 +21,13 @@
 /* Bytes of one range: as many as an upload sends at once. */
 #define RANGE_BYTES		(4 * 1024 * 1024)
 
-/* A file on its way. */
+/* A file or image on its way. */
 struct DvVerifyFileAsk
 {
 	DvVerifyRow *row;
-	int			file;			/* index in the projection's files */
+	const DvVerifyFile *expected;
+	const char *column;
+	DvVerifyColumn *image;		/* or NULL: a file */
 	int64		got;
 	DvSha256	hash;
 	char		range[64];		/* header line */
@@ -110,6 +112,27 @@ next_range(DvVerifyFileAsk *file)
 	snprintf(file->range, sizeof(file->range), "Range: bytes=" INT64_FORMAT "-" INT64_FORMAT, file->got, file->got + RANGE_BYTES - 1);
 }
 
+/* Ask for the first range. */
+static void
+ask_for(DvVerify *v, DvVerifyChunk *chunk, DvVerifyRow *row, const char *column, const DvVerifyFile *expected, DvVerifyColumn *image)
+{
+	DvVerifyFileAsk *file = MemoryContextAllocZero(v->asker.context, sizeof(DvVerifyFileAsk));
+	DvAsk	   *ask;
+	char		id[37];
+
+	file->row = row;
+	file->expected = expected;
+	file->column = column;
+	file->image = image;
+	dv_sha256_init(&file->hash);
+	ask = dv_verify_new_ask(v, chunk, file);
+	dv_source_format_id(&row->id, id);
+	dv_buf_puts(&ask->path, psprintf("/%s(%s)/%s/$value%s", v->projection->wire.entity_set, id, column, image ? "?size=full" : ""));
+	next_range(file);
+	ask->prefer = file->range;
+	dv_asker_queue(&v->asker, ask);
+}
+
 void
 dv_verify_ask_files(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 {
@@ -119,68 +142,91 @@ dv_verify_ask_files(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
 
 	for (i = from; i < from + n; i++)
 		for (k = 0; k < p->nfiles && chunk->rows[i].files != NULL && chunk->rows[i].seen; k++)
-		{
-			DvVerifyRow *row = &chunk->rows[i];
-			DvVerifyFileAsk *file;
-			DvAsk	   *ask;
-			char		id[37];
+			if (chunk->rows[i].files[k].there)
+				ask_for(v, chunk, &chunk->rows[i], p->files[k].column, &chunk->rows[i].files[k], NULL);
+}
 
-			if (!row->files[k].there)
-				continue;
-			file = MemoryContextAllocZero(v->asker.context, sizeof(DvVerifyFileAsk));
-			file->row = row;
-			file->file = k;
-			dv_sha256_init(&file->hash);
-			ask = dv_verify_new_ask(v, chunk, file);
-			dv_source_format_id(&row->id, id);
-			dv_buf_puts(&ask->path, psprintf("/%s(%s)/%s/$value", p->wire.entity_set, id, p->files[k].column));
-			next_range(file);
-			ask->prefer = file->range;
-			dv_asker_queue(&v->asker, ask);
-		}
+void
+dv_verify_ask_images(DvVerify *v, DvVerifyChunk *chunk, int from, int n)
+{
+	int			i;
+	int			k;
+
+	for (i = from; i < from + n; i++)
+		for (k = 0; k < v->nimages && chunk->rows[i].images != NULL; k++)
+			if (chunk->rows[i].images[k].wanted && v->images[k]->full_image != DV_IMAGE_NOT_KEPT)
+				ask_for(v, chunk, &chunk->rows[i], v->images[k]->name, &chunk->rows[i].images[k], v->images[k]);
+}
+
+char *
+dv_verify_file_text(const DvVerifyFile *f)
+{
+	return psprintf(INT64_FORMAT " bytes, sha256 %s", f->size, dv_verify_hex(f->digest, 8));
 }
 
 static void
 differs(DvVerify *v, DvVerifyFileAsk *file, const char *found)
 {
-	const DvVerifyFile *expected = &file->row->files[file->file];
-	char	   *what = psprintf("\"" INT64_FORMAT " bytes, sha256 %s\"", expected->size, dv_verify_hex(expected->digest, 8));
+	char	   *what = psprintf("\"%s\"", dv_verify_file_text(file->expected));
 	char	   *quoted = found ? psprintf("\"%s\"", found) : NULL;
+	DvSlice		expected = {what, strlen(what)};
+	DvSlice		there = {quoted, quoted ? strlen(quoted) : 0};
 
-	dv_verify_different_too(v, file->row, v->projection->files[file->file].column, (DvSlice) {what, strlen(what)},
-							(DvSlice) {quoted, quoted ? strlen(quoted) : 0});
+	if (file->image != NULL)
+		dv_verify_image_answer(v, file->image, file->row, DV_IMAGE_DIFFERS, expected, there);
+	else
+		dv_verify_different_too(v, file->row, file->column, expected, there);
+}
+
+/* All of it has come. */
+static void
+judge(DvVerify *v, DvVerifyFileAsk *file, bool more)
+{
+	DvVerifyFile found = {.size = file->got};
+	DvSlice		nothing = {NULL, 0};
+
+	dv_sha256_final(&file->hash, found.digest);
+	if (file->got != file->expected->size)
+		differs(v, file, psprintf(INT64_FORMAT "%s bytes", file->got, more && file->got > file->expected->size ? " or more" : ""));
+	else if (memcmp(found.digest, file->expected->digest, sizeof(found.digest)) != 0)
+		differs(v, file, dv_verify_file_text(&found));
+	else if (file->image != NULL)
+		dv_verify_image_answer(v, file->image, file->row, DV_IMAGE_EQUAL, nothing, nothing);
+}
+
+/* The service has no such image to tell: none at all, none as it was sent, or none for anybody. */
+static bool
+is_not_told(const DvVerifyFileAsk *file, int status)
+{
+	return file->image != NULL && file->got == 0 && (status == 204 || (status >= 400 && status < 500 && status != 401 && status != 403 && status != 416));
 }
 
 bool
 dv_verify_file_answer(DvVerify *v, DvVerifyFileAsk *file, DvAsk *ask, const DvHttpReply *reply)
 {
-	const DvVerifyFile *expected = &file->row->files[file->file];
-	unsigned char digest[DV_SHA256_DIGEST];
+	DvSlice		nothing = {NULL, 0};
+	int			status = (int) reply->status;
 
-	if (reply->status == 404 || reply->status == 204 || (reply->status == 416 && expected->size > 0 && file->got == 0))
+	if (is_not_told(file, status))
+		dv_verify_image_answer(v, file->image, file->row, DV_IMAGE_NOT_TOLD, nothing, nothing);
+	else if (file->got > 0 && file->got == file->expected->size && (status == 204 || status == 404 || status == 416))
+		judge(v, file, false);	/* there was no more */
+	else if (status == 404 || status == 204 || (status == 416 && file->expected->size > 0 && file->got == 0))
 		differs(v, file, NULL);
-	else if (reply->status == 200 || reply->status == 206 || reply->status == 416)
+	else if (status == 200 || status == 206 || status == 416)
 	{
-		if (reply->status != 416)
+		if (status != 416)
 			dv_sha256_update(&file->hash, reply->body.data, reply->body.len);
-		file->got += reply->status == 416 ? 0 : (int64) reply->body.len;
-		if (reply->status == 206 && reply->body.len == RANGE_BYTES && file->got < expected->size)
+		file->got += status == 416 ? 0 : (int64) reply->body.len;
+		if (status == 206 && reply->body.len == RANGE_BYTES && file->got <= file->expected->size)
 		{
 			next_range(file);
 			dv_asker_again(&v->asker, ask, true);
 			return false;
 		}
-		dv_sha256_final(&file->hash, digest);
-		if (file->got != expected->size)
-			differs(v, file, psprintf(INT64_FORMAT "%s bytes", file->got, reply->status == 206 && file->got > expected->size ? " or more" : ""));
-		else if (memcmp(digest, expected->digest, sizeof(digest)) != 0)
-			differs(v, file, psprintf(INT64_FORMAT " bytes, sha256 %s", file->got, dv_verify_hex(digest, 8)));
+		judge(v, file, status == 206);
 	}
 	else
-	{
 		dv_asker_fail_answer(&v->asker, reply);
-		return true;
-	}
-	v->files_compared++;
 	return true;
 }

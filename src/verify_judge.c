@@ -101,11 +101,17 @@ room_for(DvVerify *v, int records)
 
 /* Has this column been sent for the row at all? */
 bool
-dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
+dv_verify_was_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
 {
-	if (c->read_name == NULL || (c->deferred && row->state == 'S'))
+	if (c->deferred && row->state == 'S')
 		return false;
 	return c->late || ((c->send & DV_SEND_INSERT) != 0 && row->created) || ((c->send & DV_SEND_UPDATE) != 0 && (row->updated || (c->send & DV_SEND_INSERT) != 0));
+}
+
+bool
+dv_verify_is_sent(const DvVerifyColumn *c, const DvVerifyRow *row)
+{
+	return c->read_name != NULL && dv_verify_was_sent(c, row);
 }
 
 static bool
@@ -232,7 +238,8 @@ judge_loaded(DvVerify *v, DvVerifyRow *row)
 	v->owners_changed += owner_differs;
 	dv_verify_held_of(v, row, kind);
 	row->verdict = kind;
-	row->changed_since = row->files != NULL && dv_verify_changed_since(v, row);
+	dv_verify_want_images(v, row);
+	row->changed_since = (row->files != NULL || row->images != NULL) && dv_verify_changed_since(v, row);
 	if (kind == NULL)
 		v->equal++;
 	else if (strcmp(kind, "changed") == 0)

@@ -43,7 +43,7 @@ kind_of(const DvPayloadColumn *c, const char *column_type)
 		case DV_TARGET_LOOKUP:
 			return DV_COMPARE_LOOKUP;
 		case DV_TARGET_BINARY:
-			/* the body of a note is kept as it is; an image is scaled and written anew */
+			/* the body of a note is told with its record; of an image only its id is (see verify_images.c) */
 			return strcmp(column_type, "Image") == 0 ? DV_COMPARE_PRESENCE : DV_COMPARE_BASE64;
 		case DV_TARGET_RAW:
 			return DV_COMPARE_PARTIES;
@@ -90,6 +90,7 @@ load_columns(DvVerify *v)
 	if (n != p->ncolumns)
 		elog(ERROR, "%d columns to be read back, %d are mapped", n, p->ncolumns);
 	v->columns = MemoryContextAllocZero(v->context, sizeof(DvVerifyColumn) * (n + 1));
+	v->images = MemoryContextAlloc(v->context, sizeof(DvVerifyColumn *) * (n + 1));
 	v->part_column = MemoryContextAllocZero(v->context, sizeof(int) * (n + 1));
 	v->part_index = MemoryContextAllocZero(v->context, n + 1);
 	for (i = 0; i < n; i++)
@@ -100,6 +101,7 @@ load_columns(DvVerify *v)
 		char	   *column_type = dv_spi_text(i, 2);
 		char	   *precision = dv_spi_text(i, 3);
 		char	   *referenced = dv_spi_text(i, 4);
+		char	   *full_image = dv_spi_text(i, 5);
 
 		if (c->nparts >= DV_VERIFY_PARTS)
 			elog(ERROR, "column \"%s\" is mapped too often", mapped->column);
@@ -115,6 +117,11 @@ load_columns(DvVerify *v)
 		c->late |= mapped->late;
 		c->deferred |= mapped->deferred || mapped->late || c->optional;
 		c->summed = column_type != NULL && is_summed(column_type);
+		if (c->kind == DV_COMPARE_PRESENCE && c->full_image == DV_IMAGE_NONE)
+		{
+			c->full_image = full_image == NULL ? DV_IMAGE_UNKNOWN : strcmp(full_image, "t") == 0 ? DV_IMAGE_KEPT : DV_IMAGE_NOT_KEPT;
+			v->images[v->nimages++] = c;
+		}
 		v->part_column[i] = (int) (c - v->columns);
 		v->part_index[i] = (signed char) c->nparts;
 		c->maps[c->nparts] = i;

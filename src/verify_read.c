@@ -133,9 +133,10 @@ map_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, D
 		return;
 	}
 	appendStringInfoChar(&members, '}');
+	chunk->bytes += members.len;
+	dv_verify_digest_images(v, row, &members, chunk->context);
 	whole.p = memcpy(MemoryContextAlloc(chunk->context, members.len), members.data, members.len);
 	whole.len = members.len;
-	chunk->bytes += members.len;
 	take_expected(v, row, whole);
 }
 

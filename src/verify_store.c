@@ -309,8 +309,8 @@ append_figures(DvVerify *v, StringInfo out)
 	for (i = 0; i < v->ncolumns; i++)
 	{
 		DvVerifyColumn *c = &v->columns[i];
-		const char *why = c->read_name == NULL ? "cannot be read back" :
-			c->kind == DV_COMPARE_PRESENCE ? "only whether it is there" :
+		const char *why = c->full_image != DV_IMAGE_NONE ? dv_verify_images_not_compared(c) :
+			c->read_name == NULL ? "cannot be read back" :
 			c->default_varies ? "not where nothing was sent: the service fills it in" : NULL;
 
 		if (why == NULL)

@@ -408,7 +408,7 @@ put_typed_members(SimBuf *b, SimPick *p, const SimColumn *c)
 			sim_pick_text(b, p, "Format", c->date_kind == SIM_DATE_ONLY ? "DateOnly" : "DateAndTime");
 			break;
 		case SIM_T_IMAGE:
-			sim_pick_bool(b, p, "CanStoreFullImage", true);
+			sim_pick_bool(b, p, "CanStoreFullImage", c->full_image);
 			/* FALLTHROUGH */
 		case SIM_T_FILE:
 			sim_pick_raw(b, p, "MaxSizeInKB", sim_arena_printf(p->arena, "%ld", c->max_length));

@@ -115,15 +115,6 @@ form_field(const SimReq *r, const char *name)
 	return NULL;
 }
 
-static int
-base64_value(char c)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const char *hit = c != '\0' ? strchr(digits, c) : NULL;
-
-	return hit != NULL ? (int) (hit - digits) : -1;
-}
-
 /* Authorization: Basic base64(id:secret), both percent-encoded. */
 static bool
 basic_credentials(const SimReq *r, const char **id, const char **secret)
@@ -139,9 +130,9 @@ basic_credentials(const SimReq *r, const char **id, const char **secret)
 	if (h == NULL || strncasecmp(h, "Basic ", 6) != 0)
 		return false;
 	out = sim_arena_alloc(r->arena, strlen(h) + 1);
-	for (h += 6; base64_value(*h) >= 0; h++)
+	for (h += 6; sim_base64_value(*h) >= 0; h++)
 	{
-		bits = bits << 6 | (unsigned) base64_value(*h);
+		bits = bits << 6 | (unsigned) sim_base64_value(*h);
 		have += 6;
 		if (have >= 8)
 		{

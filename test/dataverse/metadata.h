@@ -33,7 +33,7 @@ typedef enum SimImplied
 {
 	SIM_I_NONE, SIM_I_ID, SIM_I_CREATEDON, SIM_I_MODIFIEDON, SIM_I_CREATEDBY, SIM_I_MODIFIEDBY,
 	SIM_I_CREATEDBEHALF, SIM_I_OVERRIDDEN, SIM_I_VERSION, SIM_I_OWNER, SIM_I_OWNINGUSER, SIM_I_OWNINGTEAM,
-	SIM_I_OWNINGUNIT, SIM_I_EXCHANGERATE, SIM_I_BASE
+	SIM_I_OWNINGUNIT, SIM_I_EXCHANGERATE, SIM_I_BASE, SIM_I_IMAGEID
 } SimImplied;
 
 typedef enum SimOwnership
@@ -65,13 +65,14 @@ typedef struct SimColumn
 	SimStorage	storage;
 	SimImplied	implied;
 	uint16_t	index;			/* position in the table */
-	uint16_t	base_of;		/* for SIM_I_BASE: the money column */
+	uint16_t	base_of;		/* for SIM_I_BASE: the money column; for SIM_I_IMAGEID: the image */
 	bool		required;		/* application required */
 	bool		system_required;
 	bool		no_create;
 	bool		no_update;
 	bool		ascii;
 	bool		autonumber;
+	bool		full_image;		/* an image is kept as it came, beside its thumbnail */
 	int			source;			/* SourceType: 0 simple, 1 calculated, 2 rollup */
 	bool		gone;			/* taken out at run time */
 	bool		listed;			/* in the table file, not implied */

@@ -119,7 +119,7 @@ run_member(SimReq *r, SimRef *ref, int at, SimResp *resp)
 	}
 	if (r->path.n == at + 2 && sim_str_is(r->path.seg[at + 1].name, "$ref"))
 		return sim_associate(r, ref, s, resp);
-	if (p->kind == SIM_P_COLUMN && (p->column->type == SIM_T_FILE || (p->column->type == SIM_T_IMAGE && !is(r, "GET"))))
+	if (p->kind == SIM_P_COLUMN && (p->column->type == SIM_T_FILE || (p->column->type == SIM_T_IMAGE && !(is(r, "GET") && last))))
 		return sim_file_run(r, ref, p->column, resp);
 	if (!last)
 		return no_segment(&resp->err, &r->path.seg[at + 1]);

@@ -198,6 +198,24 @@ exchange_rate(const SimTable *t, const SimRow *row, SimVal *out)
 	return true;
 }
 
+/* Another image has another id: it is made of what the image holds (FNV-1a, from two beginnings). */
+static bool
+image_id(const SimTable *t, const SimRow *row, uint16_t image, SimVal *out)
+{
+	SimGuid		h = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
+	SimVal		v;
+
+	if (!sim_row_cell(t, row, image, &v))
+		return false;
+	for (uint32_t i = 0; i < v.len; i++)
+	{
+		h.hi = (h.hi ^ (unsigned char) v.v.s[i]) * 0x100000001b3u;
+		h.lo = (h.lo ^ (unsigned char) v.v.s[i]) * 0x100000001b3u;
+	}
+	out->v.g = h;
+	return true;
+}
+
 bool
 sim_record_value(const SimTable *t, const SimSlot *slot, uint16_t column, SimVal *out)
 {
@@ -243,6 +261,8 @@ sim_record_value(const SimTable *t, const SimSlot *slot, uint16_t column, SimVal
 			if (t == sim_model.currencies)
 				return sim_row_cell(t, row, column, out);
 			return exchange_rate(t, row, out);
+		case SIM_I_IMAGEID:
+			return image_id(t, row, c->base_of, out);
 		default:
 			/* Base amounts: rate 1 stands for every currency in a test. */
 			return sim_row_cell(t, row, c->base_of, out);

@@ -172,6 +172,8 @@ read_flag(SimColumn *c, const char *w)
 		c->ascii = true;
 	else if (strcmp(w, "autonumber") == 0)
 		c->autonumber = true;
+	else if (strcmp(w, "full") == 0 && c->type == SIM_T_IMAGE)
+		c->full_image = true;
 	else
 		return false;
 	return true;

@@ -369,3 +369,12 @@ sim_fold(SimBuf *out, const char *s, size_t len)
 		len -= n;
 	}
 }
+
+int
+sim_base64_value(char c)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const char *hit = c != '\0' ? strchr(digits, c) : NULL;
+
+	return hit != NULL ? (int) (hit - digits) : -1;
+}

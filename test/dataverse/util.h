@@ -105,6 +105,9 @@ sim_guid_eq(SimGuid a, SimGuid b)
  */
 extern size_t sim_percent_decode(const char *s, size_t n, char *out, bool plus);
 
+/* What a digit of base64 stands for; -1 where it is none. */
+extern int	sim_base64_value(char c);
+
 /* Wall clock in microseconds since 1970, and a clock that never jumps. */
 extern int64_t sim_now_us(void);
 extern int64_t sim_mono_us(void);

@@ -8,6 +8,7 @@ use lib "$FindBin::RealBin";
 
 use HTTP::Tiny;
 use JSON::PP;
+use MIME::Base64;
 use Test::More;
 
 use DvMig;
@@ -57,7 +58,7 @@ sub define
 			CASE n %% 4 WHEN 0 THEN 'invoice' WHEN 1 THEN 'Credit Note' WHEN 2 THEN '100000002' END,
 			CASE n %% 3 WHEN 0 THEN '{9,1,3}'::int[] WHEN 1 THEN '{2}' END, '2020-01-01'::date + n,
 			'2020-02-29 23:59:59.75+05:30'::timestamptz + n * interval '1 hour', CASE WHEN n %% 2 = 0 THEN '2021-06-01 08:00'::timestamp + n * interval '1 minute' END,
-			md5(n::text)::uuid, CASE WHEN n %% 50 = 0 THEN decode('89504e470d0a1a0a', 'hex') END,
+			md5(n::text)::uuid, CASE WHEN n %% 3 = 0 THEN decode('89504e470d0a1a0a', 'hex') || int4send(n) END,
 			n %% 50 + 1, CASE WHEN n %% 3 = 0 THEN n %% 50 + 1 END, CASE WHEN n %% 3 = 1 THEN n %% 50 + 1 END,
 			CASE WHEN n > 100 THEN format('I-%%s', lpad((n - 100)::text, 6, '0')) END
 		FROM generate_series(1, %d) n}, $rows);
@@ -148,7 +149,8 @@ my %ways = (
 	new_channels => sub { ("1", "1,2", "2,3", "9", "1,2,3,9")[ rand 5 ] }, new_invoicedate => sub { sprintf '19%02d-0%d-11', rand 100, 1 + rand 9 },
 	new_postedon => sub { sprintf '19%02d-0%d-11T10:20:30Z', rand 100, 1 + rand 9 },
 	new_dueat => sub { sprintf '19%02d-0%d-11T10:20:30Z', rand 100, 1 + rand 9 },
-	new_sourceguid => sub { sprintf 'aaaaaaaa-0000-4000-8000-%012d', rand 1e9 });
+	new_sourceguid => sub { sprintf 'aaaaaaaa-0000-4000-8000-%012d', rand 1e9 },
+	new_scan => sub { encode_base64('image' . int rand 1e9, '') });
 my %held = map { $_->{new_invoiceid} => $_ } @{ $sim->export('new_invoices') };
 my @ids = sort keys %held;
 my (@changes, %planted);

@@ -93,6 +93,8 @@ is(eval {$n->{DateTimeBehavior}{Value}}, 'TimeZoneIndependent', 'TimeZoneIndepen
 is_deeply([sort @{one(cast('new_invoice', 'Lookup', 'LogicalName,Targets'), 'new_billedtoid')->{Targets} // []}], ['account', 'contact'], 'Targets');
 is(one(cast('new_invoice', 'File', 'LogicalName,MaxSizeInKB'), 'new_document')->{MaxSizeInKB}, 32768, 'MaxSizeInKB');
 is(one(cast('new_invoice', 'Image', 'LogicalName,MaxSizeInKB'), 'new_scan')->{MaxSizeInKB}, 10240, 'of an image');
+is(join(' ', map {one(cast($_->[0], 'Image', 'LogicalName,CanStoreFullImage'), $_->[1])->{CanStoreFullImage} ? 'full' : 'thumbnail'} ['new_invoice', 'new_scan'], ['account', 'entityimage']),
+	'full thumbnail', 'CanStoreFullImage');
 ok(!(grep {$_->{LogicalName} eq 'name'} @{cast('account', 'Memo', 'LogicalName')}), 'a cast leaves other types out');
 
 # --- choices

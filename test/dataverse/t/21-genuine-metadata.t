@@ -88,6 +88,7 @@ sub column_differs
 	push @d, 'precision' if defined $a->{Precision} && $a->{Precision} != ($c->{precision} // -1);
 	push @d, 'behaviour' if defined $a->{DateTimeBehavior} && !$c->{flag}{lc $a->{DateTimeBehavior}};
 	push @d, 'size' if defined $a->{MaxSizeInKB} && $a->{MaxSizeInKB} != $c->{number}[0];
+	push @d, 'full image' if defined $a->{CanStoreFullImage} && !$a->{CanStoreFullImage} != !$c->{flag}{full};
 	push @d, options_differ($c, $a->{OptionSet}{Options}) if $a->{OptionSet};
 	for my $t (grep {!own($_->[0])} @{$c->{target}})
 	{
