@@ -215,28 +215,7 @@ imply_money(SimTable *t)
 		t->currency_column = NULL;
 }
 
-/* An image has an id of its own while there is one. */
-static void
-imply_images(SimTable *t)
-{
-	int			n = t->n_columns;
-
-	for (int i = 0; i < n; i++)
-	{
-		char	   *name;
-		SimColumn  *c;
-
-		if (t->columns[i].type != SIM_T_IMAGE)
-			continue;
-		name = sim_alloc(strlen(t->columns[i].name) + 3);
-		sprintf(name, "%sid", t->columns[i].name);
-		c = imply(t, name, SIM_T_GUID, SIM_I_IMAGEID);
-		c->base_of = (uint16_t) i;
-		free(name);
-	}
-}
-
-/* The name of an uploaded file stands beside its id. */
+/* The name of an uploaded file stands beside its id; an image has an id of its own while there is one. */
 static void
 imply_files(SimTable *t)
 {
@@ -244,13 +223,16 @@ imply_files(SimTable *t)
 
 	for (int i = 0; i < n; i++)
 	{
+		bool		image = t->columns[i].type == SIM_T_IMAGE;
 		char	   *name;
+		SimColumn  *c;
 
-		if (t->columns[i].type != SIM_T_FILE)
+		if (!image && t->columns[i].type != SIM_T_FILE)
 			continue;
 		name = sim_alloc(strlen(t->columns[i].name) + 6);
-		sprintf(name, "%s_name", t->columns[i].name);
-		imply(t, name, SIM_T_STRING, SIM_I_NONE);
+		sprintf(name, "%s%s", t->columns[i].name, image ? "id" : "_name");
+		c = imply(t, name, image ? SIM_T_GUID : SIM_T_STRING, image ? SIM_I_IMAGEID : SIM_I_NONE);
+		c->base_of = (uint16_t) i;
 		free(name);
 	}
 }
@@ -276,7 +258,6 @@ imply_columns(SimTable *t)
 		imply_owner(t);
 	imply_money(t);
 	imply_files(t);
-	imply_images(t);
 }
 
 /* Pointers into the column array are taken only when it no longer grows. */
