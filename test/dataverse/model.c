@@ -225,14 +225,12 @@ imply_files(SimTable *t)
 	{
 		bool		image = t->columns[i].type == SIM_T_IMAGE;
 		char	   *name;
-		SimColumn  *c;
 
 		if (!image && t->columns[i].type != SIM_T_FILE)
 			continue;
 		name = sim_alloc(strlen(t->columns[i].name) + 6);
 		sprintf(name, "%s%s", t->columns[i].name, image ? "id" : "_name");
-		c = imply(t, name, image ? SIM_T_GUID : SIM_T_STRING, image ? SIM_I_IMAGEID : SIM_I_NONE);
-		c->base_of = (uint16_t) i;
+		imply(t, name, image ? SIM_T_GUID : SIM_T_STRING, image ? SIM_I_IMAGEID : SIM_I_NONE)->base_of = (uint16_t) i;
 		free(name);
 	}
 }
