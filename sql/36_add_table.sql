@@ -233,8 +233,17 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._make_flag_index(oid, regclass, text[], text) IS 'index a staging table''s rows by flag and source key';
 
+-- _is_large: more than 8 MB (1,000 pages), which take less than a second to read.
+CREATE FUNCTION dvmig._is_large(staging regclass) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT sum(pg_relation_size(r.oid)) > 8 * 1024 * 1024 FROM (SELECT $1::oid AS oid UNION SELECT p.relid::oid FROM pg_partition_tree($1) p) r
+$$;
+COMMENT ON FUNCTION dvmig._is_large(regclass) IS 'whether a staging table, with its partitions, is too large to be read whenever somebody looks';
+
 -- _storage_advice: for tables of some size, what makes setting or finding flags
--- cheaper. 8 MB (1,000 pages) take less than a second either way.
+-- cheaper.
 CREATE FUNCTION dvmig._storage_advice(staging regclass, key text[], flag_index bool, filter_sql text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -243,16 +252,15 @@ DECLARE
 	c pg_class := (SELECT r FROM pg_class r WHERE r.oid = staging);
 	advice text[] := '{}';
 BEGIN
-	IF (SELECT coalesce(sum(pg_relation_size(t.relid)), 0) FROM pg_partition_tree(staging) t) < 8 * 1024 * 1024
-		AND pg_relation_size(staging) < 8 * 1024 * 1024 THEN
+	IF NOT dvmig._is_large(staging) THEN
 		RETURN NULL;
 	END IF;
 	IF c.relkind = 'r' AND NOT flag_index AND coalesce(array_to_string(c.reloptions, ',') !~ 'fillfactor', true) THEN
 		advice := advice || format('before a mass load, ALTER TABLE %s SET (fillfactor = 50) and VACUUM FULL %1$s let flags be set within their pages', staging);
 	END IF;
 	IF NOT flag_index THEN
-		advice := advice || format('without an index on flags dvmig.status reads the whole table: once it is loaded, CREATE INDEX CONCURRENTLY ON %s %s',
-			staging, dvmig._flag_index_columns(staging, key, filter_sql));
+		advice := advice || format('without an index on flags dvmig.status tells estimates: once it is loaded, CREATE INDEX%s ON %s %s',
+			CASE WHEN c.relkind = 'p' THEN '' ELSE ' CONCURRENTLY' END, staging, dvmig._flag_index_columns(staging, key, filter_sql));
 	END IF;
 	RETURN 'advice: ' || nullif(array_to_string(advice, '; '), '');
 END

@@ -3,159 +3,11 @@
 -- The views call public functions, which run with the rights of the extension
 -- but know who asks: each shows the migrations that the asking role may see.
 
--- _count_flags_sql: one statement, so that all of it is of one instant. What is
--- read of every row is its flag and its key: the index on flags holds them, and
--- is read instead of the rows, however wide they are. Only what is unprocessed
--- is held against the filter, whose columns are in that index where they fit.
--- "astray" are rows whose flag and outcomes do not belong together: done without
--- a success row, failed without an error row, or with both.
-CREATE FUNCTION dvmig._count_flags_sql(staging regclass, filter_sql text, outcomes bool DEFAULT true) RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT format(
-		$q$SELECT jsonb_build_object('staged', a.staged, 'unprocessed', a.unprocessed - b.left_out, 'left_out', b.left_out,
-			'owed', a.owed, 'succeeded', a.owed + a.processed, 'failed', a.failed, 'astray', a.astray)::text
-		FROM (SELECT count(*) AS staged, count(*) FILTER (WHERE s.processing_flag NOT IN ('S', 'P', 'E')) AS unprocessed,
-				count(*) FILTER (WHERE s.processing_flag = 'S') AS owed, count(*) FILTER (WHERE s.processing_flag = 'P') AS processed,
-				count(*) FILTER (WHERE s.processing_flag = 'E') AS failed, %3$s AS astray FROM %1$s s%4$s) a,
-			(SELECT %2$s AS left_out OFFSET 0) b$q$, $1,
-		CASE WHEN $2 IS NULL THEN '0' ELSE format('(SELECT count(*) FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE)', $1, $2) END,
-		CASE WHEN outcomes THEN format(
-			$q$count(*) FILTER (WHERE CASE WHEN s.processing_flag IN ('S', 'P') THEN x.%1$I IS NULL ELSE s.processing_flag = 'E' AND e.%1$I IS NULL END
-				OR x.%1$I IS NOT NULL AND e.%1$I IS NOT NULL)$q$, t.source_key[1]) ELSE 'NULL::bigint' END,
-		CASE WHEN outcomes THEN format(' LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, k.success_on, t.error_table, k.error_on) END)
-	FROM dvmig.migration_table t,
-		LATERAL (SELECT string_agg(format('x.%1$I = s.%1$I', k), ' AND ' ORDER BY i) AS success_on, string_agg(format('e.%1$I = s.%1$I', k), ' AND ' ORDER BY i) AS error_on
-			FROM unnest(t.source_key) WITH ORDINALITY u(k, i)) k
-	WHERE t.staging = $1
-$$;
-COMMENT ON FUNCTION dvmig._count_flags_sql(regclass, text, bool) IS 'SQL that counts rows of a staging table by flag, those that its filter leaves out, and those whose outcome does not fit their flag';
-
--- _count_flags: never by a scan of the table where there is an index on its flags.
-CREATE FUNCTION dvmig._count_flags(owner oid, staging regclass, filter_sql text, outcomes bool DEFAULT true) RETURNS jsonb
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET jit = off
-AS $$ SELECT dvmig._query_as($1, dvmig._count_flags_sql($2, $3, $4))::jsonb $$;
-COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text, bool) IS 'rows of a staging table by flag, those that its filter leaves out, and those whose outcome does not fit their flag';
-
--- _count_parked: rows that wait, of those that are unprocessed; found by the index on flags.
-CREATE FUNCTION dvmig._count_parked(owner oid, query text) RETURNS bigint
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
-SET jit = off
-AS $$ SELECT dvmig._query_as($1, $2)::bigint $$;
-COMMENT ON FUNCTION dvmig._count_parked(oid, text) IS 'rows that wait for others';
-
--- _parents_left_out: staging tables whose filter leaves out rows that rows of this
--- one wait for: they would wait for ever.
-CREATE FUNCTION dvmig._parents_left_out(owner oid, staging regclass) RETURNS text
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	p record;
-	found text[] := '{}';
-BEGIN
-	FOR p IN SELECT DISTINCT t.staging, t.filter_sql, c.expression_sql, t.source_key
-		FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.parent
-		WHERE c.staging = $2 AND c.kind = 'parent' AND t.filter_sql IS NOT NULL LOOP
-		BEGIN
-			IF dvmig._query_as(owner, format(
-				'SELECT EXISTS (SELECT FROM %s s WHERE s.processing_flag = ''U'' AND s.action_flag <> ''D'' AND (%s) IN (SELECT %s FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE))::text',
-				$2, array_to_string(p.expression_sql, ', '), (SELECT string_agg(format('s.%I', k), ', ' ORDER BY i) FROM unnest(p.source_key) WITH ORDINALITY u(k, i)),
-				p.staging, p.filter_sql))::bool THEN
-				found := found || p.staging::text;
-			END IF;
-		EXCEPTION WHEN OTHERS THEN
-			NULL;		-- an expression or filter that throws: told elsewhere
-		END;
-	END LOOP;
-	RETURN nullif(array_to_string(found, ', '), '');
-END
-$$;
-COMMENT ON FUNCTION dvmig._parents_left_out(oid, regclass) IS 'staging tables whose filter leaves out rows that rows of this one wait for';
-
-CREATE FUNCTION dvmig._parked_rows_max() RETURNS bigint
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT 100000::bigint $$;
-COMMENT ON FUNCTION dvmig._parked_rows_max() IS 'unprocessed rows of a table up to which those that wait are counted when somebody looks: reading so many takes about a second';
-
-CREATE FUNCTION dvmig._table_counts(staging regclass) RETURNS jsonb
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	t dvmig.migration_table;
-	owner oid;
-	counts jsonb;
-	waiting text;
-	joins text;
-	deferred text[];
-BEGIN
-	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
-	SELECT m.owner INTO owner FROM dvmig.migration m WHERE m.migration_id = t.migration_id;
-	BEGIN
-		counts := dvmig._count_flags(owner, $1, t.filter_sql);
-	EXCEPTION WHEN OTHERS THEN
-		-- one bad filter must not hide every other table, nor its error quote a row
-		counts := jsonb_build_object('problem', SQLSTATE);
-		BEGIN
-			counts := dvmig._count_flags(owner, $1, NULL, false) || jsonb_build_object('left_out', NULL) || counts;
-		EXCEPTION WHEN OTHERS THEN
-			NULL;		-- a flag of another type, a privilege taken back
-		END;
-	END;
-	-- Parked: a parent is neither loaded nor being loaded before its children. That
-	-- takes the rows themselves; of very many it is what the last run has told.
-	IF (counts ->> 'unprocessed')::bigint > dvmig._parked_rows_max() THEN
-		RETURN counts || jsonb_build_object('parked', (SELECT r.parked FROM dvmig.run_table r WHERE r.staging = $1::text AND r.pass IN ('write', 'links')
-			AND r.ended_at IS NOT NULL ORDER BY r.run DESC LIMIT 1));
-	ELSIF (counts ->> 'unprocessed')::bigint > 0 AND NOT counts ? 'problem' THEN
-		SELECT w.deferred INTO deferred FROM dvmig._waves(t.migration_id) w WHERE w.staging = $1;
-		SELECT string_agg(m.parked_sql, ', ' ORDER BY m.ordinal), string_agg(m.join_sql, ' ' ORDER BY m.ordinal)
-		INTO waiting, joins
-		FROM dvmig._pass_maps($1, 'write', '{}') m
-		WHERE m.parked_sql IS NOT NULL AND NOT m.target_column = ANY (coalesce(deferred, '{}'));
-		IF waiting IS NOT NULL THEN
-			BEGIN
-				counts := counts || jsonb_build_object('parked', dvmig._count_parked(owner, format(
-					'SELECT count(*) FROM (%s) s %s WHERE coalesce(%s, NULL::text) IS NOT NULL',
-					(SELECT p.inner_sql FROM dvmig._projection($1, 'write') p), joins, waiting)));
-			EXCEPTION WHEN OTHERS THEN
-				-- a key that does not cast, say: that row will fail, not wait
-				counts := counts || jsonb_build_object('parked', NULL);
-			END;
-			IF (counts ->> 'parked')::bigint > 0 THEN
-				counts := counts || jsonb_strip_nulls(jsonb_build_object('left_out_parents', dvmig._parents_left_out(owner, $1)));
-			END IF;
-		END IF;
-		-- ... and a record goes only after those that point at it.
-		waiting := dvmig._children_left($1);
-		IF waiting IS NOT NULL THEN
-			BEGIN
-				counts := counts || jsonb_build_object('parked', coalesce((counts ->> 'parked')::bigint, 0) + dvmig._count_parked(owner, format(
-					'SELECT count(*) FROM (%s) s WHERE coalesce(%s, NULL::text) IS NOT NULL',
-					(SELECT p.inner_sql FROM dvmig._projection($1, 'delete') p), waiting)));
-			EXCEPTION WHEN OTHERS THEN
-				-- the lookup of a row below throws, and its error may quote that row
-				counts := counts || jsonb_build_object('parked', NULL);
-			END;
-		END IF;
-	END IF;
-	RETURN jsonb_build_object('parked', 0) || counts;
-END
-$$;
-COMMENT ON FUNCTION dvmig._table_counts(regclass) IS 'rows of a staging table by what has become of them, counted with the owner''s rights';
-
-CREATE FUNCTION dvmig._status_rows(caller oid)
+-- _status_of: of all that the caller may see; of one migration alone every row is
+-- counted, however long that takes.
+CREATE FUNCTION dvmig._status_of(caller oid, only_migration text)
 RETURNS TABLE (migration text, staging text, target text, staged bigint, unprocessed bigint, parked bigint, in_doubt bigint,
-	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text)
+	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text, estimated bool)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -167,16 +19,17 @@ DECLARE
 	correct text;
 BEGIN
 	PERFORM dvmig._settle_dead_runs();
-	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table, mt.held_by_undo
+	FOR t IN SELECT m.name, m.migration_id, mt.staging AS tab, mt.target AS tgt, mt.clean_end, mt.error_table, mt.held_by_undo, dvmig._counting_index(mt) AS index_sql
 		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id)
-		WHERE dvmig._may(caller, m.migration_id, 'viewer')
+		WHERE dvmig._may(caller, m.migration_id, 'viewer') AND m.name = coalesce(only_migration, m.name)
 		  AND EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.staging)
 		ORDER BY m.name, mt.position LOOP
-		c := dvmig._table_counts(t.tab);
+		c := dvmig._table_counts(t.tab, only_migration IS NOT NULL);
 		migration := t.name; staging := t.tab::text; target := t.tgt;
 		staged := c ->> 'staged'; unprocessed := c ->> 'unprocessed'; parked := c ->> 'parked';
 		succeeded := c ->> 'succeeded'; failed := c ->> 'failed'; left_out := c ->> 'left_out'; owed := c ->> 'owed';
-		invariant_holds := staged = unprocessed + succeeded + failed + left_out AND (c ->> 'astray')::bigint = 0;
+		estimated := coalesce((c ->> 'estimated')::bool, false);
+		invariant_holds := CASE WHEN NOT estimated THEN staged = unprocessed + succeeded + failed + left_out AND (c ->> 'astray')::bigint = 0 END;
 		SELECT h.run, h.state INTO last_run, last_state
 		FROM dvmig.run_table r JOIN dvmig.run_history h USING (run)
 		WHERE r.staging = t.tab::text AND (h.kind = 'run' OR h.state IN ('starting', 'running', 'stopping'))
@@ -185,7 +38,7 @@ BEGIN
 		-- which table it waits for is said by the step that was held
 		held_because := CASE WHEN last_state = 'held' THEN (SELECT min(r.message) FROM dvmig.run_table r WHERE r.run = last_run AND r.staging = t.tab::text AND r.state = 'held') END;
 		correct := format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab);
-		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE unprocessed - coalesce(parked, 0) END;
+		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE greatest(unprocessed - coalesce(parked, 0), 0) END;
 		next_step := CASE
 			WHEN c ? 'problem' THEN format('%s an error (SQLSTATE %s): dvmig.check() tells more',
 				CASE WHEN staged IS NULL THEN 'counting the rows throws' ELSE 'the filter throws' END, c ->> 'problem')
@@ -200,6 +53,9 @@ BEGIN
 				THEN format('%s; correct these rows and retry them, or go on without them: SELECT dvmig.resume(%s)', held_because, last_run)
 			WHEN last_state = 'held' AND failed > 0 THEN correct || format('; or go past the gate: SELECT dvmig.resume(%s)', last_run)
 			WHEN in_doubt > 0 THEN format('CALL dvmig.run(%L): it asks Dataverse which rows arrived before it goes on', t.name)
+			WHEN estimated AND failed > 0 THEN correct
+			-- whether anything is left is not to be told by an estimate
+			WHEN estimated AND last_run IS NOT NULL THEN format('SELECT * FROM dvmig.cutover(%L) counts; these figures are estimates without an index: %s', t.name, t.index_sql)
 			-- before the first run, what waits is no fault: the parents go first
 			WHEN unprocessed > coalesce(parked, 0) OR unprocessed > 0 AND last_run IS NULL AND NOT c ? 'left_out_parents' THEN format('CALL dvmig.run(%L)', t.name)
 			WHEN failed > 0 THEN correct
@@ -213,17 +69,25 @@ BEGIN
 	END LOOP;
 END
 $$;
+COMMENT ON FUNCTION dvmig._status_of(oid, text) IS 'rows of dvmig.status for a role; of one migration alone, they are counted in any case';
+
+CREATE FUNCTION dvmig._status_rows(caller oid)
+RETURNS TABLE (migration text, staging text, target text, staged bigint, unprocessed bigint, parked bigint, in_doubt bigint,
+	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text, estimated bool)
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM dvmig._status_of($1, NULL) $$;
 COMMENT ON FUNCTION dvmig._status_rows(oid) IS 'rows of dvmig.status for a role';
 
 CREATE FUNCTION dvmig.status_rows()
 RETURNS TABLE (migration text, staging text, target text, staged bigint, unprocessed bigint, parked bigint, in_doubt bigint,
-	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text)
+	succeeded bigint, failed bigint, left_out bigint, owed bigint, invariant_holds bool, last_run bigint, last_state text, next_step text, estimated bool)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.status_rows() IS 'rows of dvmig.status';
 
 CREATE VIEW dvmig.status AS SELECT * FROM dvmig.status_rows();
 COMMENT ON VIEW dvmig.status IS
-	'per staging table: staged = unprocessed + succeeded + failed + left_out at any instant, and every flagged row has exactly the outcome that its flag says (invariant_holds); parked and in_doubt are part of unprocessed, owed (a later pass) is part of succeeded; next_step says what to do';
+	'per staging table: staged = unprocessed + succeeded + failed + left_out at any instant, and every flagged row has exactly the outcome that its flag says (invariant_holds); parked and in_doubt are part of unprocessed, owed (a later pass) is part of succeeded; next_step says what to do; estimated: the table has no index on its flags and is too large to be read for this, so that the figures are estimates and the invariant is not told (null)';
 
 -- _outcome_faults: the rows whose flag and outcomes do not belong together.
 CREATE FUNCTION dvmig._outcome_faults(caller oid, staging regclass, max_rows int) RETURNS TABLE (source_key text, processing_flag text, fault text)

@@ -120,7 +120,7 @@ DECLARE
 	o dvmig.organisation;
 BEGIN
 	SELECT p.* INTO o FROM dvmig.organisation p WHERE p.server = m.server;
-	SELECT coalesce(jsonb_agg(to_jsonb(s)), '[]') INTO tables FROM dvmig._status_rows(caller) s WHERE s.migration = m.name;
+	SELECT coalesce(jsonb_agg(to_jsonb(s)), '[]') INTO tables FROM dvmig._status_of(caller, m.name) s;
 	RETURN jsonb_build_object(
 		'migration', m.name, 'server', m.server, 'owner', m.owner::text, 'version', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'dvmig'),
 		'environment', (SELECT substr(opt, 13) FROM pg_foreign_server f, unnest(f.srvoptions) opt WHERE f.srvname = m.server AND opt LIKE 'environment=%'),

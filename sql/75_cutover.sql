@@ -279,7 +279,7 @@ BEGIN
 		RAISE EXCEPTION 'the margin must be a share from 0 to 10'
 			USING ERRCODE = 'invalid_parameter_value', HINT = '0.25 adds a quarter to what was measured.';
 	END IF;
-	FOR s IN SELECT q.* FROM dvmig._status_rows(caller) q WHERE q.migration = m.name LOOP
+	FOR s IN SELECT q.* FROM dvmig._status_of(caller, m.name) q LOOP
 		FOR r IN SELECT * FROM dvmig._cutover_table(m, s) LOOP
 			pending := pending + CASE r.kind WHEN 'pending' THEN r.amount ELSE 0 END;
 			total := total + coalesce(r.expected, '0');

@@ -29,12 +29,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce(array_agg(e), '{}') FROM (
 		SELECT format('%s: %s', s.staging, w.what) AS e
-		FROM dvmig._status_rows(caller) s, LATERAL (VALUES
+		FROM dvmig._status_of(caller, m.name) s, LATERAL (VALUES
 			(CASE WHEN NOT coalesce(s.invariant_holds, false) THEN 'the figures do not add up' END),
 			(dvmig._count_of(nullif(s.unprocessed, 0), 'row is unprocessed', 'rows are unprocessed')),
 			(dvmig._count_of(nullif(s.failed, 0), 'row has failed', 'rows have failed')),
 			(dvmig._count_of(nullif(s.owed, 0), 'record is owed a later pass', 'records are owed a later pass')), (dvmig._unverified(m, s.staging))) w(what)
-		WHERE s.migration = m.name AND w.what IS NOT NULL) q
+		WHERE w.what IS NOT NULL) q
 $$;
 COMMENT ON FUNCTION dvmig._open_ends(oid, dvmig.migration) IS 'what speaks against signing a migration off';
 

@@ -90,6 +90,81 @@ $t->sql(q{CREATE TABLE short (id int PRIMARY KEY, note text, day date, kind varc
 is($t->sql(q{SELECT dvmig._flag_index_columns('short', '{id}', 's.day > now() AND s.kind = ''x''')}), '(processing_flag, id) INCLUDE (day, kind)', 'columns of a filter are in the index');
 is($t->sql(q{SELECT dvmig._flag_index_columns('short', '{id}', 's.note = ''x'' AND s.day > now()')}), '(processing_flag, id)', 'but none whose values could be too long for it');
 
+# ------------------------------------------------- a large table without the index
+
+$t->sql(q{CREATE TABLE plain (id int PRIMARY KEY, name text, kind text, wide text);
+	INSERT INTO plain SELECT i, 'Plain ' || i, CASE WHEN i > 9000 THEN 'b' ELSE 'a' END, repeat(md5(i::text), 30) FROM generate_series(1, 10000) i});
+like($t->sql(q{SELECT dvmig.add_table('m', 'plain', 'account', source_key => 'id', auto_map => false, flag_index => false)}),
+	qr/without an index on flags dvmig.status tells estimates: once it is loaded, CREATE INDEX CONCURRENTLY ON public.plain \(processing_flag, id\)/, 'advice, where the index is not wanted');
+$t->sql(q{SELECT dvmig.map_column('plain', 'name', 'name')});
+sub plain { return $t->status('plain'); }
+sub pages_of_plain
+{
+	my $n = 0;
+	# what a session has counted is told when it ends, at the latest
+	for (1 .. 3)
+	{
+		$n = $t->sql(q{SELECT pg_stat_force_next_flush(); SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'plain'}) =~ s/^\s+//r;
+		select undef, undef, undef, 0.1;
+	}
+	return $n;
+}
+my $p = plain();
+ok($p->{estimated}, 'the figures are estimates, and say so');
+is($p->{invariant_holds}, undef, 'whether the invariant holds is not told');
+cmp_ok(abs($p->{staged} - 10000), '<', 100, 'about as many rows as there are');
+is("$p->{succeeded} $p->{failed} $p->{next_step}", q{0 0 CALL dvmig.run('m')}, 'nothing loaded, and a run is the next step');
+$t->sql('ANALYZE plain');
+is($t->sql(q{BEGIN; SELECT pg_stat_reset_single_table_counters('plain'::regclass); SELECT count(*) FROM dvmig.status WHERE staging = 'public.plain' AND staged BETWEEN 9900 AND 10100; COMMIT}) =~ s/\s//gr, 1, 'also where the server has forgotten what it counted');
+$t->sql('ANALYZE plain');
+is($t->run('m')->{state}, 'completed', 'a run without the index');
+$t->sql('VACUUM (ANALYZE) plain_success');
+my $read = pages_of_plain();
+$p = plain();
+is("$p->{succeeded} $p->{failed} $p->{unprocessed} $p->{estimated}", '10000 0 0 1', 'what has an outcome is told by the outcomes');
+$t->sql(q{SELECT count(*) FROM dvmig.status; SELECT count(*) FROM dvmig.migration_status; SELECT count(*) FROM dvmig.progress; SELECT count(*) FROM dvmig.progress_table;
+	SELECT pg_stat_force_next_flush(); SELECT 1});
+is(pages_of_plain(), $read, 'and no page of the table was read');
+is($t->sql(q{SELECT invariant_holds IS NULL AND estimated FROM dvmig.migration_status WHERE migration = 'm'}), 't', 'of the migration it is not told either');
+like(step(), qr/^SELECT \* FROM dvmig.cutover\('m'\) counts; where a table has no index/, 'its next step says what counts');
+
+# A row is flagged again: who decides on the figures gets them counted.
+$t->sql(q{UPDATE plain SET processing_flag = 'U' WHERE id = 77; UPDATE firms SET processing_flag = 'P' WHERE id IN (5, 6); UPDATE people SET processing_flag = 'P'});
+is(plain()->{unprocessed}, 0, 'an estimate does not know of it');
+is($t->sql(q{SELECT amount FROM dvmig.cutover('m') WHERE kind = 'pending' AND staging = 'public.plain'}), 1, 'the cut-over counts');
+like($t->error(q{SELECT dvmig.sign_off('m', 'all there')}), qr/plain: 1 row is unprocessed/, 'so does the sign-off');
+like($t->sql(q{SELECT dvmig.report_text('m')}), qr/plain.*1 unprocessed/, 'and the report');
+cmp_ok(pages_of_plain() - $read, '>', 1000, 'by reading it');
+
+# Statistics that are newer than the last run know of rows that were flagged again.
+$t->sql(q{UPDATE plain SET processing_flag = 'U' WHERE id <= 3000; ANALYZE plain});
+$p = plain();
+cmp_ok(abs($p->{unprocessed} - 3000), '<', 300, 'about as many as there are');
+is($p->{unprocessed} + $p->{succeeded} + $p->{failed}, $p->{staged}, 'estimates add up');
+like($p->{next_step}, qr/^SELECT \* FROM dvmig.cutover\('m'\) counts; these figures are estimates without an index: CREATE INDEX CONCURRENTLY ON public.plain \(processing_flag, id\)$/, 'the next step names the index');
+is($t->sql(q{DELETE FROM plain_success WHERE id <= 10; INSERT INTO plain_error (id) SELECT generate_series(1, 10); SELECT failed || ' ' || next_step FROM dvmig.status WHERE staging = 'public.plain'}),
+	q{10 look at public.plain_error, correct the rows, then SELECT dvmig.retry('public.plain')}, 'rows that have failed are known without it');
+$t->sql(q{DELETE FROM plain_error});
+my ($make) = plain()->{next_step} =~ /(CREATE INDEX .*)/;
+$t->sql($make);
+is($t->counts('plain'), '10000/3000/7000/0/0', 'with the index that it names, it counts');
+is($t->sql(q{SELECT estimated OR NOT invariant_holds FROM dvmig.status WHERE staging = 'public.plain'}), 'f', 'and the invariant is told');
+
+# A filter over a column that the index does not have: while much is unprocessed,
+# that would be read.
+$t->sql(q{SELECT dvmig.set_table('plain', 'filter', 'kind = $$a$$'); UPDATE plain SET processing_flag = 'U'; DELETE FROM plain_success; VACUUM (ANALYZE) plain});
+is($t->counts('plain'), '10000/9000/0/0/1000', 'of few rows the filter is asked');
+$t->sql(q{CREATE OR REPLACE FUNCTION dvmig._parked_rows_max() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT 5000::bigint'});
+$read = pages_of_plain();
+$p = plain();
+is(join('/', map { $_ // '-' } @$p{qw(staged unprocessed succeeded failed left_out invariant_holds estimated)}), '10000/10000/0/0/-/-/1', 'of many it is not');
+cmp_ok(pages_of_plain() - $read, '<', 20, 'and the rows are not read');
+($make) = plain()->{next_step} =~ /(CREATE INDEX .*)/;
+is($make, 'CREATE INDEX CONCURRENTLY ON public.plain (processing_flag, id) INCLUDE (kind)', 'the index that would do is named');
+$t->sql("$make; VACUUM plain");
+is($t->counts('plain'), '10000/9000/0/0/1000', 'and does');
+$t->sql(q{CREATE OR REPLACE FUNCTION dvmig._parked_rows_max() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT 100000::bigint'; SELECT dvmig.drop_table('plain')});
+
 # ------------------------------------------- every flagged row has its outcome
 
 sub holds { return $t->sql(q{SELECT invariant_holds || ' ' || next_step FROM dvmig.status WHERE staging = 'public.firms'}); }
