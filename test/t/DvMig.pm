@@ -186,12 +186,12 @@ sub kill_process
 	return $self->until("process $pid is gone", sub { !kill 0, $pid }) && $self->await_server;
 }
 
-# finish(run): wait for the end of a run; its row of run_history.
+# finish(run): wait for the end of a run; its row of run_history. One that does not end is a failed test.
 sub finish
 {
 	my ($self, $run) = @_;
 
-	$self->sql("SELECT dvmig.wait($run)");
+	$self->until("run $run ends", sub { $self->sql("SELECT dvmig.wait($run, '1 s')") !~ /^(starting|running|stopping)$/ });
 	return $self->rows("SELECT * FROM dvmig.run_history WHERE run = $run")->[0];
 }
 

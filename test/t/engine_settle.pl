@@ -122,6 +122,18 @@ is((grep { $_->{accountid} eq $id } @{ $a->sim->export('accounts') })[0]{telepho
 is($a->sim->counters('accounts')->{creates}, 100, 'changed before it was settled: each was created once');
 is($a->sim->counters('accounts')->{updates}, 1, 'changed before it was settled: and none was written again');
 
+# A kept connection that breaks with a request on it and no byte of an answer: libcurl would send that once
+# more by itself. With one request at a time it goes where the ones before it went.
+$a->sim->set(dop_hint => 1);
+$a->fresh;
+$a->faults({ $write->('CreateMultiple'), do => 'reset_after', count => 1 });
+is($a->run('lanes => 1')->{state}, 'completed', 'a kept connection breaks: the run completes');
+is($a->sim->stats->{faults}, 1, 'a kept connection breaks: it does');
+is($a->sim->stats->{bulk_targets}, 100, 'a kept connection breaks: no row is sent a second time');
+cmp_ok($a->sql(q{SELECT count(*) FROM staging.customers_success WHERE message = 'settled: found after an unanswered request' AND operation = 'I'}), '>', 0,
+	'a kept connection breaks: rows are settled by reading them back');
+$a->sim->set(dop_hint => 8);
+
 # An update without an answer, whether carried out or not: what a user wrote
 # since is not written over, and the row says so.
 for my $do (qw(reset_before reset_after))
