@@ -274,7 +274,9 @@ BEGIN
 	select_sql := format(
 		'SELECT s.%I, s.%I, s.%I, (%s)::"char", %s, '
 		-- of files, what was uploaded last
-		'CASE WHEN x.operation <> ''D'' THEN ' || CASE pass WHEN 'files' THEN 'decode(x.file_hash, ''hex'')' ELSE 'x.content_hash' END || ' END, %s, %s, %s, '
+		'CASE WHEN x.operation <> ''D''' || CASE pass WHEN 'files' THEN ' THEN decode(x.file_hash, ''hex'')'
+			-- of a row that was edited since it got its flag the lookups are not those of the hash
+			WHEN 'deferred' THEN ' AND x.xmin = s."dvmig xmin" THEN x.content_hash' ELSE ' THEN x.content_hash' END || ' END, %s, %s, %s, '
 		|| CASE WHEN pass = 'verify' THEN '' ELSE 's.dataverse_id IS NOT NULL AND x.dataverse_id IS NULL AND e.dataverse_id IS NULL OR ' END || kept || ', %s, CASE WHEN s.action_flag <> ''D''' || CASE WHEN pass = 'verify' THEN ' AND s.processing_flag <> ''E''' ELSE '' END || ' THEN coalesce(%s, NULL::text)%s END, %s, (%s)::uuid, ' || last_run || ', %s, %s',
 		'dvmig ctid', 'dvmig xmin', 'dvmig tableoid', op, id_sql, created,
 		-- to verify: was it an update, and is there a record of a row that failed

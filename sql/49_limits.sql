@@ -2,7 +2,7 @@
 
 CREATE FUNCTION dvmig._place() RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'dv_place';
-COMMENT ON FUNCTION dvmig._place() IS 'cluster, database and timeline: another one than before means that the database was restored, copied or promoted';
+COMMENT ON FUNCTION dvmig._place() IS 'cluster, database, timeline and extension: another one than before means that the database was restored, copied or promoted';
 
 CREATE FUNCTION dvmig._location() RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'dv_location';

@@ -15,6 +15,8 @@ BEGIN
 		RETURN 'it worked in another cluster';
 	ELSIF there[2] <> here[2] THEN
 		RETURN 'it worked in another database, of which this is a copy';
+	ELSIF there[4] <> here[4] THEN
+		RETURN 'it worked in this database before a dump was restored here';
 	ELSIF there[3] = here[3] THEN
 		RETURN CASE WHEN h.location IS DISTINCT FROM dvmig._location()
 			THEN 'it worked on another host or in another data directory, of which this is a copy' END;

@@ -398,7 +398,7 @@ is_written(DvDirect *d, const DvOutcome *o)
 
 	if (o->message == NULL)
 		return true;
-	return strcmp(o->message, "unchanged") != 0 &&
+	return strncmp(o->message, "unchanged", 9) != 0 &&
 		(strncmp(o->message, "kept", 4) != 0 || d->old->tts_isnull[at] || strcmp(TextDatumGetCString(d->old->tts_values[at]), "D") == 0);
 }
 

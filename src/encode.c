@@ -17,7 +17,6 @@
 
 #include "answer.h"
 #include "encode.h"
-#include "files.h"
 #include "hash128.h"
 #include "links.h"
 #include "sets.h"
@@ -344,6 +343,20 @@ encode_content(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	return true;
 }
 
+/*
+ * What the projection has of what was sent last: of files the hash that they are
+ * compared by; of a row that gets its deferred lookups the one that stays recorded.
+ */
+static void
+take_hash(DvRow *row, const Datum *values, const bool *nulls)
+{
+	bytea	   *last = nulls[DV_PROJ_HASH - 1] ? NULL : DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
+
+	row->has_hash = last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash);
+	if (row->has_hash)
+		memcpy(row->hash, VARDATA_ANY(last), sizeof(row->hash));
+}
+
 bool
 dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 			  StringInfo content, StringInfo scratch)
@@ -391,11 +404,10 @@ dv_encode_row(DvStep *step, DvRow *row, const Datum *values, const bool *nulls,
 	row->content_offset = content->len;
 	if (row->wire.op == 'D')
 		return true;
+	if (step->projection->later && !step->projection->states)
+		take_hash(row, values, nulls);
 	if (step->projection->nfiles > 0)
-	{
-		dv_files_take(row, values, nulls);
 		return true;
-	}
 	return encode_content(step, row, values, nulls, content, scratch);
 }
 

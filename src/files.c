@@ -52,16 +52,6 @@ typedef struct Upload
 	DvVerdict	verdict;		/* of the last request, or our own */
 } Upload;
 
-void
-dv_files_take(DvRow *row, const Datum *values, const bool *nulls)
-{
-	bytea	   *last = nulls[DV_PROJ_HASH - 1] ? NULL : DatumGetByteaPP(values[DV_PROJ_HASH - 1]);
-
-	row->has_hash = last != NULL && VARSIZE_ANY_EXHDR(last) == sizeof(row->hash);
-	if (row->has_hash)
-		memcpy(row->hash, VARDATA_ANY(last), sizeof(row->hash));
-}
-
 const char *
 dv_files_text(const DvRow *row)
 {

@@ -6,9 +6,6 @@
 
 #include "engine.h"
 
-/* Remember what was uploaded last, as the projection has it. */
-extern void dv_files_take(DvRow *row, const Datum *values, const bool *nulls);
-
 /* Hash of the files of a row, as the success table keeps it. */
 extern const char *dv_files_text(const DvRow *row);
 

@@ -97,14 +97,14 @@ record_sql(DvStep *step)
 	const DvProjection *p = step->projection;
 	MemoryContext old;
 	DvRecordSql *sql;
-	bool		write = strcmp(p->pass, "write") == 0;
+	bool		hashed = strcmp(p->pass, "write") == 0 || strcmp(p->pass, "deferred") == 0;
 	bool		result = p->states || p->nfiles > 0;
 
 	if (step->record_sql != NULL)
 		return step->record_sql;
 	old = MemoryContextSwitchTo(step->context);
 	sql = palloc(sizeof(DvRecordSql));
-	/* A later pass leaves the hash: it covers the deferred columns already. */
+	/* A later pass leaves the hash, which covers the deferred columns already; but see 40_projection.sql. */
 	sql->success = psprintf(
 		"INSERT INTO %s AS x (%s, dataverse_id, operation, pass, content_hash, created_run, run, recorded_at, message, owed_passes, record_state, file_hash)"
 		" SELECT %s, u.\"dvmig id\", u.\"dvmig op\", '%s', u.\"dvmig hash\", u.\"dvmig created\", " INT64_FORMAT
@@ -119,7 +119,7 @@ record_sql(DvStep *step)
 		p->states ? "u.\"dvmig result\"" : "NULL", p->nfiles > 0 ? "u.\"dvmig result\"" : "NULL",
 		dv_keys_unnest(p, psprintf("\"dvmig id\", \"dvmig op\", \"dvmig hash\", \"dvmig created\", \"dvmig message\", \"dvmig owes\"%s",
 								   result ? ", \"dvmig result\"" : "")),
-		dv_keys_list(p, ""), p->later ? "x.operation" : "excluded.operation", write ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)",
+		dv_keys_list(p, ""), p->later ? "x.operation" : "excluded.operation", hashed ? "excluded.content_hash" : "coalesce(excluded.content_hash, x.content_hash)",
 		/* what the pass before said of the values stays */
 		p->later ? "nullif(pg_catalog.concat_ws('; ', nullif(x.message, 'unchanged'), excluded.message), '')" : "excluded.message");
 	sql->error = psprintf(
@@ -415,7 +415,7 @@ count_outcomes(DvStep *step)
 			step->counters.failed++;
 			step->mapping_failures += strcmp(o->verdict->error_class, "mapping") == 0;
 		}
-		if (o->message != NULL && strcmp(o->message, "unchanged") == 0)
+		if (o->message != NULL && strncmp(o->message, "unchanged", 9) == 0)
 			step->counters.unchanged++;
 		step->counters.again += o->row->again && !o->flag_only;
 		dv_engine_release_row(step, o->row);

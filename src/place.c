@@ -1,5 +1,5 @@
 /*
- * place.c - where a run works: cluster, database, timeline, data directory
+ * place.c - where a run works: cluster, database, timeline, extension, data directory
  *
  * Whoever finds a run in a database asks whether it was this database's. A
  * restored or copied database bears the same rows, and must neither send by
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "commands/extension.h"
 #include "common/md5.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -20,9 +21,10 @@ PG_FUNCTION_INFO_V1(dv_place);
 PG_FUNCTION_INFO_V1(dv_location);
 
 /*
- * dv_place() is "system identifier/database oid/timeline". Nothing of it
- * survives a dump; a backup that is restored, and a standby that is promoted,
- * go on in a new timeline.
+ * dv_place() is "system identifier/database oid/timeline/extension oid". Nothing
+ * of it survives a dump, also where that is restored in the same database, with
+ * the extension made anew; a backup that is restored, and a standby that is
+ * promoted, go on in a new timeline.
  */
 Datum
 dv_place(PG_FUNCTION_ARGS)
@@ -32,7 +34,8 @@ dv_place(PG_FUNCTION_ARGS)
 	(void) fcinfo;
 	if (!RecoveryInProgress())
 		timeline = GetWALInsertionTimeLine();
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf(UINT64_FORMAT "/%u/%u", GetSystemIdentifier(), MyDatabaseId, timeline)));
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf(UINT64_FORMAT "/%u/%u/%u", GetSystemIdentifier(), MyDatabaseId, timeline,
+											  get_extension_oid("dvmig", true))));
 }
 
 /*

@@ -113,7 +113,8 @@ record(void *arg)
 						p->success_sql, dv_keys_list(p, ""), dv_keys_list(p, "u."), v->rc->run, dv_keys_unnest(p, "\"dvmig id\"")),
 			   a.count, a.types, a.values, NULL, SPI_OK_INSERT);
 	add_versions(&a, rows);
-	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = 'P', dataverse_id = u.i FROM unnest($%d, $%d, $%d, $%d, $%d) u(i, c, x, t, r)"
+	/* what a row owed is not known any more: it is looked at and sent as a whole */
+	dv_spi_run(psprintf("UPDATE %s s SET processing_flag = CASE s.processing_flag WHEN 'S' THEN 'U' ELSE 'P' END, dataverse_id = u.i FROM unnest($%d, $%d, $%d, $%d, $%d) u(i, c, x, t, r)"
 						" WHERE " DV_IS_VERSION("u.c", "u.x", "u.t", "u.r")
 						" AND s.processing_flag IN ('U', 'S', 'P')",
 						p->staging_sql, ids, ids + 1, ids + 2, ids + 3, ids + 4),

@@ -23,6 +23,8 @@
 /* Requests without an answer that one row may have while others are answered. */
 #define UNKNOWN_TRIES	8
 
+#define UNCHANGED			"unchanged"
+#define UNCHANGED_HIDDEN	UNCHANGED "; another user modified the record while what an earlier run had sent was not known"
 #define KEPT_MODIFIED	"kept: the record was modified in Dataverse by another user"
 #define KEPT_OURS		KEPT_MODIFIED " since an earlier run created it"
 
@@ -309,11 +311,17 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 		try_again(step, row, s);
 }
 
+static void
+record_unchanged(DvStep *step, DvRow *row, const char *message)
+{
+	row->owes = row->owes_unchanged;
+	dv_outcome_success(step, row, message);
+}
+
 void
 dv_settle_unchanged(DvStep *step, DvRow *row)
 {
-	row->owes = row->owes_unchanged;
-	dv_outcome_success(step, row, "unchanged");
+	record_unchanged(step, row, UNCHANGED);
 }
 
 /*
@@ -333,7 +341,9 @@ judge_found(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRepl
 	row->verify = false;
 	if (is_still_unchanged(step, row, found, reply))
 	{
-		dv_settle_unchanged(step, row);
+		/* who wrote last hides whether a forgotten request wrote before */
+		record_unchanged(step, row, !is_ours(step, row, found) && step->forgotten_since != 0 &&
+						 written_since(found, reply, step->forgotten_since) ? UNCHANGED_HIDDEN : UNCHANGED);
 		return;
 	}
 	if (found->found && row->wire.id[0] == '\0')
