@@ -43,7 +43,7 @@ CREATE TABLE dvmig.difference_row (
 	kind         text NOT NULL CHECK (kind IN ('missing', 'extra', 'different', 'changed'))
 );
 CREATE INDEX difference_row_staging ON dvmig.difference_row (staging);
-COMMENT ON TABLE dvmig.difference_row IS 'differences that the last verification of each staging table found; read by the view dvmig.difference';
+COMMENT ON TABLE dvmig.difference_row IS 'differences that the last verification of each staging table found, and the last sample after it; read by the view dvmig.difference';
 
 CREATE TABLE dvmig.verification_sum_row (
 	run          bigint NOT NULL,
@@ -53,9 +53,9 @@ CREATE TABLE dvmig.verification_sum_row (
 	target_count bigint NOT NULL,
 	source_sum   numeric NOT NULL,
 	target_sum   numeric NOT NULL,
-	PRIMARY KEY (staging, column_name)
+	PRIMARY KEY (staging, run, column_name)
 );
-COMMENT ON TABLE dvmig.verification_sum_row IS 'sums of numeric and money columns as the last verification of each staging table found them; read by the view dvmig.verification_sum';
+COMMENT ON TABLE dvmig.verification_sum_row IS 'sums of numeric and money columns as the last verification of each staging table found them, and the last sample after it; read by the view dvmig.verification_sum';
 
 -- _verify_columns: how each value column of the projection is read back, in its order.
 CREATE FUNCTION dvmig._verify_columns(staging regclass)
@@ -140,14 +140,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._verify_sample(regclass, numeric, bigint, text) IS 'SQL of the number by which a row is taken into a sample';
 
+-- _forget_findings: what earlier verifications of a staging table found. A sample
+-- replaces an earlier sample, and leaves what was found of the whole table.
+CREATE FUNCTION dvmig._forget_findings(run bigint, staging regclass, of_a_sample bool) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	forgotten bigint[] := ARRAY(SELECT h.run FROM dvmig.run_history h WHERE h.kind = 'verify' AND h.run <> $1 AND (NOT of_a_sample OR h.options ->> 'sample' IS NOT NULL));
+BEGIN
+	DELETE FROM dvmig.difference_row d WHERE d.staging = $2 AND d.run = ANY (forgotten);
+	DELETE FROM dvmig.verification_sum_row v WHERE v.staging = $2 AND v.run = ANY (forgotten);
+END
+$$;
+COMMENT ON FUNCTION dvmig._forget_findings(bigint, regclass, bool) IS 'forget what verifications before this one found: all of them, or samples alone';
+
 -- _begin_verification: a staging table is verified anew.
 CREATE FUNCTION dvmig._begin_verification(run bigint, staging regclass) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	DELETE FROM dvmig.difference_row d WHERE d.staging = $2;
-	DELETE FROM dvmig.verification_sum_row v WHERE v.staging = $2;
+	PERFORM dvmig._forget_findings($1, $2, (SELECT h.options ->> 'sample' IS NOT NULL FROM dvmig.run_history h WHERE h.run = $1));
 	UPDATE dvmig.run_table t SET state = 'running', started_at = clock_timestamp() WHERE t.run = $1 AND t.staging = $2::text;
 END
 $$;
@@ -162,6 +176,14 @@ AS $$
 	SELECT $1, $2, u.* FROM unnest($3, $4, $5, $6, $7, $8) u
 $$;
 COMMENT ON FUNCTION dvmig._add_differences(bigint, regclass, text[], uuid[], text[], text[], text[], text[]) IS 'store differences';
+
+-- _of_all: was the whole table verified? A sample that was given fewer rows than
+-- it asked for took them all.
+CREATE FUNCTION dvmig._of_all(v dvmig.verification) RETURNS bool
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT v.sample IS NULL OR v.sample >= 1 AND v.compared < v.sample $$;
+COMMENT ON FUNCTION dvmig._of_all(dvmig.verification) IS 'whether a verification compared all rows';
 
 -- _end_verification: the figures of a staging table. figures: by name of column.
 CREATE FUNCTION dvmig._end_verification(run bigint, staging regclass, figures jsonb, sums jsonb) RETURNS void
@@ -185,6 +207,9 @@ BEGIN
 	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp(), rows_read = f.compared, succeeded = f.equal,
 		failed = f.compared - f.equal + f.extra, requests = (figures ->> 'requests')::bigint, cpu_ms = (figures ->> 'cpu_ms')::bigint,
 		memory_kb = (figures ->> 'memory_kb')::bigint WHERE t.run = $1 AND t.staging = $2::text;
+	IF (SELECT dvmig._of_all(v) FROM dvmig.verification v WHERE v.run = $1 AND v.staging = $2::text) THEN
+		PERFORM dvmig._forget_findings($1, $2, false);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION dvmig._end_verification(bigint, regclass, jsonb, jsonb) IS 'store what a verification found of a staging table';
@@ -254,42 +279,46 @@ $$;
 COMMENT ON FUNCTION dvmig._readable_tables(oid) IS 'staging tables of migrations a role may see, whose rows it may read';
 
 CREATE FUNCTION dvmig._difference_rows(caller oid)
-RETURNS TABLE (run bigint, migration text, staging text, source_key text, dataverse_id uuid, column_name text, expected text, found text, kind text)
+RETURNS TABLE (run bigint, migration text, staging text, source_key text, dataverse_id uuid, column_name text, expected text, found text, kind text,
+	sample numeric, verified_at timestamptz)
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT d.run, r.migration, d.staging::text, d.source_key, d.dataverse_id, d.column_name, d.expected, d.found, d.kind
+	SELECT d.run, r.migration, d.staging::text, d.source_key, d.dataverse_id, d.column_name, d.expected, d.found, d.kind, (h.options ->> 'sample')::numeric, v.verified_at
 	FROM dvmig._readable_tables($1) r JOIN dvmig.difference_row d ON d.staging = r.staging
+	LEFT JOIN dvmig.run_history h ON h.run = d.run LEFT JOIN dvmig.verification v ON v.run = d.run AND v.staging = d.staging::text
 $$;
 COMMENT ON FUNCTION dvmig._difference_rows(oid) IS 'rows of dvmig.difference for a role';
 
 CREATE FUNCTION dvmig.difference_rows()
-RETURNS TABLE (run bigint, migration text, staging text, source_key text, dataverse_id uuid, column_name text, expected text, found text, kind text)
+RETURNS TABLE (run bigint, migration text, staging text, source_key text, dataverse_id uuid, column_name text, expected text, found text, kind text,
+	sample numeric, verified_at timestamptz)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.difference_rows() IS 'rows of dvmig.difference';
 
 CREATE VIEW dvmig.difference AS SELECT * FROM dvmig.difference_rows();
 COMMENT ON VIEW dvmig.difference IS
-	'what the last verification of each staging table found, as far as one may read that table: key, column, expected, found, kind (missing, extra, different, changed)';
+	'what the last verification of each staging table found, and the last sample after it, as far as one may read that table: key, column, expected, found, kind (missing, extra, different, changed); sample: null for a verification of all rows; verified_at: null while it is at work, or where it was broken off';
 
 CREATE FUNCTION dvmig._verification_sum_rows(caller oid)
-RETURNS TABLE (run bigint, migration text, staging text, column_name text, source_count bigint, target_count bigint, source_sum numeric, target_sum numeric)
+RETURNS TABLE (run bigint, migration text, staging text, column_name text, source_count bigint, target_count bigint, source_sum numeric, target_sum numeric, sample numeric)
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT v.run, r.migration, v.staging::text, v.column_name, v.source_count, v.target_count, v.source_sum, v.target_sum
-	FROM dvmig._readable_tables($1) r JOIN dvmig.verification_sum_row v ON v.staging = r.staging
+	SELECT v.run, r.migration, v.staging::text, v.column_name, v.source_count, v.target_count, v.source_sum, v.target_sum,
+		(h.options ->> 'sample')::numeric
+	FROM dvmig._readable_tables($1) r JOIN dvmig.verification_sum_row v ON v.staging = r.staging LEFT JOIN dvmig.run_history h ON h.run = v.run
 $$;
 COMMENT ON FUNCTION dvmig._verification_sum_rows(oid) IS 'rows of dvmig.verification_sum for a role';
 
 CREATE FUNCTION dvmig.verification_sum_rows()
-RETURNS TABLE (run bigint, migration text, staging text, column_name text, source_count bigint, target_count bigint, source_sum numeric, target_sum numeric)
+RETURNS TABLE (run bigint, migration text, staging text, column_name text, source_count bigint, target_count bigint, source_sum numeric, target_sum numeric, sample numeric)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.verification_sum_rows() IS 'rows of dvmig.verification_sum';
 
 CREATE VIEW dvmig.verification_sum AS SELECT * FROM dvmig.verification_sum_rows();
 COMMENT ON VIEW dvmig.verification_sum IS
-	'counts and sums of numeric and money columns, source against target, as the last verification of each staging table found them, as far as one may read that table';
+	'counts and sums of numeric and money columns, source against target, as the last verification of each staging table found them, and the last sample after it, as far as one may read that table; sample: null for all rows';
 
 ALTER TABLE dvmig.verification ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON dvmig.verification FOR SELECT USING (

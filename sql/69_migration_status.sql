@@ -1,7 +1,7 @@
 -- Where each migration stands as a whole: dvmig.migration_status.
 
 -- _migration_step: what to do next, in words.
-CREATE FUNCTION dvmig._migration_step(m dvmig.migration, c jsonb, live bigint, verified bool, signed_off bool) RETURNS text
+CREATE FUNCTION dvmig._migration_step(m dvmig.migration, c jsonb, live bigint, unverified text, signed_off bool) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -23,10 +23,10 @@ AS $$
 		WHEN (c ->> 'parked')::numeric > 0 THEN 'rows wait for their parents: correct those that failed'
 		WHEN (c ->> 'owed')::numeric > 0 THEN 'later passes are owed: see dvmig.status'
 		WHEN (c ->> 'succeeded')::numeric = 0 THEN 'nothing is staged'
-		WHEN NOT verified THEN format('SELECT * FROM dvmig.verify(%L)', m.name)
+		WHEN unverified IS NOT NULL THEN unverified
 		ELSE format('SELECT * FROM dvmig.cutover(%L), then dvmig.sign_off()', m.name) END
 $$;
-COMMENT ON FUNCTION dvmig._migration_step(dvmig.migration, jsonb, bigint, bool, bool) IS 'the next step of a migration in words';
+COMMENT ON FUNCTION dvmig._migration_step(dvmig.migration, jsonb, bigint, text, bool) IS 'the next step of a migration in words';
 
 CREATE FUNCTION dvmig._migration_status_rows(caller oid)
 RETURNS TABLE (migration text, server name, environment text, tables int, staged bigint, unprocessed bigint, parked bigint, in_doubt bigint,
@@ -40,6 +40,7 @@ DECLARE
 	c jsonb;
 	h record;
 	live bigint;
+	unverified text;
 	counted jsonb := (SELECT coalesce(jsonb_agg(to_jsonb(s)), '[]') FROM dvmig._status_rows(caller) s);
 BEGIN
 	FOR m IN SELECT g.* FROM dvmig.migration g WHERE dvmig._may(caller, g.migration_id, 'viewer') ORDER BY g.name LOOP
@@ -57,10 +58,13 @@ BEGIN
 		left_out := c ->> 'left_out'; owed := c ->> 'owed'; estimated := c ->> 'estimated';
 		invariant_holds := CASE WHEN NOT estimated OR NOT (c ->> 'holds')::bool THEN (c ->> 'holds')::bool END;
 		last_run := h.run; last_state := h.state; last_ended_at := h.ended_at;
-		verified := tables > 0 AND coalesce(succeeded, 0) > 0 AND NOT EXISTS (SELECT FROM dvmig.migration_table t
-			WHERE t.migration_id = m.migration_id AND dvmig._unverified(m, t.staging::text) IS NOT NULL);
+		-- first what is to be verified, then what came out
+		unverified := (SELECT dvmig._unverified_step(m, t.staging::text, w) FROM dvmig.migration_table t, LATERAL dvmig._unverified(m, t.staging::text) w
+			WHERE t.migration_id = m.migration_id AND w IS NOT NULL
+			ORDER BY w LIKE 'its verification %', w LIKE 'its verification could not %', t.position LIMIT 1);
+		verified := tables > 0 AND coalesce(succeeded, 0) > 0 AND unverified IS NULL;
 		signed_off := dvmig._signed_off(m);
-		next_step := dvmig._migration_step(m, c, live, verified, signed_off);
+		next_step := dvmig._migration_step(m, c, live, unverified, signed_off);
 		RETURN NEXT;
 	END LOOP;
 END

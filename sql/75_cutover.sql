@@ -83,12 +83,24 @@ DECLARE
 	t dvmig.migration_table := dvmig._table(caller, staging, 'owner');
 	m dvmig.migration;
 	c dvmig.metadata_column;
+	numbered text[];
 	r record;
 BEGIN
 	SELECT g.* INTO m FROM dvmig.migration g WHERE g.migration_id = t.migration_id;
 	c := dvmig._target_column(m.server, t.target, lower(btrim(target_column)));
 	IF seed IS NULL OR seed < 1 THEN
 		RAISE EXCEPTION 'the seed must be a whole number of at least 1' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	numbered := ARRAY(SELECT mc.column_name FROM dvmig.metadata_column mc WHERE mc.server = m.server AND mc.table_name = t.target AND mc.auto_number IS NOT NULL);
+	IF NOT by_hand AND NOT c.column_name = ANY (numbered) THEN
+		-- it may number itself since the metadata was read
+		numbered := ARRAY(SELECT n.column_name FROM dvmig._autonumber_columns(m.owner, m.server, t.target) n);
+	END IF;
+	IF NOT c.column_name = ANY (numbered) THEN
+		RAISE EXCEPTION 'column "%" of Dataverse table "%" does not number itself', c.column_name, t.target
+			USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = coalesce('Its columns that do: ' || (SELECT string_agg(n, ', ' ORDER BY n) FROM unnest(numbered) n) || '.', 'No column of that table does, as far as Dataverse tells.'),
+			HINT = format('If that has changed, call dvmig.refresh_metadata(%L, ''{%s}'').', m.server, t.target);
 	END IF;
 	IF NOT by_hand THEN
 		SELECT q.* INTO r FROM dvmig._service_call(m.owner, m.server::text, 'POST', '/SetAutoNumberSeed',
@@ -112,7 +124,7 @@ COMMENT ON FUNCTION dvmig._set_autonumber_seed(oid, regclass, text, bigint, bool
 CREATE FUNCTION dvmig.set_autonumber_seed(staging regclass, target_column text, seed bigint, by_hand bool DEFAULT false) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.set_autonumber_seed(regclass, text, bigint, bool) IS
-	'let an autonumber column go on with this number, beyond those that were loaded; by_hand: it was set in Dataverse already, only note it';
+	'let an autonumber column (no other) go on with this number, beyond those that were loaded; by_hand: it was set in Dataverse already, only note it';
 
 -- ------------------------------------------------------------------- the list
 
@@ -173,9 +185,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	SELECT q.* INTO v FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 ORDER BY q.verified_at DESC LIMIT 1;
-	-- one that was given fewer rows than it asked for took them all
-	whole := (SELECT max(q.verified_at) FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2
-		AND (q.sample IS NULL OR q.sample >= 1 AND q.compared < q.sample));
+	whole := (SELECT max(q.verified_at) FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 AND dvmig._of_all(q));
 	IF v.result = 'equal' AND v.verified_at > whole THEN
 		-- a sample does not undo what the verification of the whole table found
 		SELECT q.* INTO v FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 AND q.verified_at = whole;
@@ -190,8 +200,47 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._unverified(dvmig.migration, text) IS 'why a staging table does not count as verified; null if it does';
 
+-- _unverified_step: what to do about it. To verify again helps only where something
+-- has changed since.
+CREATE FUNCTION dvmig._unverified_step(m dvmig.migration, staging text, why text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN why LIKE 'its verification found %' THEN format('SELECT * FROM dvmig.difference WHERE staging = %L; correct what is wrong, then verify again', staging)
+		WHEN why LIKE 'its verification could not %' THEN format('see not_compared in dvmig.verification and look at these rows in Dataverse, then SELECT dvmig.sign_off(%L, ''who has looked'', override => true)', m.name)
+		ELSE format('SELECT * FROM dvmig.verify(%L)', m.name) END
+$$;
+COMMENT ON FUNCTION dvmig._unverified_step(dvmig.migration, text, text) IS 'what to do where a staging table does not count as verified';
+
+-- _waits_for_more: can rows of this table wait for anything but rows that go in the
+-- same run? A parent that has failed, is left out, on hold, to be deleted or not
+-- there; a row below that could not be deleted.
+CREATE FUNCTION dvmig._waits_for_more(m dvmig.migration, s dvmig.status, tables dvmig.status[]) RETURNS bool
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	p record;
+BEGIN
+	IF dvmig._parents_left_out(m.owner, s.staging::regclass) IS NOT NULL
+		OR EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = s.staging::regclass AND c.on_missing = 'park')
+		OR EXISTS (SELECT FROM unnest(tables) o JOIN dvmig.column_map c ON c.staging = o.staging::regclass WHERE c.parent = s.staging::regclass AND o.failed > 0) THEN
+		RETURN true;
+	END IF;
+	FOR p IN SELECT DISTINCT t.staging, t.held_by_undo, o.failed FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.parent
+		LEFT JOIN unnest(tables) o ON o.staging = t.staging::text WHERE c.staging = s.staging::regclass LOOP
+		IF p.held_by_undo IS NOT NULL OR p.failed IS DISTINCT FROM 0
+			OR (SELECT q::bool FROM dvmig._query_as(m.owner, format('SELECT EXISTS (SELECT FROM %s s WHERE s.action_flag = ''D'')::text', p.staging)) q) THEN
+			RETURN true;
+		END IF;
+	END LOOP;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION dvmig._waits_for_more(dvmig.migration, dvmig.status, dvmig.status[]) IS 'whether rows of a staging table can wait for something that the next run does not bring';
+
 -- _cutover_table: what is pending and what blocks, of one table.
-CREATE FUNCTION dvmig._cutover_table(m dvmig.migration, s dvmig.status)
+CREATE FUNCTION dvmig._cutover_table(m dvmig.migration, s dvmig.status, tables dvmig.status[])
 RETURNS TABLE (kind text, staging text, subject text, amount bigint, expected interval, advice text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -201,6 +250,8 @@ DECLARE
 	pending bigint := coalesce(s.unprocessed, 0);
 	why text := dvmig._unverified(m, s.staging);
 	owners bigint;
+	-- rows whose parents go in the same run are pending, as these are
+	waiting bigint := CASE WHEN s.parked > 0 AND dvmig._waits_for_more(m, s, tables) THEN s.parked END;
 BEGIN
 	IF pending > 0 THEN
 		RETURN QUERY SELECT 'pending', s.staging, CASE pending WHEN 1 THEN 'row' ELSE 'rows' END || CASE WHEN rate IS NULL THEN ' to load, at a rate that was never measured'
@@ -209,7 +260,7 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT 'blocker', s.staging, CASE b.amount WHEN 1 THEN b.one ELSE b.subject END, b.amount, NULL::interval, b.advice FROM (VALUES
 		('row has failed', 'rows have failed', s.failed, format('correct them and SELECT dvmig.retry(%L)', s.staging)),
-		('row waits for a parent', 'rows wait for a parent', s.parked, 'a run loads the parents first; correct those that failed'),
+		('row waits for a parent', 'rows wait for a parent', waiting, 'a run loads the parents first; correct those that failed'),
 		('row is in doubt', 'rows are in doubt', s.in_doubt, format('CALL dvmig.run(%L): it asks Dataverse which of them arrived', m.name)),
 		('record is owed a later pass: a deferred lookup, a file, a closing state', 'records are owed a later pass: deferred lookups, files, closing states', s.owed, s.next_step),
 		('row has an owner that Dataverse does not know', 'rows have an owner that Dataverse does not know', owners, 'create the users or map another owner; then dvmig.check() lists none')
@@ -218,11 +269,11 @@ BEGIN
 		RETURN QUERY SELECT 'blocker', s.staging, 'the figures do not add up', NULL::bigint, NULL::interval, s.next_step;
 	END IF;
 	IF why IS NOT NULL THEN
-		RETURN QUERY SELECT 'blocker', s.staging, 'is not verified: ' || CASE WHEN why LIKE 'its %' THEN why ELSE 'it ' || why END, NULL::bigint, NULL::interval, format('SELECT * FROM dvmig.verify(%L)', m.name);
+		RETURN QUERY SELECT 'blocker', s.staging, 'is not verified: ' || CASE WHEN why LIKE 'its %' THEN why ELSE 'it ' || why END, NULL::bigint, NULL::interval, dvmig._unverified_step(m, s.staging, why);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION dvmig._cutover_table(dvmig.migration, dvmig.status) IS 'what is pending in a staging table, and what blocks the cut-over';
+COMMENT ON FUNCTION dvmig._cutover_table(dvmig.migration, dvmig.status, dvmig.status[]) IS 'what is pending in a staging table, and what blocks the cut-over';
 
 -- _cutover_numbers: autonumber columns that were filled, and may meet their own numbers.
 CREATE FUNCTION dvmig._cutover_numbers(m dvmig.migration)
@@ -267,6 +318,7 @@ AS $$
 DECLARE
 	m dvmig.migration := dvmig._migration(caller, migration, 'operator');
 	s dvmig.status;
+	tables dvmig.status[] := '{}';
 	r record;
 	busy record;
 	pending bigint := 0;
@@ -280,7 +332,10 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', HINT = '0.25 adds a quarter to what was measured.';
 	END IF;
 	FOR s IN SELECT q.* FROM dvmig._status_of(caller, m.name) q LOOP
-		FOR r IN SELECT * FROM dvmig._cutover_table(m, s) LOOP
+		tables := tables || s;
+	END LOOP;
+	FOREACH s IN ARRAY tables LOOP
+		FOR r IN SELECT * FROM dvmig._cutover_table(m, s, tables) LOOP
 			pending := pending + CASE r.kind WHEN 'pending' THEN r.amount ELSE 0 END;
 			total := total + coalesce(r.expected, '0');
 			unknown := unknown OR r.kind = 'pending' AND r.expected IS NULL;

@@ -95,11 +95,21 @@ my $loader = $t->sql(q{SELECT application_user_id FROM dvmig.whoami('sim')});
 $t->sim->change('accounts', $firm, { name => 'planted' }, as => $loader);
 $t->sql(q{SELECT * FROM dvmig.verify('m')});
 blocked(qr/public\.firms is not verified: its verification found 0 missing, 1 different and 0 extra records/, 'what differs');
+sub found { return $t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind, found, coalesce(sample::text, 'of all')), ', ' ORDER BY verified_at) FROM dvmig.difference WHERE staging = 'public.firms'}); }
+is(found(), '2 different planted of all', 'it is listed, as found in all rows');
+is($t->sql(q{SELECT next_step FROM dvmig.migration_status WHERE migration = 'm'}), q{SELECT * FROM dvmig.difference WHERE staging = 'public.firms'; correct what is wrong, then verify again}, 'and to be looked at');
+is($t->sql(q{SELECT advice FROM dvmig.cutover('m') WHERE subject LIKE '%not verified%'}), q{SELECT * FROM dvmig.difference WHERE staging = 'public.firms'; correct what is wrong, then verify again}, 'the cut-over says so too');
 $t->sql(q{SELECT * FROM dvmig.verify('m', 'firms', 0.000001)});
+is(found(), '2 different planted of all', 'a sample does not take it from the list');
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'firms', 0.9999999)});
+is(found(), '2 different planted of all, 2 different planted 0.9999999', 'one that finds it too says that it was a sample');
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'firms', 0.000001)});
+is(found(), '2 different planted of all', 'and goes with the next');
 blocked(qr/public\.firms is not verified: its verification found 0 missing, 1 different and 0 extra records/, 'a sample that missed it does not help');
 like($t->sql(q{SELECT dvmig.report_text('m')}), qr/public.firms +different: \d+ compared, 0 missing, 1 different.*public.firms +equal: 0 compared \(a sample\)/s, 'the report shows both');
 $t->sim->change('accounts', $firm, { name => $name }, as => $loader);
 $t->sql(q{SELECT * FROM dvmig.verify('m', sample => 1000000)});
+is(found(), '', 'a sample that takes all replaces what was found');
 free(qr/.*not verified.*/, 'verified: a sample that takes all');
 blocked(qr/no backup of the staging database is known since the last load \(.*\)/, 'a load without a backup');
 $t->sql(q{SELECT dvmig.note_backup('m', 'tape')});
@@ -112,6 +122,19 @@ $t->sql($t->sql(q{SELECT advice FROM dvmig.cutover('m') WHERE subject LIKE '%num
 is($t->sql('SELECT table_name, column_name, seed FROM dvmig.autonumber_seed'), 'new_invoice|new_internalnumber|1031', 'the seed was set, as the advice says');
 
 is(blockers(), '0 ready', 'then it is ready');
+
+# What goes in the same run is pending and no blocker, also where rows wait for each other.
+my $delta = q{INSERT INTO firms VALUES (61, 'Firm 61'); INSERT INTO people VALUES (61, 'P61', 61), (62, 'P62', 61)};
+my $list = q{SELECT concat_ws(' ', kind, staging, amount, subject) FROM dvmig.cutover('m') WHERE kind IN ('pending', 'blocker', 'verdict') AND subject NOT LIKE '%autonumber%'};
+like($t->sql("BEGIN; $delta; $list; ROLLBACK"), qr/^pending public.firms 1 row to load.*\npending public.people 2 rows to load.*\nverdict 0 ready$/, 'children of parents that go in the same run are pending');
+for my $more (
+	[ q{INSERT INTO firms VALUES (63, 'bad'); UPDATE firms SET processing_flag = 'E' WHERE id = 63; INSERT INTO firms_error (id) VALUES (63)}, 'one of the parents has failed' ],
+	[ q{UPDATE firms SET action_flag = 'D' WHERE id = 61}, 'a parent is to be deleted' ],
+	[ q{SELECT dvmig.set_table('firms', 'filter', 'id <> 61')}, 'a parent is left out' ])
+{
+	like($t->sql("BEGIN; $delta; $more->[0]; $list; ROLLBACK"), qr/^blocker public.people 2 rows wait for a parent$/m, "but not where $more->[1]");
+}
+
 $t->sql(q{DELETE FROM people_success WHERE id = 5});
 blocked(qr/public\.people the figures do not add up/, 'a row without its outcome');
 

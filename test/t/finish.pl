@@ -87,11 +87,16 @@ like($list, qr/no backup/, 'among the others');
 like($t->error(q{SELECT * FROM dvmig.cutover('m', -1)}), qr/22023.*margin/s, 'a negative margin');
 like($t->error(q{SELECT * FROM dvmig.cutover('nix')}), qr/42704/, 'no such migration');
 like($t->error(q{SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 0)}), qr/22023.*at least 1/s, 'a seed of nothing');
-like($t->error(q{SELECT dvmig.set_autonumber_seed('firms', 'name', 5)}), qr/38000.*did not set the seed.*by_hand => true/s, 'a column that does not number itself');
+like($t->error(q{SELECT dvmig.set_autonumber_seed('firms', 'name', 5)}), qr/22023.*column "name" of Dataverse table "account" does not number itself.*No column of that table does.*refresh_metadata\('sim', '\{account\}'\)/s, 'a table without such columns');
+like($t->error(q{SELECT dvmig.set_autonumber_seed('bills', 'new_invoicenumber', 5, by_hand => true)}), qr/22023.*column "new_invoicenumber" of Dataverse table "new_invoice" does not number itself.*Its columns that do: new_internalnumber\./s, 'a column that does not number itself, by hand neither');
+is($t->sql(q{BEGIN; UPDATE dvmig.metadata_column SET auto_number = NULL; SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 1031); ROLLBACK}), 'the next number of new_invoice.new_internalnumber is 1031', 'one that numbers itself since the metadata was read');
+$t->sim->fault({ match => { path_contains => 'SetAutoNumberSeed' }, do => 'status', status => 400, code => '0x80040203', message => 'no' });
+like($t->error(q{SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 7)}), qr/38000.*did not set the seed.*by_hand => true/s, 'a service that refuses');
+$t->sim->sim('DELETE', 'fault');
 $t->sim->fault({ match => { path_contains => 'SetAutoNumberSeed' }, do => 'reset_before', count => 0 });
 like($t->error(q{SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 7)}), qr/38000.*did not set the seed.*There was no answer/s, 'a service that does not answer');
 $t->sim->sim('DELETE', 'fault');
-is($t->sql(q{SELECT dvmig.set_autonumber_seed('firms', 'name', 5, by_hand => true)}), 'the next number of account.name is 5', 'by hand it is only noted');
+is($t->sql(q{SELECT dvmig.set_autonumber_seed('bills', 'new_internalnumber', 5000, by_hand => true)}), 'the next number of new_invoice.new_internalnumber is 5000', 'by hand it is only noted');
 
 # ------------------------------------------------------------------- sign-off
 

@@ -129,6 +129,14 @@ for my $profile (qw(strict lenient odd))
 	my $why = qr/its verification could not compare all of it: links: the service tells them neither/;
 	like($t->sql(q{SELECT string_agg(subject, ' ') FROM dvmig.cutover('m') WHERE staging = 'staging.pairs' AND kind = 'blocker'}), $why, "$profile: it blocks the cut-over");
 	like($t->error(q{SELECT dvmig.sign_off('m', 'fine')}), $why, "$profile: and the sign-off");
+	my $step = qr/^see not_compared in dvmig.verification .* SELECT dvmig.sign_off\('m', 'who has looked', override => true\)$/;
+	like($t->sql(q{SELECT advice FROM dvmig.cutover('m') WHERE staging = 'staging.pairs' AND subject LIKE '%could not compare%'}), $step, "$profile: what helps is to look");
+	$t->sql(q{SELECT * FROM dvmig.verify('m')});
+	like($t->sql(q{BEGIN; DO $$DECLARE t record; BEGIN
+			FOR t IN SELECT staging, error_table FROM dvmig.migration_table LOOP
+				EXECUTE format('DELETE FROM %s WHERE processing_flag IN (''E'', ''U'')', t.staging); EXECUTE format('DELETE FROM %s', t.error_table);
+			END LOOP; END$$;
+			SELECT next_step FROM dvmig.migration_status WHERE migration = 'm'; ROLLBACK}), $step, "$profile: and not to verify again, once nothing has failed");
 	like($t->sql(q{SELECT dvmig.report_text('m')}), qr/staging\.pairs +not compared: 0 compared/, "$profile: the report says so");
 	$t->sim->stop;
 	$t->node->stop;
