@@ -52,10 +52,17 @@ dvmig.auto_resume = on
 dvmig.resume_after_promotion = on
 restart_after_crash = on
 autovacuum = off
+# with the megabyte that a cluster of the tests has for streaming, every commit is on disk at once
+shared_buffers = 32MB
+wal_buffers = 8MB
 CONF
 	my $self = bless { a => $a, t => $a->t, name => $o{name} }, $class;
 
-	$self->sql('CREATE TABLE staging.kept (id int PRIMARY KEY, phone text)');
+	# the rest of a definition, which a dump has to bring along
+	$self->sql(q{CREATE TABLE staging.kept (id int PRIMARY KEY, phone text);
+		INSERT INTO dvmig.choice_map (migration_id, target_table, target_column, source_text, target_value) SELECT migration_id, 'account', 'industrycode', 'Trade', 1 FROM dvmig.migration;
+		INSERT INTO dvmig.user_map (migration_id, source_user, target) SELECT migration_id, 'somebody', 'somebody@example.org' FROM dvmig.migration;
+		CREATE ROLE operator; CREATE ROLE viewer; SELECT dvmig.grant_operator('operator', 'm'), dvmig.grant_viewer('viewer', 'm')});
 	# Long enough on their way to be met there.
 	$self->sim->set(latency => 4);
 	return $self;
@@ -90,7 +97,10 @@ sub scene
 	$self->sql(join ';', map { "TRUNCATE staging.$_, staging.${_}_success, staging.${_}_error" } sort keys %ROWS);
 	$self->sql('TRUNCATE staging.kept');
 	$self->insert(1, 1);
-	$self->{changing} = rand() < 0.4;
+	$self->{changing} = rand() < 0.4 && $self->{kind} ne 'lost';
+	# more than the first requests take
+	$self->sql(q{INSERT INTO staging.customers SELECT n, 'Company ' || n, '+49 ' || n, n * 1.25 FROM generate_series(3001, 4500) n;
+		DELETE FROM dvmig.table_pace}) if $self->{kind} eq 'lost';
 	return if !$self->{changing};
 	is($self->t->run('m')->{state}, 'completed', "$self->{round}: loaded before");
 	$self->sql(q{UPDATE staging.customers SET revenue = revenue + 1, processing_flag = 'U' WHERE id % 2 = 0;
@@ -113,6 +123,16 @@ sub requests
 	return $n;
 }
 
+# hold_from(nth): from that request on they hang, carried out or not.
+sub hold_from
+{
+	my ($self, $nth) = @_;
+
+	$self->sim->fault({ match => { method => 'POST', path_contains => '/api/' }, do => 'hold', nth => $nth, count => 0,
+			after => rand() < 0.5 ? JSON::PP::true : JSON::PP::false });
+	return;
+}
+
 # begin: a run in the background, at a random instant of its life; in some
 # rounds with requests that hang, carried out or not.
 sub begin
@@ -121,15 +141,17 @@ sub begin
 	my $many = int rand 14;
 	my $hang = rand() < 0.5;
 
+	# what is on disk is not lost: some outcomes are recorded, and then nothing is that would flush them
+	($many, $hang) = (3 + int rand 4, 1) if $self->{kind} eq 'lost';
+
 	$self->sim->sim('POST', 'reset?keep=records');
-	$self->sim->fault({ match => { method => 'POST', path_contains => '/api/' }, do => 'hold', nth => 1 + $many, count => 0,
-			after => rand() < 0.5 ? JSON::PP::true : JSON::PP::false }) if $hang;
+	$self->hold_from(1 + $many) if $hang;
 	# Some rounds are held by the service before they break, or while they do.
 	$self->sim->fault({ match => { method => 'POST', path_contains => '/api/' }, do => 'throttle', retry_after => 1, nth => 1 + int rand 8, count => 2 })
 	  if !$hang && rand() < 0.4;
 	$self->{run} = $self->t->start('m', 'resend => true, lanes => ' . pick(1, 1, 2, 3));
 	$self->{a}->until("$many requests have come", sub {
-		$self->requests >= $many + 3 || $hang && $self->sim->stats->{faults} > 0
+		$self->requests >= $many + 3 && $self->{kind} ne 'lost' || $hang && $self->sim->stats->{faults} > 0
 			|| $self->sql("SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $self->{run}") eq 't';
 	});
 	return;
@@ -230,8 +252,32 @@ sub happens_postmaster
 	return;
 }
 
-# The same while the last commits are in memory only.
-sub happens_lost { goto &happens_postmaster; }
+# outcomes(): how many are recorded
+sub outcomes { my ($self) = @_; return $self->sql('SELECT ' . join ' + ', map { "(SELECT count(*) FROM staging.${_}_success)" } sort keys %ROWS); }
+
+# The same while the last commits are in memory only: outcomes that were seen are
+# gone. Where all of them are on disk already, the run goes on for some requests.
+# The first of such rounds looks, before anything can be recorded anew.
+sub happens_lost
+{
+	my ($self) = @_;
+	my $in_memory = 'SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() > 8192';
+	my $over = "SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $self->{run}";
+
+	until ($self->sql($in_memory) eq 't' || $self->sql($over) eq 't')
+	{
+		$self->sim->sim('DELETE', 'fault');
+		$self->hold_from(2);
+		$self->{a}->until('requests hang again', sub { $self->sim->held > 0 || $self->sql($over) eq 't' });
+	}
+	$self->automatic(0) if !$self->{looked}++;
+	my $some = $self->sql($in_memory) eq 't';
+	my $seen = $self->outcomes;
+	$self->happens_postmaster;
+	my $lost = $seen - $self->outcomes;
+	cmp_ok($lost, '>', 0, "$self->{round}: $lost of $seen outcomes are lost") if $some && !$self->{automatic};
+	return;
+}
 
 # The run goes on by itself: nothing has happened to it.
 sub happens_dvsim
@@ -345,7 +391,8 @@ sub happens_copy
 my %ALONG = (
 	configuration => q{SELECT dvmig.export('m')},
 	definitions => join(' UNION ALL ', map { "SELECT '$_', md5(string_agg(x::text, chr(10) ORDER BY x::text)) FROM dvmig.$_ x" }
-		qw(migration migration_table column_map choice_map setting metadata_table metadata_column metadata_lookup organisation)),
+		qw(migration migration_table migration_role column_map choice_map user_map _mask_secret kept_namespace organisation
+			metadata_table metadata_column metadata_choice metadata_lookup metadata_key metadata_relationship)),
 	(map { ($_ => "SELECT md5(string_agg(x::text, chr(10) ORDER BY x::text)) FROM staging.$_ x") } map { ($_, "${_}_success", "${_}_error") } sort keys %ROWS),
 	runs => q{SELECT string_agg(concat_ws('|', run, state, options), chr(10) ORDER BY run) FROM dvmig.run_history});
 
@@ -379,6 +426,7 @@ sub happens_dump
 	$new->init(extra => [ '--encoding=UTF8', '--locale=C' ], allows_streaming => 1, has_archiving => 1);
 	$new->append_conf('postgresql.conf', slurp_file($self->node->data_dir . '/postgresql.conf') =~ /^(shared_preload_libraries.*?)(?:^port|\z)/ms);
 	$new->start;
+	$new->safe_psql('postgres', 'CREATE ROLE operator; CREATE ROLE viewer');
 	command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $new->connstr('postgres'), '-f', $file ], "$self->{round}: restored");
 	is($new->safe_psql('postgres', $ALONG{$_}), $along{$_}, "$self->{round}: $_ came along") for sort keys %ALONG;
 	$new->safe_psql('postgres', q{ALTER DATABASE postgres SET dvmig.settle_time = '400ms'});
@@ -512,6 +560,7 @@ sub round
 
 	srand $seed;
 	$self->{round} = "$kind, seed $seed";
+	$self->{kind} = $kind;
 	$self->node->append_conf('postgresql.conf', $kind eq 'lost' ? "wal_writer_delay = '10s'\nwal_writer_flush_after = '1GB'\n"
 		: "wal_writer_delay = '200ms'\nwal_writer_flush_after = '1MB'\n");
 	$self->automatic(rand() < 0.5);
@@ -520,7 +569,7 @@ sub round
 	$self->begin;
 	$self->$happens;
 	$self->row_edits;
-	my $recorded = $self->sql('SELECT ' . join ' + ', map { "(SELECT count(*) FROM staging.${_}_success)" } sort keys %ROWS);
+	my $recorded = $self->outcomes;
 	$self->go_on;
 	$self->exact;
 	$_->teardown_node for @{ delete $self->{former} // [] };
