@@ -43,18 +43,22 @@ SET jit = off
 AS $$ SELECT dvmig._query_as($1, dvmig._count_flags_sql($2, $3, $4))::jsonb $$;
 COMMENT ON FUNCTION dvmig._count_flags(oid, regclass, text, bool) IS 'rows of a staging table by flag, those that its filter leaves out, and those whose outcome does not fit their flag';
 
--- _count_parked: rows that wait, of those that are unprocessed; found by the index on flags.
+-- _count_parked: rows that wait, of those that are unprocessed; found by the index on
+-- flags, and each one's parents by their keys: all of a parent's table is not read.
 CREATE FUNCTION dvmig._count_parked(owner oid, query text) RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 SET jit = off
 AS $$ SELECT dvmig._query_as($1, $2)::bigint $$;
 COMMENT ON FUNCTION dvmig._count_parked(oid, text) IS 'rows that wait for others';
 
 -- _parents_left_out: staging tables whose filter leaves out rows that rows of this
--- one wait for: they would wait for ever.
-CREATE FUNCTION dvmig._parents_left_out(owner oid, staging regclass) RETURNS text
+-- one wait for: they would wait for ever. Unless it is to be exact, tables whose
+-- rows had to be read for it are passed over.
+CREATE FUNCTION dvmig._parents_left_out(owner oid, staging regclass, exact bool) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -64,7 +68,8 @@ DECLARE
 BEGIN
 	FOR p IN SELECT DISTINCT t.staging, t.filter_sql, c.expression_sql, t.source_key
 		FROM dvmig.column_map c JOIN dvmig.migration_table t ON t.staging = c.parent
-		WHERE c.staging = $2 AND c.kind = 'parent' AND t.filter_sql IS NOT NULL LOOP
+		WHERE c.staging = $2 AND c.kind = 'parent' AND t.filter_sql IS NOT NULL
+		  AND (exact OR NOT dvmig._is_dear(t.staging, 'processing_flag'::text || dvmig._columns_used(t.staging, t.filter_sql))) LOOP
 		BEGIN
 			IF dvmig._query_as(owner, format(
 				'SELECT EXISTS (SELECT FROM %s s WHERE s.processing_flag = ''U'' AND s.action_flag <> ''D'' AND (%s) IN (SELECT %s FROM %s s WHERE s.processing_flag = ''U'' AND (%s) IS NOT TRUE))::text',
@@ -79,7 +84,7 @@ BEGIN
 	RETURN nullif(array_to_string(found, ', '), '');
 END
 $$;
-COMMENT ON FUNCTION dvmig._parents_left_out(oid, regclass) IS 'staging tables whose filter leaves out rows that rows of this one wait for';
+COMMENT ON FUNCTION dvmig._parents_left_out(oid, regclass, bool) IS 'staging tables whose filter leaves out rows that rows of this one wait for';
 
 CREATE FUNCTION dvmig._parked_rows_max() RETURNS bigint
 LANGUAGE sql IMMUTABLE
@@ -267,7 +272,7 @@ BEGIN
 				counts := counts || jsonb_build_object('parked', NULL);
 			END;
 			IF (counts ->> 'parked')::bigint > 0 THEN
-				counts := counts || jsonb_strip_nulls(jsonb_build_object('left_out_parents', dvmig._parents_left_out(owner, $1)));
+				counts := counts || jsonb_strip_nulls(jsonb_build_object('left_out_parents', dvmig._parents_left_out(owner, $1, exact)));
 			END IF;
 		END IF;
 		-- ... and a record goes only after those that point at it.

@@ -222,7 +222,7 @@ AS $$
 DECLARE
 	p record;
 BEGIN
-	IF dvmig._parents_left_out(m.owner, s.staging::regclass) IS NOT NULL
+	IF dvmig._parents_left_out(m.owner, s.staging::regclass, true) IS NOT NULL
 		OR EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = s.staging::regclass AND c.on_missing = 'park')
 		OR EXISTS (SELECT FROM unnest(tables) o JOIN dvmig.column_map c ON c.staging = o.staging::regclass WHERE c.parent = s.staging::regclass AND o.failed > 0) THEN
 		RETURN true;

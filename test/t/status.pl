@@ -150,6 +150,24 @@ $t->sql($make);
 is($t->counts('plain'), '10000/3000/7000/0/0', 'with the index that it names, it counts');
 is($t->sql(q{SELECT estimated OR NOT invariant_holds FROM dvmig.status WHERE staging = 'public.plain'}), 'f', 'and the invariant is told');
 
+# Rows that wait are looked at, and their parents by their keys: not all of a parent's table.
+$t->sql(q{CREATE TABLE parents (id int PRIMARY KEY, name text, kind text, wide text);
+	INSERT INTO parents SELECT i, 'Parent ' || i, CASE WHEN i > 9000 THEN 'b' ELSE 'a' END, repeat(md5(i::text), 30) FROM generate_series(1, 10000) i;
+	CREATE TABLE children (id int PRIMARY KEY, family text, parent int);
+	INSERT INTO children SELECT i, 'Child ' || i, 2 * i FROM generate_series(1, 5000) i;
+	SELECT dvmig.add_table('m', 'parents', 'account', source_key => 'id', auto_map => false, flag_index => false, filter => 'kind = $$a$$');
+	SELECT dvmig.map_column('parents', 'name', 'name');
+	SELECT dvmig.add_table('m', 'children', 'contact', source_key => 'id', auto_map => false);
+	SELECT dvmig.map_column('children', 'lastname', 'family');
+	SELECT dvmig.map_lookup('children', 'parentcustomerid', 'parent', 'parents')});
+$t->sql("VACUUM (ANALYZE) $_") for qw(parents children);
+sub rows_read { my ($table) = @_; $t->sql('SELECT pg_stat_force_next_flush()') for 1 .. 2; return $t->sql("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = '$table'"); }
+$read = rows_read('parents');
+is($t->sql(q{SELECT parked || ' ' || estimated || ' ' || next_step FROM dvmig.status WHERE staging = 'public.children'}), q{5000 false CALL dvmig.run('m')}, 'children of unprocessed parents wait');
+cmp_ok(rows_read('parents') - $read, '<=', 5000, 'a parent is looked at for each, and no more of its table is read');
+like($t->sql(q{SELECT subject FROM dvmig.cutover('m') WHERE staging = 'public.children' AND kind = 'blocker'}), qr/^rows wait for a parent$/m, 'the cut-over reads it to see which parents are left out');
+$t->sql(q{SELECT dvmig.drop_table('children'); SELECT dvmig.drop_table('parents')});
+
 # A filter over a column that the index does not have: while much is unprocessed,
 # that would be read.
 $t->sql(q{SELECT dvmig.set_table('plain', 'filter', 'kind = $$a$$'); UPDATE plain SET processing_flag = 'U'; DELETE FROM plain_success; VACUUM (ANALYZE) plain});
