@@ -140,20 +140,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._verify_sample(regclass, numeric, bigint, text) IS 'SQL of the number by which a row is taken into a sample';
 
--- _forget_findings: what earlier verifications of a staging table found. A sample
--- replaces an earlier sample, and leaves what was found of the whole table.
+-- _forget_findings: what was found of a staging table before, by verifications and
+-- resends. A sample replaces an earlier sample alone.
 CREATE FUNCTION dvmig._forget_findings(run bigint, staging regclass, of_a_sample bool) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	forgotten bigint[] := ARRAY(SELECT h.run FROM dvmig.run_history h WHERE h.kind = 'verify' AND h.run <> $1 AND (NOT of_a_sample OR h.options ->> 'sample' IS NOT NULL));
+	samples bigint[] := ARRAY(SELECT h.run FROM dvmig.run_history h WHERE h.kind = 'verify' AND h.options ->> 'sample' IS NOT NULL);
 BEGIN
-	DELETE FROM dvmig.difference_row d WHERE d.staging = $2 AND d.run = ANY (forgotten);
-	DELETE FROM dvmig.verification_sum_row v WHERE v.staging = $2 AND v.run = ANY (forgotten);
+	DELETE FROM dvmig.difference_row d WHERE d.staging = $2 AND d.run <> $1 AND (NOT of_a_sample OR d.run = ANY (samples));
+	DELETE FROM dvmig.verification_sum_row v WHERE v.staging = $2 AND v.run <> $1 AND (NOT of_a_sample OR v.run = ANY (samples));
 END
 $$;
-COMMENT ON FUNCTION dvmig._forget_findings(bigint, regclass, bool) IS 'forget what verifications before this one found: all of them, or samples alone';
+COMMENT ON FUNCTION dvmig._forget_findings(bigint, regclass, bool) IS 'forget what was found of a staging table before this verification, or what samples found';
 
 -- _begin_verification: a staging table is verified anew.
 CREATE FUNCTION dvmig._begin_verification(run bigint, staging regclass) RETURNS void
