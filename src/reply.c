@@ -215,13 +215,14 @@ dv_reply_records(const char *body, size_t len, int max, DvWireFound *records)
 	json_object *root = parse_object(body, len, FIXED_BYTES + (size_t) max * RECORD_BYTES);
 	json_object *list;
 	json_object *other;
+	bool		more;
 	int			n = -1;
 
 	if (root == NULL)
 		return -1;
+	more = json_object_object_get_ex(root, "@odata.nextLink", &other);
 	if (json_object_object_get_ex(root, "value", &list) && json_object_is_type(list, json_type_array) &&
 		json_object_array_length(list) <= (size_t) max &&
-		!json_object_object_get_ex(root, "@odata.nextLink", &other) &&
 		!json_object_object_get_ex(root, "error", &other))
 	{
 		int			count = (int) json_object_array_length(list);
@@ -231,7 +232,7 @@ dv_reply_records(const char *body, size_t len, int max, DvWireFound *records)
 			if (!take_record(json_object_array_get_idx(list, (size_t) i), &records[i]))
 				break;
 		if (i == count)
-			n = count;
+			n = more ? DV_MORE_PAGES : count;
 	}
 	json_object_put(root);
 	return n;

@@ -27,9 +27,11 @@ extern bool dv_reply_ids(const char *body, size_t len, int n, char (*ids)[37]);
 /*
  * Read a query's "value": at most max records, each with one id (a uuid whose
  * member is neither a lookup nor an annotation), who wrote
- * and created it when, where that is there. Returns their number, or -1 where
- * the answer was not understood or has further pages.
+ * and created it when, where that is there. Returns their number, -1 where the
+ * answer was not understood, or DV_MORE_PAGES where these are not all.
  */
+#define DV_MORE_PAGES	(-2)
+
 extern int	dv_reply_records(const char *body, size_t len, int max, DvWireFound *records);
 
 #endif							/* DV_REPLY_H */

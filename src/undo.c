@@ -69,6 +69,14 @@ dv_undo_release(DvUndoChunk *chunk)
 		MemoryContextDelete(chunk->context);
 }
 
+bool
+dv_undo_has_more(const DvHttpReply *reply)
+{
+	DvPage		page;
+
+	return dv_page_open(&page, reply->body.data, reply->body.len) && page.next_link.p != NULL;
+}
+
 /*
  * Images of the run, of rows that no later run has written. (Where the run died,
  * their outcome may still be an earlier one's.)

@@ -116,6 +116,9 @@ extern void dv_undo_run(DvRunContext *rc);
 extern void dv_undo_walk(DvUndo *u, DvUndoTable *table, DvUndoPart first, DvUndoPart last, void (*begin) (DvUndo *u, DvUndoChunk *chunk));
 extern void dv_undo_release(DvUndoChunk *chunk);
 
+/* Is that a page with others behind it? Then fewer ids are asked for. */
+extern bool dv_undo_has_more(const DvHttpReply *reply);
+
 /* An SQL function of dvmig with the undo's run, ids and a text; its result as a number. */
 extern int64 dv_undo_call(DvUndo *u, const char *sql, const pg_uuid_t *ids, int n, const char *text);
 extern Datum dv_undo_id_array(const pg_uuid_t *ids, int n);

@@ -371,6 +371,12 @@ handle_versions(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 
 	if (reply->status != 200)
 		dv_asker_fail_answer(&u->asker, reply);
+	else if (part->n > 1 && dv_undo_has_more(reply))
+	{
+		ask_versions(u, part->chunk, part->rows, part->n / 2, part->tries);
+		ask_versions(u, part->chunk, part->rows + part->n / 2, part->n - part->n / 2, part->tries);
+		dv_undo_release(part->chunk);
+	}
 	else if (take_versions(u, part, reply))
 		dv_undo_release(part->chunk);
 	else

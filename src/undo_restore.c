@@ -376,6 +376,13 @@ handle_records(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 		dv_asker_fail_answer(&u->asker, reply);
 		return;
 	}
+	if (part->n > 1 && dv_undo_has_more(reply))
+	{
+		ask_records(u, part->kind, part->chunk, part->rows, part->n / 2);
+		ask_records(u, part->kind, part->chunk, part->rows + part->n / 2, part->n - part->n / 2);
+		dv_undo_release(part->chunk);
+		return;
+	}
 	if (!take_page(u, part, reply, &a))
 	{
 		memset(part->chunk->seen, 0, sizeof(bool) * part->chunk->n);

@@ -503,7 +503,8 @@ dv_wire_find_reply(const DvWireReply *reply, const DvWireRow *const *rows,
 	{
 		memset(found, 0, (size_t) n * sizeof(DvWireFound));
 		verdict_settle(v, reply, "the answer to reading ids back was not understood or is not complete");
-		v->kind = DV_RETRY;
+		/* a service with small pages: ask it for fewer */
+		v->kind = count == DV_MORE_PAGES && n > 1 ? DV_SHRINK : DV_RETRY;
 	}
 	free(records);
 	return v->kind;

@@ -10,6 +10,7 @@
 #include "output.h"
 #include "route.h"
 #include "stats.h"
+#include "switches.h"
 
 /* The platform's largest page, and the cap of $count. */
 #define MAX_PAGE 5000
@@ -133,6 +134,8 @@ read_query(SimReq *r, SimTable *t, Query *q, SimErr *e)
 		return false;
 	q->paged = size > 0;
 	q->page = size > 0 && size < MAX_PAGE ? size : MAX_PAGE;
+	if (sim_sw.page_most > 0 && q->page > sim_sw.page_most)
+		q->page = sim_sw.page_most;
 	if (top != NULL && !q->paged)
 		q->top = strtol(top, NULL, 10);
 	if (top != NULL && (*top < '0' || *top > '9'))

@@ -74,6 +74,7 @@ static const Switch switches[] =
 	NUM(token_lifetime, 3599, 3599, 3599),
 	NUM(servers, 3, 1, 2),
 	NUM(dop_hint, 8, 48, 4),
+	NUM(page_most, 0, 0, 0),
 	NUM(limit_requests, 0, 0, 0),
 	NUM(limit_time, 0, 0, 0),
 	NUM(limit_concurrent, 0, 0, 0),

@@ -53,6 +53,7 @@ typedef struct SimSwitches
 	int			token_lifetime;	/* s */
 	int			servers;
 	int			dop_hint;
+	int			page_most;		/* records a page, whatever the client prefers; 0: 5,000 */
 	int			limit_requests;	/* per user, server and window; 0: off */
 	int			limit_time;		/* ms of execution per window; 0: off */
 	int			limit_concurrent;	/* 0: off */

@@ -106,6 +106,15 @@ my $a = DvMig::Attack->new(name => 'settle_stories', rows => 100, settle => '2s'
 my $write = sub { return (match => { method => 'POST', path_contains => $_[0] }) };
 my %read = (match => { method => 'GET', path_contains => 'accounts' });
 
+# A service whose pages are smaller than a batch is asked for fewer ids.
+$a->sim->set(page_most => 7);
+$a->fresh;
+$a->faults({ $write->('CreateMultiple'), do => 'reset_after', count => 1 });
+is($a->run->{state}, 'completed', 'small pages: the run completes');
+ok($a->sim->stats->{faults} > 0, 'small pages: ids were read back');
+$a->exact('small pages', customers => '100/0/100/0/0');
+$a->sim->set(page_most => 0);
+
 # Reading back fails until a user of Dataverse has changed a created record.
 $a->fresh;
 $a->faults({ $write->('CreateMultiple'), do => 'reset_after', count => 1 }, { %read, do => 'status', status => 502, count => 0 });

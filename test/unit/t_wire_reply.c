@@ -256,7 +256,8 @@ test_find(void)
 	ok(find(200, "{\"value\":[]}") == DV_DONE && !found[0].found && !found[1].found, "none is there");
 	ok(find(200, "{\"value\":[{\"accountid\":\"" C "\"}]}") == DV_RETRY && !found[0].found, "an answer to another question");
 	ok(find(200, "{\"value\":[{\"accountid\":\"" A "\"},{\"accountid\":\"" A "\"}]}") == DV_RETRY && !found[0].found, "one twice");
-	ok(find(200, "{\"value\":[{\"accountid\":\"" A "\"}],\"@odata.nextLink\":\"n\"}") == DV_RETRY && !found[0].found, "a page of more");
+	ok(find(200, "{\"value\":[{\"accountid\":\"" A "\"}],\"@odata.nextLink\":\"n\"}") == DV_SHRINK && !found[0].found, "a page of more");
+	ok(find(200, "{\"value\":[{\"accountid\":\"not\"}],\"@odata.nextLink\":\"n\"}") == DV_RETRY, "one that is not understood");
 	ok(find(200, "") == DV_RETRY && find(200, "{}") == DV_RETRY && find(204, "") == DV_RETRY && find(206, "{\"value\":[]}") == DV_RETRY &&
 	   find(304, "") == DV_RETRY, "nothing, or not all");
 	ok(find(429, ERROR_JSON("0x80072322")) == DV_WAIT && verdicts[0].retry_after_ms == 4000, "throttled");

@@ -382,6 +382,23 @@ for my $where ([here => 1, 0], [left_out => undef, 0], [elsewhere => 0, 1])
 		is(scalar @{ $sim->req('GET', "accounts($account)/accountleads_association?\$select=leadid")->json->{value} }, 1, 'by themselves they are there');
 	});
 }
+with(page_most => 2, sub
+{
+	my ($sim) = @_;
+	$sim->create('accounts', {name => "a$_"}) for 1 .. 5;
+	for my $headers ({}, {Prefer => 'odata.maxpagesize=4'})
+	{
+		my ($path, @sizes) = ('accounts?$select=name');
+		while (defined $path)
+		{
+			my $page = $sim->req('GET', $path, undef, $headers)->json;
+			push @sizes, scalar @{$page->{value}};
+			$path = $page->{'@odata.nextLink'};
+			$path =~ s{^http://[^/]+/api/data/v9.2/}{} if defined $path;
+		}
+		is("@sizes", '2 2 1', 'pages are smaller than the client prefers');
+	}
+});
 with(bulk_warmup => 'on', sub
 {
 	my ($sim) = @_;
