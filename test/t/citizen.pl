@@ -240,6 +240,34 @@ $end = $h->ends($run, 'failed', 'a run that cannot do all it was to do has faile
 like($end->{message}, qr/later/, 'and names the table');
 is($t->counts($table), '200/0/200/0/0', 'the other table is done');
 
+# ---------------------------------------- other rows where rows on their way were
+
+# Deleted, vacuumed away, and their places taken: what is answered then is not the
+# others'. A table with a trigger is flagged by SQL, one without past the executor.
+for my $trigger ('', q{CREATE FUNCTION %1$s_f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+	CREATE TRIGGER t BEFORE UPDATE ON %1$s FOR EACH ROW EXECUTE FUNCTION %1$s_f()})
+{
+	my $name = 'places taken by other rows' . ($trigger ? ', flagged by SQL' : '');
+
+	$table = $h->scene(rows => 40);
+	$t->sql(sprintf $trigger, $table) if $trigger;
+	$h->hold(after => 1);
+	$run = $h->start;
+	my %was = map { $_ => 1 } split /\n/, $t->sql("SELECT ctid FROM $table");
+	$t->sql("DELETE FROM $table WHERE id <= 20");
+	ok($h->until('VACUUM gives the places away', sub {
+		$h->sql("VACUUM $table");
+		$h->sql("BEGIN; INSERT INTO $table VALUES (1000, 'probe', 'x', 'x'); SELECT ctid FROM $table WHERE id = 1000; ROLLBACK") =~ /(\(.*\))/ && $was{$1};
+	}), "$name: there are some");
+	$t->sql("INSERT INTO $table SELECT n, 'Other ' || n, 'City', 'x' FROM generate_series(101, 120) n");
+	cmp_ok((scalar grep { $was{$_} } split /\n/, $t->sql("SELECT ctid FROM $table WHERE id > 100")), '>', 0, "$name: the others have them");
+	$h->release;
+	$h->ends($run, 'completed', "$name: the run completes");
+	$h->exact($name, '40/0/40/0/0', -extra => { contacts => 20 });
+	is($t->sql("SELECT count(*) FROM ${table}_success"), 60, "$name: every record has the outcome of its row");
+	is($h->sim->counters('contacts')->{creates}, 60, "$name: and was made once");
+}
+
 unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|cache lookup failed|XX000/, 'no process of the server came to harm');
 
 done_testing();

@@ -6,6 +6,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin";
 
+use JSON::PP;
 use Test::More;
 
 use DvMig;
@@ -38,6 +39,7 @@ for my $profile (qw(strict lenient odd))
 	# One answer is lost after its commit, one request before it.
 	$t->sim->fault({ match => { path_contains => 'CreateMultiple', nth => 1, count => 1 }, do => 'reset_after' });
 	is($t->run('m')->{state}, 'completed', "$profile: the run completes");
+	cmp_ok($t->sim->stats->{faults}, '>', 0, "$profile: although an answer was lost");
 	is($t->counts('staging.customers'), '400/0/399/1/0', "$profile: all but the row without a key succeed");
 	is($t->sql('SELECT error_class, error_column FROM staging.customers_error'), 'transform|new_legacyid',
 		"$profile: which says so");
@@ -57,6 +59,26 @@ for my $profile (qw(strict lenient odd))
 	@records = grep { ($_->{new_legacyid} // '') =~ /Brien/ } @{ $t->sim->export('accounts') };
 	is(scalar @records, 399, "$profile: no record is doubled");
 	is(scalar(grep { $_->{name} !~ /!$/ } @records), 0, "$profile: and each has the new content");
+
+	# A run is ended whose requests were carried out, and a user changes a record before the next one.
+	$t->sql(q{INSERT INTO staging.customers SELECT n, 'Company ' || n, 'key ' || n FROM generate_series(501, 700) n});
+	$t->sim->fault({ match => { method => 'POST', path_contains => 'Multiple' }, do => 'hold', count => 0, after => JSON::PP::true });
+	my $run = $t->start('m');
+	$t->until('requests hang that were carried out', sub { grep { ($_->{new_legacyid} // '') =~ /^key/ } @{ $t->sim->export('accounts') } });
+	$t->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});
+	is($t->sql("SELECT dvmig.wait($run)"), 'interrupted', "$profile: ended: the run is interrupted");
+	$t->sim->sim('DELETE', 'fault');
+	my ($changed) = grep { ($_->{new_legacyid} // '') =~ /^key/ } @{ $t->sim->export('accounts') };
+	$t->sim->change('accounts', $changed->{accountid}, { name => 'changed by a user' });
+	is($t->run('m')->{state}, 'completed', "$profile: ended: the next one completes");
+	is($t->counts('staging.customers'), '600/0/599/1/0', "$profile: ended: all succeed");
+	my %held = map { $_->{new_legacyid} => $_ } grep { ($_->{new_legacyid} // '') =~ /^key/ } @{ $t->sim->export('accounts') };
+	is(scalar @{ $t->sim->export('accounts') }, 599, "$profile: ended: no record is doubled");
+	is($t->sim->counters('accounts')->{created_twice}, 0, "$profile: ended: nor made twice");
+	is($held{ $changed->{new_legacyid} }{name}, 'changed by a user', "$profile: ended: what a user changed is kept");
+	@wrong = grep { $held{ $_->{code} }{accountid} ne $_->{dataverse_id} || $held{ $_->{code} }{name} ne $_->{company_name} && $_->{code} ne $changed->{new_legacyid} }
+		@{ $t->rows(q{SELECT code, dataverse_id, company_name FROM staging.customers WHERE code LIKE 'key%'}) };
+	is(scalar @wrong, 0, "$profile: ended: each row has its record's id, and the record what the row says");
 }
 
 done_testing();
