@@ -16,19 +16,22 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	DELETE FROM dvmig.difference_row d USING dvmig.run_history h WHERE d.staging = $2 AND h.run = d.run AND h.kind = 'resend';
+	-- until it has ended, nobody knows of which rows the record was written
+	UPDATE dvmig.migration_table t SET clean_end = false, unclean_from = CASE WHEN t.clean_end THEN $1 ELSE coalesce(t.unclean_from, $1) END WHERE t.staging = $2;
 	SELECT dvmig._begin_job_table($1, $2)
 $$;
-COMMENT ON FUNCTION dvmig._begin_resend(bigint, regclass) IS 'forget what an earlier resend left';
+COMMENT ON FUNCTION dvmig._begin_resend(bigint, regclass) IS 'forget what an earlier resend left, and note that one is at work';
 
-CREATE FUNCTION dvmig._end_resend(run bigint, staging regclass, sent bigint, equal bigint, kept bigint, missing bigint, failed bigint, message text) RETURNS void
+CREATE FUNCTION dvmig._end_resend(run bigint, staging regclass, sent bigint, equal bigint, kept bigint, missing bigint, failed bigint, message text, has_ended bool) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 	INSERT INTO dvmig._resend_table VALUES ($1, $2::text, $3, $4, $5, $6, $7);
 	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp(), rows_read = $3 + $4 + $5 + $6 + $7,
-		succeeded = $3 + $4, unchanged = $4, failed = $6 + $7, message = $8 WHERE t.run = $1 AND t.staging = $2::text
+		succeeded = $3 + $4, unchanged = $4, failed = $6 + $7, message = $8 WHERE t.run = $1 AND t.staging = $2::text;
+	UPDATE dvmig.migration_table t SET clean_end = true WHERE $9 AND t.staging = $2 AND t.unclean_from = $1 AND t.forgotten_since IS NULL
 $$;
-COMMENT ON FUNCTION dvmig._end_resend(bigint, regclass, bigint, bigint, bigint, bigint, bigint, text) IS 'store what came of sending columns again';
+COMMENT ON FUNCTION dvmig._end_resend(bigint, regclass, bigint, bigint, bigint, bigint, bigint, text, bool) IS 'store what came of sending columns again';
 
 -- _resend_rows: hashes of the loaded rows that a filter takes, decided now with
 -- the rights of who wrote it.

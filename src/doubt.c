@@ -45,11 +45,11 @@ dv_doubt_begin(DvStep *step, const DvStepPlan *plan)
 			   " place = dvmig._place() WHERE t.staging::oid = $2",
 			   2, types, values, NULL, SPI_OK_UPDATE);
 	/*
-	 * Rows of this pass are in doubt if it was begun, or deletes or an undo were,
-	 * after which nothing is as it was; what any pass sent may still come. A table that
+	 * Rows of this pass are in doubt if it was begun, or deletes, an undo or a resend
+	 * were, after which nothing is as it was; what any pass sent may still come. A table that
 	 * no longer has its name may be this one, renamed since.
 	 */
-	dv_spi_run("SELECT least(min(r.started_at) FILTER (WHERE r.pass IN ($4, 'delete', 'undo')), t.forgotten_since),"
+	dv_spi_run("SELECT least(min(r.started_at) FILTER (WHERE r.pass IN ($4, 'delete', 'undo', 'resend')), t.forgotten_since),"
 			   " greatest(max(coalesce(h.ended_at, h.updated_at)), CASE WHEN t.forgotten_since IS NOT NULL THEN n.started_at END),"
 			   " max(r.run) FILTER (WHERE r.pass = 'write')"
 			   " FROM dvmig.migration_table t JOIN dvmig.run_history n ON n.run = $1"
@@ -85,7 +85,7 @@ dv_doubt_end(DvStep *step, const DvStepPlan *plan)
 			   "  (SELECT FROM dvmig.run_table r WHERE r.run = $1 AND r.staging = $3 AND r.state IN ('pending', 'held'))"
 			   /* of what is closed by actions the state is always read first */
 			   "  AND NOT EXISTS (SELECT FROM dvmig.run_table r WHERE r.run >= t.unclean_from AND r.run < $1 AND r.staging = $3 AND r.started_at IS NOT NULL"
-			   "  AND r.pass <> 'undo' AND NOT (r.pass = 'states' AND dvmig._closing_table(t.target))"
+			   "  AND r.pass NOT IN ('undo', 'resend') AND NOT (r.pass = 'states' AND dvmig._closing_table(t.target))"
 			   "  AND NOT EXISTS (SELECT FROM dvmig.run_table n WHERE n.run = $1 AND n.staging = $3 AND n.pass = r.pass)))",
 			   4, types, values, NULL, SPI_OK_UPDATE);
 }

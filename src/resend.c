@@ -449,15 +449,15 @@ void
 dv_resend_end(DvVerify *v)
 {
 	const DvResend *r = v->resend;
-	Oid			types[8] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID};
-	Datum		values[8] = {Int64GetDatum(v->rc->run), ObjectIdGetDatum(v->plan.staging), Int64GetDatum(r->sent), Int64GetDatum(r->equal),
-	Int64GetDatum(r->left), Int64GetDatum(r->missing), Int64GetDatum(r->failed), CStringGetTextDatum(r->problem)};
-	char		nulls[9] = "        ";
+	Oid			types[9] = {INT8OID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID, BOOLOID};
+	Datum		values[9] = {Int64GetDatum(v->rc->run), ObjectIdGetDatum(v->plan.staging), Int64GetDatum(r->sent), Int64GetDatum(r->equal),
+	Int64GetDatum(r->left), Int64GetDatum(r->missing), Int64GetDatum(r->failed), CStringGetTextDatum(r->problem), BoolGetDatum(!v->rc->stopping)};
+	char		nulls[10] = "         ";
 	DvSwitch	before;
 
 	nulls[7] = r->problem[0] ? ' ' : 'n';
 	before = dv_runstate_begin("dvmig: ending a table");
-	dv_spi_run("SELECT dvmig._end_resend($1, $2::regclass, $3, $4, $5, $6, $7, $8)", 8, types, values, nulls, SPI_OK_SELECT);
+	dv_spi_run("SELECT dvmig._end_resend($1, $2::regclass, $3, $4, $5, $6, $7, $8, $9)", 9, types, values, nulls, SPI_OK_SELECT);
 	dv_runstate_commit(before, false);
 	v->rc->total.succeeded += r->sent + r->equal;
 	v->rc->total.unchanged += r->equal;

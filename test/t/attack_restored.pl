@@ -70,4 +70,25 @@ is($t->counts('firms'), '6/0/6/0/0', 'rebuilt: and does it');
 is(account('F6')->{_parentaccountid_value}, $t->sql('SELECT dataverse_id FROM firms WHERE id = 1'), 'rebuilt: the record has its lookup');
 is($sim->counters('accounts')->{created_twice}, 0, 'rebuilt: nothing was created twice');
 
+# --- a resend whose worker ends before it learns what was written, and rows that say what they said before
+$table = $h->scene(rows => 40);
+done('resend: loaded');
+$t->sql("UPDATE $table SET family = family || ' II'");
+$h->hold(path_contains => '$batch', after => 1);
+my $s = $h->session;
+$s->send("SELECT * FROM dvmig.resend('$table', '{lastname}');\n");
+$h->until('requests hang', sub { $h->held > 0 });
+$t->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});
+$h->until('its worker ends', sub { $t->sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'}) == 0 });
+$h->quiet;
+eval { $s->{psql}->finish };
+cmp_ok(scalar(grep { $_->{lastname} =~ / II$/ } @{ $sim->export('contacts') }), '>', 0, 'resend: records were written');
+$t->sql("UPDATE $table SET family = 'Family ' || id, processing_flag = 'U'");
+done('resend: the next run completes', 'resend => true');
+$h->exact('resend', '40/0/40/0/0');
+$t->sql("UPDATE $table SET processing_flag = 'U'");
+is($t->run($h->migration)->{unchanged}, 40, 'resend: then nothing is in doubt');
+$t->sql("SELECT * FROM dvmig.resend('$table', '{lastname}')");
+is($t->sql("SELECT clean_end FROM dvmig.migration_table WHERE staging = '$table'::regclass"), 't', 'resend: nor after one that ends well');
+
 done_testing();
