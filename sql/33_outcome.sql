@@ -47,10 +47,7 @@ COMMENT ON FUNCTION dvmig._outcome_name(regclass, text, text) IS 'qualified name
 CREATE FUNCTION dvmig._kept_sql() RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT '(coalesce(split_part(x.message, ''; '', 1) IN (''kept: the record existed already'', ''kept: the record was modified in Dataverse by another user'', ''rebuilt: the record is there''), false) OR '
-		|| dvmig._kept_ours_sql() || ')'
-$$;
+AS $$ SELECT 'coalesce(starts_with(x.message, ''kept: '') OR starts_with(x.message, ''rebuilt: ''), false)' $$;
 COMMENT ON FUNCTION dvmig._kept_sql() IS 'SQL of whether the record of a success row was found and left as it was';
 
 -- _kept_ours_sql: the same of a record that a run of ours had created, whose outcome
@@ -58,7 +55,7 @@ COMMENT ON FUNCTION dvmig._kept_sql() IS 'SQL of whether the record of a success
 CREATE FUNCTION dvmig._kept_ours_sql() RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT 'coalesce(split_part(x.message, ''; '', 1) = ''kept: the record was modified in Dataverse by another user since an earlier run created it'', false)' $$;
+AS $$ SELECT 'coalesce(starts_with(x.message, ''kept: the record was modified in Dataverse by another user since an earlier run created it''), false)' $$;
 COMMENT ON FUNCTION dvmig._kept_ours_sql() IS 'SQL of whether such a record was created by a run whose outcome was lost';
 
 -- _outcome_columns: the columns of an outcome table, after the source key.
