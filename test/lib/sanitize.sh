@@ -47,7 +47,7 @@ exec -a \"\$0\" $BINDIR/postgres.real \"\$@\""
 			;;
 		*) die "DV_SANITIZE must be address or valgrind, not $DV_SANITIZE" ;;
 	esac
-	printf '#!/bin/bash\n# help and version are asked of the server itself\ncase "${1:-}" in --version | -V | --help) exec -a "$0" %s "$@" ;; esac\ntest=${DVMIG_TEST_NAME:-server}\n%s\n' \
+	printf '#!/bin/bash\n# help and version are asked of the server itself, and initdb has none of our code run\ncase "${1:-}" in --version | -V | --help | --boot | --check | --single) exec -a "$0" %s "$@" ;; esac\ntest=${DVMIG_TEST_NAME:-server}\n%s\n' \
 		"$BINDIR/postgres.real" "$command" >"$BINDIR/postgres"
 	chmod 755 "$BINDIR/postgres"
 }

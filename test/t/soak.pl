@@ -41,6 +41,13 @@ sub files
 	}
 	return \%open;
 }
+# astray(files): those of the database that are open twice, or are gone. The server keeps the files of tables
+# and indexes that were touched open, as they grow their maps of visibility and free space, too: each once.
+sub astray
+{
+	my ($open) = @_;
+	return join ' ', sort grep { m{/pgdata/(?!pg_wal/)} && ($open->{names}{$_} > 1 || /deleted/) } keys %{ $open->{names} };
+}
 # grows_not(kB, bound, name): compared where the memory is all the server's own.
 sub grows_not
 {
@@ -91,11 +98,10 @@ for my $what (qw(run verify))
 	my ($early, $late) = (worst(@rss[ 0 .. 2 * $third - 1 ]), worst(@rss[ 2 * $third .. $#rss ]));
 	note("$what: $early kB, then $late kB anonymous memory at most, in " . @rss . ' samples');
 	grows_not($late, $early * 1.15 + 2048, "$what: memory does not grow with rows");
-	# The server keeps the files of tables and indexes that were touched: each is open once.
 	my ($before, $after) = (worst(map { $_->{others} } @files[ 0 .. 2 * $third - 1 ]), worst(map { $_->{others} } @files[ 2 * $third .. $#files ]));
 	note("$what: $before descriptors that are no files, then $after");
 	cmp_ok($after, '<=', $before + 2, "$what: nor do connections and other descriptors");
-	is(join(' ', sort grep { m{/pgdata/(?!pg_wal/)} && ($files[-1]{names}{$_} > 1 || /deleted/) } keys %{ $files[-1]{names} }), '', "$what: no file is open twice, or gone");
+	is(astray($files[-1]), '', "$what: no file is open twice, or gone");
 }
 is(join('/', (split m{/}, $t->counts('people'))[ 1, 4 ]), '0/0', 'every row has its verdict');
 
@@ -125,19 +131,22 @@ for my $n (1 .. $runs)
 {
 	ask("UPDATE few SET family = 'Name $n', processing_flag = 'U'; CALL dvmig.run('few', resend => true, lanes => " . (1 + $n % 2) . ')');
 	ask(q{SELECT count(*) FROM dvmig.verify('few')}) if $n % 5 == 0;
-	push @session, rss($backend) . ' ' . files($backend)->{all};
-	push @server, rss($postmaster) . ' ' . files($postmaster)->{all};
+	push @session, [ rss($backend), files($backend) ];
+	push @server, [ rss($postmaster), files($postmaster) ];
 }
 is(ask(q{SELECT count(*) FROM dvmig.run_history WHERE migration = 'few' AND state <> 'completed'}), '0', "$runs runs complete");
 for my $who ([ 'the session', \@session ], [ 'the postmaster', \@server ])
 {
 	my ($name, $samples) = @$who;
-	my $half = int(@$samples / 2);
-	my ($before, $after) = map { my $s = $samples->[$_]; [ split / /, $s ] } $half - 1, $#$samples;
+	my ($before, $after) = @$samples[ int(@$samples / 2) - 1, -1 ];
+	my @new = grep { !$before->[1]{names}{$_} } sort keys %{ $after->[1]{names} };
 
-	note("$name: $before->[0] kB, then $after->[0] kB; $before->[1] descriptors, then $after->[1]");
+	note("$name: $before->[0] kB, then $after->[0] kB; $before->[1]{others} descriptors that are no files, then $after->[1]{others}; $after->[1]{all} in all");
+	note("$name: opened in the second half: $_") for @new;
 	grows_not($after->[0], $before->[0] * 1.1 + 1024, "$name: memory does not grow with runs");
-	cmp_ok($after->[1], '<=', $before->[1] + 2, "$name: nor do descriptors");
+	cmp_ok($after->[1]{others}, '<=', $before->[1]{others} + 2, "$name: nor do connections and other descriptors");
+	is(astray($after->[1]), '', "$name: no file is open twice, or gone");
+	is(join(' ', grep { m{^/} && !m{/pgdata/(?:base|global|pg_wal)/|^/dev/} } @new), '', "$name: what was opened later are files of the database");
 }
 $in .= "\\q\n";
 $session->finish;
