@@ -6,7 +6,15 @@
 #include "utils/timestamp.h"
 
 #include "gate.h"
+#include "hold.h"
+#include "session.h"
 #include "share.h"
+
+/* Holds are kept in milliseconds: what ends less than this later is the same one. */
+#define SAME_HOLD_US	1000
+
+/* A wait that ends within this time is not told of: at its limits a service has many. */
+#define TELL_MS			1000
 
 /* A lane's fair part of its user's places, at least one. */
 static int
@@ -59,6 +67,7 @@ dv_gate_is_open(DvStep *step, TimestampTz now)
 	DvLane	   *me = dv_lane_of(lanes);
 	bool		open;
 
+	(void) dv_gate_hear(step->rc, me->user, now);
 	SpinLockAcquire(&shared->mutex);
 	open = may_send(shared, me, now);
 	step->held = !open && (shared->paused || dv_pace_is_holding(&dv_user_of(lanes)->pace, now) || !dv_rate_may_send(&shared->rate, now));
@@ -75,6 +84,7 @@ dv_gate_enter(DvStep *step, int rows, TimestampTz now)
 	DvLane	   *me = dv_lane_of(lanes);
 	bool		open;
 
+	(void) dv_gate_hear(step->rc, me->user, now);
 	SpinLockAcquire(&shared->mutex);
 	open = may_send(shared, me, now);
 	if (open)
@@ -171,32 +181,92 @@ settle_hold(DvUser *user, TimestampTz now)
 	user->held_since = now < user->held_until ? now : 0;
 }
 
+/* With the mutex. */
+static void
+hold_user(DvUser *user, TimestampTz until, TimestampTz now)
+{
+	settle_hold(user, now);
+	user->held_since = now;
+	user->held_until = Max(user->held_until, until);
+}
+
 void
 dv_gate_user_throttled(DvRunContext *rc, int number, const DvThrottle *told)
 {
 	DvShared   *shared = rc->lanes->shared;
 	DvUser	   *user = &shared->users[number];
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz before;
+	TimestampTz until;
 
 	SpinLockAcquire(&shared->mutex);
+	before = user->pace.hold_until;
 	dv_pace_throttled(&user->pace, told, now);
-	settle_hold(user, now);
-	user->held_since = now;
-	user->held_until = Max(user->held_until, user->pace.hold_until);
+	until = user->pace.hold_until;
+	hold_user(user, until, now);
 	SpinLockRelease(&shared->mutex);
+	if (until > before)
+		dv_hold_tell(user->user, until, now);
 }
 
-/* Called for each request: no lock for a look that may be a moment late. */
-static bool
-is_held(void *user)
+TimestampTz
+dv_gate_hear(DvRunContext *rc, int number, TimestampTz now)
 {
-	return GetCurrentTimestamp() < ((volatile DvUser *) user)->pace.hold_until;
+	DvShared   *shared = rc->lanes->shared;
+	DvUser	   *user = &shared->users[number];
+	TimestampTz until = dv_hold_until(user->user, now);
+
+	if (until > user->held_until + SAME_HOLD_US)
+	{
+		SpinLockAcquire(&shared->mutex);
+		dv_pace_told(&user->pace, until, now);
+		hold_user(user, until, now);
+		SpinLockRelease(&shared->mutex);
+	}
+	/* no lock for a look that may be a moment late */
+	until = Max(until, ((volatile DvUser *) user)->pace.hold_until);
+	return until > now ? until : 0;
+}
+
+char *
+dv_gate_told(DvLanes *lanes)
+{
+	DvShared   *shared = lanes->shared;
+	TimestampTz from = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TELL_MS);
+	char	   *told = NULL;
+	int			i;
+
+	for (i = 0; i < DV_USERS_MAX; i++)
+		if (shared->users[i].held_until > from)
+			told = psprintf("%s%sDataverse told application user %d to wait until %s", told ? told : "", told ? ", " : "",
+							i + 1, timestamptz_to_str(shared->users[i].held_until));
+	return told;
+}
+
+/* What a session is guarded by: whose lanes, and which user of them. */
+typedef struct DvGuard
+{
+	DvRunContext *rc;
+	int			user;
+} DvGuard;
+
+static TimestampTz
+held_until(void *arg)
+{
+	DvGuard    *guard = arg;
+
+	return dv_gate_hear(guard->rc, guard->user, GetCurrentTimestamp());
 }
 
 void
 dv_gate_guard(DvRunContext *rc, DvSession *session, int user)
 {
-	dv_session_keep_back(session, is_held, &rc->lanes->shared->users[user]);
+	DvGuard    *guard = MemoryContextAlloc(rc->context, sizeof(DvGuard));
+
+	guard->rc = rc;
+	guard->user = user;
+	rc->lanes->shared->users[user].user = dv_session_user(session);
+	dv_session_keep_back(session, held_until, guard);
 }
 
 void

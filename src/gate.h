@@ -4,7 +4,8 @@
  * Dataverse counts its limits per application user: lanes that share one share
  * its limits, holds and what was learnt, in the run's shared memory. pace.c
  * decides; here are the locks and the clock. What a table takes is learnt by
- * all lanes together too.
+ * all lanes together too. What another run, job or session of the user was told
+ * to wait is looked up before each request, and what we are told is passed on: hold.h.
  */
 #ifndef DV_GATE_H
 #define DV_GATE_H
@@ -38,6 +39,12 @@ extern void dv_gate_shrink(DvStep *step, int rows);
 
 /* Throttled is one of the application users, by number: a job sends as all of them. */
 extern void dv_gate_user_throttled(DvRunContext *rc, int user, const DvThrottle *told);
+
+/* Until when the user, by number, is to wait, whoever was told so; 0: it is not. To be called before a request is thought of. */
+extern TimestampTz dv_gate_hear(DvRunContext *rc, int user, TimestampTz now);
+
+/* Which application users are told to wait, and until when; NULL where none is, or not for long. palloc'ed. */
+extern char *dv_gate_told(DvLanes *lanes);
 
 /* Nothing goes by that session while the user, by number, is told to wait. */
 extern void dv_gate_guard(DvRunContext *rc, DvSession *session, int user);

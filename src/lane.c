@@ -53,6 +53,7 @@ meet(DvRunContext *rc, const DvRunPlan *plan, int number)
 	DvProblem	problem;
 	bool		ok;
 
+	dv_gate_guard(rc, session, number);
 	/* waited for: of one that is not known, records would be taken for another user's */
 	ok = dv_worker_ask_who(session, &who, &problem);
 	dv_session_close(session);

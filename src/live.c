@@ -229,7 +229,8 @@ dv_live_store_run(DvRunContext *rc, const DvStep *step)
 	Oid			types[13];
 	Datum		values[13];
 	char		nulls[14] = "             ";
-	const char *message = rc->message ? rc->message : rc->waiting[0] ? psprintf("waiting: %s", rc->waiting) : NULL;
+	const char *why = rc->waiting[0] ? rc->waiting : rc->lanes && !rc->lanes->shared->ended ? dv_gate_told(rc->lanes) : NULL;
+	const char *message = rc->message ? rc->message : why ? psprintf("waiting: %s", why) : NULL;
 	int			i;
 
 	if (step != NULL)

@@ -419,6 +419,18 @@ dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now)
 	pace->looked = 0;
 }
 
+void
+dv_pace_told(DvPace *pace, int64_t until, int64_t now)
+{
+	count(pace, now);
+	if (until <= pace->hold_until)
+		return;
+	pace->hold_until = until;
+	pace->probes = 1;
+	pace->probe_round = 0;
+	pace->credit = 0;
+}
+
 /* Once a second at most: many answers tell of one and the same trouble. */
 void
 dv_pace_trouble(DvPace *pace, int64_t now)

@@ -97,6 +97,9 @@ extern void dv_pace_table_each(DvTablePace *table, int rows, double seconds);
 /* Throttled: hold for Retry-After, and send less. */
 extern void dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now);
 
+/* Another process of the same user was throttled: hold as long; it says nothing of what we may send. */
+extern void dv_pace_told(DvPace *pace, int64_t until, int64_t now);
+
 /* The service had trouble (5xx, outage): fewer requests at once. */
 extern void dv_pace_trouble(DvPace *pace, int64_t now);
 

@@ -16,6 +16,7 @@
 
 #include "credentials.h"
 #include "giveway.h"
+#include "hold.h"
 #include "hosts.h"
 #include "problem.h"
 #include "refusals.h"
@@ -66,8 +67,10 @@ struct DvSession
 	int			in_flight;		/* the caller's requests */
 	dlist_head	waiting;		/* requests without a token */
 	dlist_head	kept_back;		/* requests whose user is told to wait */
-	DvSessionHeld held;			/* is it? NULL: nobody knows */
+	uint64		user;			/* as hold.h knows it */
+	DvSessionHeld held;			/* until when; NULL: as hold.h says */
 	void	   *held_arg;
+	TimestampTz told_until;		/* which wait was told of */
 	dlist_head	ready;			/* requests whose reply can be handed over */
 
 	DvToken		token;
@@ -112,6 +115,7 @@ dv_session_open(const char *server_name, Oid userid, int number)
 	session->api_path = psprintf("/api/data/%s", session->login.server->api_version);
 	session->api_url = psprintf("%s%s", session->login.server->url, session->api_path);
 	session->token_url = dv_token_url(session->login.server);
+	session->user = dv_hold_user(session->login.server, session->login.credentials);
 	dlist_init(&session->waiting);
 	dlist_init(&session->kept_back);
 	dlist_init(&session->ready);
@@ -261,9 +265,15 @@ is_throttled(const DvHttpReply *reply)
 static void
 pending_ready(DvSession *session, DvPending *pending, DvHttpReply *reply)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	pending->reply = reply;
 	if (is_throttled(reply))
+	{
+		if (reply->retry_after_ms >= 0)
+			dv_hold_tell(session->user, TimestampTzPlusMilliseconds(now, reply->retry_after_ms), now);
 		dlist_push_head(&session->ready, &pending->node);
+	}
 	else
 		dlist_push_tail(&session->ready, &pending->node);
 }
@@ -282,12 +292,37 @@ pending_refuse(DvSession *session, DvPending *pending)
 	pending_ready(session, pending, reply);
 }
 
+/*
+ * Shall nothing be sent for now? Told of once: by a run that begins in its
+ * message, by a session to its client. It may throw, where that is too long.
+ */
+static bool
+is_held(DvSession *session)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = session->held != NULL ? session->held(session->held_arg) : dv_hold_until(session->user, now);
+	DvProblem	problem;
+
+	if (until <= now || until == session->told_until)
+		return until > now;
+	session->told_until = until;
+	if (dv_session_patience != NULL)
+	{
+		dv_hold_problem(&problem, session->login.number, until);
+		(void) dv_session_patience(&problem);
+		MemoryContextSwitchTo(session->context);	/* it has had transactions */
+	}
+	else if (session->held == NULL)
+		dv_hold_bear(session->login.number, until);
+	return true;
+}
+
 static void
 pending_transmit(DvSession *session, DvPending *pending)
 {
 	DvHttpRequest request = {0};
 
-	if (session->held != NULL && session->held(session->held_arg))
+	if (is_held(session))
 	{
 		dlist_push_tail(&session->kept_back, &pending->node);
 		return;
@@ -328,7 +363,7 @@ pending_send(DvSession *session, DvPending *pending)
 static void
 send_kept_back(DvSession *session)
 {
-	if (!dlist_is_empty(&session->kept_back) && !session->held(session->held_arg))
+	if (!dlist_is_empty(&session->kept_back) && !is_held(session))
 		pending_send(session, dlist_container(DvPending, node, dlist_pop_head_node(&session->kept_back)));
 }
 
@@ -456,6 +491,12 @@ dv_session_keep_back(DvSession *session, DvSessionHeld held, void *arg)
 {
 	session->held = held;
 	session->held_arg = arg;
+}
+
+uint64
+dv_session_user(DvSession *session)
+{
+	return session->user;
 }
 
 bool

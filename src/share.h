@@ -76,6 +76,7 @@ typedef struct DvUser
 	bool		usable;			/* it was let in */
 	char		id[37];			/* systemuserid in Dataverse */
 	int			lanes;			/* alive, that share its limits */
+	uint64		user;			/* as hold.h knows it; 0: no session yet */
 	TimestampTz held_since;		/* throttled, and counted up to then; 0 = not */
 	TimestampTz held_until;
 	int64		held_us;		/* since the leader has looked */

@@ -75,6 +75,8 @@ dv_users_has_room(DvUsers *users, int user, TimestampTz now)
 	int			most = users->rc->lanes->shared->tune.in_flight;
 	DvPace	   *pace = &user_at(users, user)->pace;
 
+	if (users->sessions[user] != NULL)
+		(void) dv_gate_hear(users->rc, user, now);
 	return users->sessions[user] != NULL && !users->dismissed[user] && !dv_users_are_paused(users) &&
 		(most == 0 || pace->in_flight < most) && dv_pace_may_send(pace, now) && !dv_session_is_throttled(users->sessions[user]);
 }

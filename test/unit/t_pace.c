@@ -97,6 +97,13 @@ test_hold(void)
 	dv_pace_init(&p, 8, now);
 	throttled(&p, 100000, 0, now + SECOND);
 	ok(dv_pace_places(&p) == 2 && p.soft == 0, "throttled for what was not of our doing, less is sent and nothing learnt");
+	dv_pace_init(&p, 8, now);
+	dv_pace_told(&p, now + 5 * SECOND, now);
+	dv_pace_told(&p, now + 2 * SECOND, now + SECOND);
+	ok(!dv_pace_may_send(&p, now + 5 * SECOND - 1), "what another process was told to wait is waited for");
+	ok(dv_pace_may_send(&p, now + 5 * SECOND), "then one request goes");
+	dv_pace_sent(&p, now + 5 * SECOND);
+	ok(!dv_pace_may_send(&p, now + 5 * SECOND) && dv_pace_places(&p) == 4, "and one alone, but nothing was learnt of what may be sent");
 }
 
 /* Requests of a second, as many as may be, for so long; those sent. */
