@@ -265,8 +265,7 @@ dv_gate_guard(DvRunContext *rc, DvSession *session, int user)
 
 	guard->rc = rc;
 	guard->user = user;
-	rc->lanes->shared->users[user].user = dv_session_user(session);
-	dv_session_keep_back(session, held_until, guard);
+	rc->lanes->shared->users[user].user = dv_session_keep_back(session, held_until, guard);
 }
 
 void

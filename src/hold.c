@@ -228,10 +228,10 @@ dv_hold_tell(uint64 user, TimestampTz until, TimestampTz now)
 		close(fd);
 }
 
-/* ---------------------------------------------------------------- waiting in short calls */
+/* ---------------------------------------------------------------- telling of it */
 
-void
-dv_hold_problem(DvProblem *problem, int number, TimestampTz until)
+static void
+explain(DvProblem *problem, int number, TimestampTz until)
 {
 	char		message[256];
 
@@ -248,9 +248,14 @@ dv_hold_bear(int number, TimestampTz until)
 	TimestampTz latest = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dv_request_timeout_ms);
 	DvProblem	problem;
 
+	explain(&problem, number, until);
+	if (dv_session_patience != NULL)
+	{
+		(void) dv_session_patience(&problem);
+		return;
+	}
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		latest = Min(latest, get_timeout_finish_time(STATEMENT_TIMEOUT));
-	dv_hold_problem(&problem, number, until);
 	if (until > latest)
 		dv_problem_throw(&problem);
 	ereport(NOTICE,

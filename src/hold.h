@@ -28,11 +28,10 @@ extern TimestampTz dv_hold_until(uint64 user, TimestampTz now);
 /* The service told the user to wait until then. An earlier end of a hold changes nothing. */
 extern void dv_hold_tell(uint64 user, TimestampTz until, TimestampTz now);
 
-/* What is told of it: "number" is the application user's in its user mapping, from 1. */
-extern void dv_hold_problem(DvProblem *problem, int number, TimestampTz until);
-
 /*
- * In a short call, before waiting: a notice, or an error where that would take
+ * Tell of a wait before it begins; "number" is the application user's in its user
+ * mapping, from 1. A run that begins has it in its message. In a short call it is
+ * a notice, or an error (configuration_limit_exceeded) where the wait would take
  * longer than dvmig.request_timeout, or than statement_timeout has left.
  */
 extern void dv_hold_bear(int number, TimestampTz until);

@@ -173,6 +173,17 @@ dv_problem_answer(DvProblem *problem, const DvHttpReply *reply, const char *addr
 	}
 }
 
+void
+dv_problem_organisation(DvProblem *problem, const char *server, const char *pinned, const char *found)
+{
+	char		detail[512];
+
+	snprintf(detail, sizeof(detail), "Server \"%s\" was first used with organisation %s, and is now %s.", server, pinned, found);
+	dv_problem_set(problem, false, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				   "another Dataverse organisation answers than the pinned one", detail,
+				   "If that is intended, the owner of the server calls dvmig.repin().");
+}
+
 char *
 dv_problem_text(const DvProblem *problem)
 {

@@ -25,6 +25,9 @@ extern void dv_problem_transport(DvProblem *problem, const DvHttpReply *reply,
 extern void dv_problem_answer(DvProblem *problem, const DvHttpReply *reply,
 							  const char *address);
 
+/* Another organisation answers than the one that the server is pinned to. */
+extern void dv_problem_organisation(DvProblem *problem, const char *server, const char *pinned, const char *found);
+
 /* Message and detail in one line; palloc'ed. */
 extern char *dv_problem_text(const DvProblem *problem);
 

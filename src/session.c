@@ -301,19 +301,13 @@ is_held(DvSession *session)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz until = session->held != NULL ? session->held(session->held_arg) : dv_hold_until(session->user, now);
-	DvProblem	problem;
 
 	if (until <= now || until == session->told_until)
 		return until > now;
 	session->told_until = until;
-	if (dv_session_patience != NULL)
-	{
-		dv_hold_problem(&problem, session->login.number, until);
-		(void) dv_session_patience(&problem);
-		MemoryContextSwitchTo(session->context);	/* it has had transactions */
-	}
-	else if (session->held == NULL)
+	if (dv_session_patience != NULL || session->held == NULL)
 		dv_hold_bear(session->login.number, until);
+	MemoryContextSwitchTo(session->context);	/* a worker may have told it in a transaction */
 	return true;
 }
 
@@ -486,16 +480,11 @@ dv_session_poll(DvSession *session, long timeout_ms, void **owner)
 	return result;
 }
 
-void
+uint64
 dv_session_keep_back(DvSession *session, DvSessionHeld held, void *arg)
 {
 	session->held = held;
 	session->held_arg = arg;
-}
-
-uint64
-dv_session_user(DvSession *session)
-{
 	return session->user;
 }
 
@@ -602,13 +591,7 @@ dv_session_whoami(DvSession *session, DvWhoAmI *who, DvProblem *problem)
 
 	if (ok && session->login.pinned[0] && strcmp(session->login.pinned, who->organisation_id) != 0)
 	{
-		char		detail[512];
-
-		snprintf(detail, sizeof(detail), "Server \"%s\" was first used with organisation %s, and is now %s.",
-				 session->login.server->name, session->login.pinned, who->organisation_id);
-		dv_problem_set(problem, false, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-					   "another Dataverse organisation answers than the pinned one", detail,
-					   "If that is intended, the owner of the server calls dvmig.repin().");
+		dv_problem_organisation(problem, session->login.server->name, session->login.pinned, who->organisation_id);
 		ok = false;
 	}
 	return ok;

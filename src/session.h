@@ -67,10 +67,10 @@ extern DvHttpReply *dv_session_poll(DvSession *session, long timeout_ms, void **
  * While the service told the session's user to wait, whoever it told so (see
  * hold.h), requests are kept back: also those that were waiting for a token, or
  * are sent again for one. In a worker's lanes held(arg) knows until when; 0: not.
+ * Returns the user as hold.h knows it.
  */
 typedef TimestampTz (*DvSessionHeld) (void *arg);
-extern void dv_session_keep_back(DvSession *session, DvSessionHeld held, void *arg);
-extern uint64 dv_session_user(DvSession *session);	/* as hold.h knows it */
+extern uint64 dv_session_keep_back(DvSession *session, DvSessionHeld held, void *arg);
 
 /* Has an answer come that tells the user to wait? Takes what has come, without waiting; the next poll has it. */
 extern bool dv_session_is_throttled(DvSession *session);
