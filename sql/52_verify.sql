@@ -147,7 +147,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	samples bigint[] := ARRAY(SELECT h.run FROM dvmig.run_history h WHERE h.kind = 'verify' AND h.options ->> 'sample' IS NOT NULL);
+	samples bigint[] := ARRAY(SELECT h.run FROM dvmig.run_history h WHERE h.kind = 'verify' AND h.options ->> 'sample' IS NOT NULL
+		AND NOT EXISTS (SELECT FROM dvmig.verification v WHERE v.run = h.run AND v.staging = $2::text AND v.sample IS NULL));
 BEGIN
 	DELETE FROM dvmig.difference_row d WHERE d.staging = $2 AND d.run <> $1 AND (NOT of_a_sample OR d.run = ANY (samples));
 	DELETE FROM dvmig.verification_sum_row v WHERE v.staging = $2 AND v.run <> $1 AND (NOT of_a_sample OR v.run = ANY (samples));
@@ -177,15 +178,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._add_differences(bigint, regclass, text[], uuid[], text[], text[], text[], text[]) IS 'store differences';
 
--- _of_all: was the whole table verified? A sample that was given fewer rows than
--- it asked for took them all.
-CREATE FUNCTION dvmig._of_all(v dvmig.verification) RETURNS bool
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT v.sample IS NULL OR v.sample >= 1 AND v.compared < v.sample $$;
-COMMENT ON FUNCTION dvmig._of_all(dvmig.verification) IS 'whether a verification compared all rows';
-
--- _end_verification: the figures of a staging table. figures: by name of column.
+-- _end_verification: the figures of a staging table. figures: by name of column. A
+-- sample that asked for more rows than there are was none.
 CREATE FUNCTION dvmig._end_verification(run bigint, staging regclass, figures jsonb, sums jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -196,7 +190,7 @@ BEGIN
 	f := jsonb_populate_record(NULL::dvmig.verification, figures);
 	INSERT INTO dvmig.verification (run, migration_id, migration, staging, target, sample, compared, equal, missing, different, extra,
 		changed_since, owners_changed, not_compared, result)
-	SELECT $1, h.migration_id, h.migration, $2::text, t.target, (h.options ->> 'sample')::numeric, f.compared, f.equal, f.missing, f.different, f.extra,
+	SELECT $1, h.migration_id, h.migration, $2::text, t.target, CASE WHEN NOT (figures ->> 'of_all')::bool THEN (h.options ->> 'sample')::numeric END, f.compared, f.equal, f.missing, f.different, f.extra,
 		f.changed_since, f.owners_changed,
 		f.not_compared || ARRAY(SELECT substr(c.target_column, 8) || ': of the activity that a close leaves'
 			FROM dvmig.column_map c WHERE c.staging = $2 AND c.target_column LIKE '@close:%' ORDER BY c.position),
@@ -207,7 +201,7 @@ BEGIN
 	UPDATE dvmig.run_table t SET state = 'done', ended_at = clock_timestamp(), rows_read = f.compared, succeeded = f.equal,
 		failed = f.compared - f.equal + f.extra, requests = (figures ->> 'requests')::bigint, cpu_ms = (figures ->> 'cpu_ms')::bigint,
 		memory_kb = (figures ->> 'memory_kb')::bigint WHERE t.run = $1 AND t.staging = $2::text;
-	IF (SELECT dvmig._of_all(v) FROM dvmig.verification v WHERE v.run = $1 AND v.staging = $2::text) THEN
+	IF (figures ->> 'of_all')::bool THEN
 		PERFORM dvmig._forget_findings($1, $2, false);
 	END IF;
 END
@@ -284,7 +278,8 @@ RETURNS TABLE (run bigint, migration text, staging text, source_key text, datave
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT d.run, r.migration, d.staging::text, d.source_key, d.dataverse_id, d.column_name, d.expected, d.found, d.kind, (h.options ->> 'sample')::numeric, v.verified_at
+	SELECT d.run, r.migration, d.staging::text, d.source_key, d.dataverse_id, d.column_name, d.expected, d.found, d.kind,
+		CASE WHEN v.run IS NULL THEN (h.options ->> 'sample')::numeric ELSE v.sample END, v.verified_at
 	FROM dvmig._readable_tables($1) r JOIN dvmig.difference_row d ON d.staging = r.staging
 	LEFT JOIN dvmig.run_history h ON h.run = d.run LEFT JOIN dvmig.verification v ON v.run = d.run AND v.staging = d.staging::text
 $$;
@@ -305,9 +300,9 @@ RETURNS TABLE (run bigint, migration text, staging text, column_name text, sourc
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT v.run, r.migration, v.staging::text, v.column_name, v.source_count, v.target_count, v.source_sum, v.target_sum,
-		(h.options ->> 'sample')::numeric
-	FROM dvmig._readable_tables($1) r JOIN dvmig.verification_sum_row v ON v.staging = r.staging LEFT JOIN dvmig.run_history h ON h.run = v.run
+	SELECT v.run, r.migration, v.staging::text, v.column_name, v.source_count, v.target_count, v.source_sum, v.target_sum, f.sample
+	FROM dvmig._readable_tables($1) r JOIN dvmig.verification_sum_row v ON v.staging = r.staging
+	LEFT JOIN dvmig.verification f ON f.run = v.run AND f.staging = v.staging::text
 $$;
 COMMENT ON FUNCTION dvmig._verification_sum_rows(oid) IS 'rows of dvmig.verification_sum for a role';
 

@@ -185,7 +185,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	SELECT q.* INTO v FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 ORDER BY q.verified_at DESC LIMIT 1;
-	whole := (SELECT max(q.verified_at) FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 AND dvmig._of_all(q));
+	whole := (SELECT max(q.verified_at) FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 AND q.sample IS NULL);
 	IF v.result = 'equal' AND v.verified_at > whole THEN
 		-- a sample does not undo what the verification of the whole table found
 		SELECT q.* INTO v FROM dvmig.verification q WHERE q.migration_id = m.migration_id AND q.staging = $2 AND q.verified_at = whole;

@@ -225,7 +225,10 @@ load_sample(DvVerify *v, char **sample)
 	return sql ? MemoryContextStrdup(v->context, sql) : NULL;
 }
 
-/* The largest such number that still belongs to the sample, found with the owner's rights. */
+/*
+ * The largest such number that still belongs to the sample, found with the owner's
+ * rights. Where there are fewer rows than were asked for it is no sample.
+ */
 static void
 load_threshold(DvVerify *v, const char *number_sql, const char *sample)
 {
@@ -233,12 +236,13 @@ load_threshold(DvVerify *v, const char *number_sql, const char *sample)
 
 	dv_spi_begin("dvmig: taking a sample");
 	dv_spi_run(strtod(sample, NULL) < 1
-			   ? psprintf("SELECT least(trunc(%s * 18446744073709551616 - 9223372036854775808), 9223372036854775807)::bigint::text", sample)
-			   : psprintf("SELECT max(h)::text FROM (SELECT %s AS h FROM %s s WHERE s.processing_flag IN ('S', 'P') ORDER BY 1 LIMIT %s) q",
-						  number_sql, v->projection->staging_sql, sample),
+			   ? psprintf("SELECT least(trunc(%s * 18446744073709551616 - 9223372036854775808), 9223372036854775807)::bigint::text, false", sample)
+			   : psprintf("SELECT max(h)::text, count(*) < %s FROM (SELECT %s AS h FROM %s s WHERE s.processing_flag IN ('S', 'P') ORDER BY 1 LIMIT %s) q",
+						  sample, number_sql, v->projection->staging_sql, sample),
 			   0, NULL, NULL, NULL, SPI_OK_SELECT);
 	threshold = dv_spi_text(0, 1);
-	v->sample_sql = MemoryContextStrdup(v->context, threshold ? psprintf("%s <= (%s)::bigint", number_sql, threshold) : "false");
+	if (!dv_spi_is_true(0, 2))
+		v->sample_sql = MemoryContextStrdup(v->context, threshold ? psprintf("%s <= (%s)::bigint", number_sql, threshold) : "false");
 	dv_spi_commit(true);
 }
 

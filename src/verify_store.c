@@ -291,9 +291,9 @@ append_figures(DvVerify *v, StringInfo out)
 	const char *comma = "";
 	int			i;
 
-	appendStringInfo(out, "{\"compared\":" INT64_FORMAT ",\"equal\":" INT64_FORMAT ",\"missing\":" INT64_FORMAT ",\"different\":" INT64_FORMAT
+	appendStringInfo(out, "{\"of_all\":%s,\"compared\":" INT64_FORMAT ",\"equal\":" INT64_FORMAT ",\"missing\":" INT64_FORMAT ",\"different\":" INT64_FORMAT
 					 ",\"extra\":" INT64_FORMAT ",\"changed_since\":" INT64_FORMAT ",\"owners_changed\":" INT64_FORMAT ",\"not_compared\":[",
-					 v->compared, v->equal, v->missing, v->different, v->extra, v->changed, v->owners_changed);
+					 v->sample_sql ? "false" : "true", v->compared, v->equal, v->missing, v->different, v->extra, v->changed, v->owners_changed);
 	if (v->too_long > 0)
 	{
 		escape_json(out, psprintf(INT64_FORMAT " %s longer than %d MB", v->too_long, v->too_long == 1 ? "record: its answer is" : "records: their answers are",

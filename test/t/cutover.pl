@@ -95,6 +95,8 @@ my $loader = $t->sql(q{SELECT application_user_id FROM dvmig.whoami('sim')});
 $t->sim->change('accounts', $firm, { name => 'planted' }, as => $loader);
 $t->sql(q{SELECT * FROM dvmig.verify('m')});
 blocked(qr/public\.firms is not verified: its verification found 0 missing, 1 different and 0 extra records/, 'what differs');
+$t->sql(q{SELECT * FROM dvmig.verify('m', 'people', sample => 20)});
+is($t->sql(q{SELECT compared, sample FROM dvmig.verification WHERE staging = 'public.people' ORDER BY run DESC LIMIT 1}), '20|20', 'a sample of a third');
 sub found { return $t->sql(q{SELECT string_agg(concat_ws(' ', source_key, kind, found, coalesce(sample::text, 'of all')), ', ' ORDER BY verified_at) FROM dvmig.difference WHERE staging = 'public.firms'}); }
 is(found(), '2 different planted of all', 'it is listed, as found in all rows');
 is($t->sql(q{SELECT next_step FROM dvmig.migration_status WHERE migration = 'm'}), q{SELECT * FROM dvmig.difference WHERE staging = 'public.firms'; correct what is wrong, then verify again}, 'and to be looked at');
@@ -110,6 +112,9 @@ like($t->sql(q{SELECT dvmig.report_text('m')}), qr/public.firms +different: \d+ 
 $t->sim->change('accounts', $firm, { name => $name }, as => $loader);
 $t->sql(q{SELECT * FROM dvmig.verify('m', sample => 1000000)});
 is(found(), '', 'a sample that takes all replaces what was found');
+is($t->sql(q{SELECT count(*) FROM dvmig.verification WHERE run = (SELECT max(run) FROM dvmig.verification) AND sample IS NULL AND staging IN ('public.firms', 'public.people')}), 2, 'and is told as what it is');
+like($t->sql(q{BEGIN; UPDATE dvmig.verification SET sample = 1000 WHERE run = (SELECT max(run) FROM dvmig.verification); DELETE FROM dvmig.verification WHERE sample IS NULL;
+		SELECT string_agg(subject, '; ') FROM dvmig.cutover('m') WHERE staging = 'public.people'; ROLLBACK}), qr/verified by a sample only/, 'one that came to fewer rows because some left meanwhile does not count as all');
 free(qr/.*not verified.*/, 'verified: a sample that takes all');
 blocked(qr/no backup of the staging database is known since the last load \(.*\)/, 'a load without a backup');
 $t->sql(q{SELECT dvmig.note_backup('m', 'tape')});
