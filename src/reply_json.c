@@ -263,13 +263,18 @@ bool
 dv_json_has_list(const char *body, size_t len, const char *member)
 {
 	json_object *object = parse_object(body, len);
+	json_object *item = object;
 	json_object *list;
 	bool		has;
 
 	if (object == NULL)
 		return false;
+	/* a definition by its name comes alone, or as the only member of a list */
+	if (member != NULL && !json_object_object_get_ex(object, member, &list) && page_value(object) != NULL &&
+		json_object_array_length(page_value(object)) == 1)
+		item = json_object_array_get_idx(page_value(object), 0);
 	has = member == NULL ||
-		(json_object_object_get_ex(object, member, &list) && json_object_is_type(list, json_type_array));
+		(json_object_object_get_ex(item, member, &list) && json_object_is_type(list, json_type_array));
 	json_object_put(object);
 	return has;
 }

@@ -45,7 +45,7 @@ extern bool dv_json_page(const char *body, size_t len, const char *id_column,
 						 const char *const *columns, int ncolumns,
 						 DvJsonRecord record, void *arg, char **next_link);
 
-/* True where "body" is one JSON object of bearable depth, and nothing else, with that member (NULL: any), a list. */
+/* True where "body" is one JSON object of bearable depth, and nothing else, with that member (NULL: any), a list; or with "value", a list of one such object. */
 extern bool dv_json_has_list(const char *body, size_t len, const char *member);
 
 #endif							/* DV_REPLY_JSON_H */

@@ -11,6 +11,7 @@
 #include "json.h"
 #include "route.h"
 #include "stats.h"
+#include "switches.h"
 
 static const char *
 ownership(const SimTable *t)
@@ -350,6 +351,15 @@ sim_entitydef_run(SimReq *r, SimResp *resp)
 	if (r->path.n > 1)
 		return run_collection(r, t, resp);
 	resp->status = 200;
+	if (sim_sw.definition == SIM_LISTED)
+	{
+		bool		ok;
+
+		sim_buf_puts(&resp->body, "{\"value\":[");
+		ok = put_table(&resp->body, r, t, NULL, &resp->err);
+		sim_buf_puts(&resp->body, "]}");
+		return ok;
+	}
 	return put_table(&resp->body, r, t, sim_arena_printf(r->arena, "%s/api/data/v9.2/$metadata#EntityDefinitions/$entity", r->origin),
 					 &resp->err);
 }

@@ -23,6 +23,7 @@ static const char *const reach_words[] = {"stay", "reach", NULL};
 static const char *const delete_words[] = {"unlinked", "refused", NULL};
 static const char *const blank_words[] = {"ignored", "significant", NULL};
 static const char *const collection_words[] = {"here", "left_out", "elsewhere", NULL};
+static const char *const definition_words[] = {"alone", "listed", NULL};
 static const char *const parts_words[] = {"failing", "all", NULL};
 
 /* Three columns of values: strict, lenient, odd. */
@@ -87,6 +88,7 @@ static const Switch switches[] =
 	NUM(max_body, 104857600, 134217728, 33554432),
 	WORD(cookies, off_on, 1, 1, 1),
 	WORD(collections, collection_words, SIM_HERE, SIM_HERE, SIM_HERE),
+	WORD(definition, definition_words, SIM_ALONE, SIM_ALONE, SIM_ALONE),
 	TEXT(static_token),
 	TEXT(automation),
 	TEXT(deny_owner),

@@ -13,6 +13,7 @@ enum {SIM_REFUSED, SIM_ACCEPTED, SIM_IGNORED, SIM_BY_TABLE};
 enum {SIM_KEY_CASE_INSENSITIVE, SIM_KEY_CASE_SENSITIVE};
 enum {SIM_SPREAD, SIM_STICKY};
 enum {SIM_HERE, SIM_LEFT_OUT, SIM_ELSEWHERE};
+enum {SIM_ALONE, SIM_LISTED};
 enum {SIM_REPLAY_DUPLICATE, SIM_REPLAY_KEY, SIM_REPLAY_INDEX};
 
 typedef struct SimSwitches
@@ -65,6 +66,7 @@ typedef struct SimSwitches
 	int			sql_timeout;	/* ms; a bulk request that needs longer is refused; 0: off */
 	int			max_body;		/* bytes; more is answered 413 */
 	int			cookies;
+	int			definition;		/* of one table: the answer, or the only member of a list */
 	int			collections;	/* that were asked for with records: in them, left out, or behind a link */
 
 	char		static_token[128];	/* accepted without the token endpoint; "" none */

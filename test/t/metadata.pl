@@ -47,6 +47,11 @@ $sim->sim('DELETE', 'fault');
 kept(q{SELECT * FROM dvmig.refresh_metadata('sim')});
 is(kept(q{SELECT count(*) FROM dvmig.refresh_metadata('sim') WHERE differences IS NOT NULL}), 0, 'read again: nothing has changed');
 
+# A definition by its name may come as the only member of a list.
+$sim->set(definition => 'listed');
+is(kept(q{SELECT count(*) || ' ' || count(differences) FROM dvmig.refresh_metadata('sim', '{account,contact,new_invoice}')}), '3 0', 'as a member of a list, it says the same');
+$sim->set(definition => 'alone');
+
 # ------------------------------------------------------------- what changed
 
 $t->sql(q{

@@ -382,6 +382,13 @@ for my $where ([here => 1, 0], [left_out => undef, 0], [elsewhere => 0, 1])
 		is(scalar @{ $sim->req('GET', "accounts($account)/accountleads_association?\$select=leadid")->json->{value} }, 1, 'by themselves they are there');
 	});
 }
+with(definition => 'listed', sub
+{
+	my ($sim) = @_;
+	my $r = $sim->req('GET', q{EntityDefinitions(LogicalName='account')?$select=LogicalName&$expand=Keys($select=LogicalName)})->json;
+	is(join(' ', map {$_->{LogicalName}} @{$r->{value}}), 'account', 'a definition as the only member of a list');
+	ok(ref $r->{value}[0]{Keys} eq 'ARRAY', 'with what it was asked for');
+});
 with(page_most => 2, sub
 {
 	my ($sim) = @_;
