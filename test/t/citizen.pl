@@ -60,6 +60,9 @@ for my $case (
 	[ 'ANALYZE', 'ANALYZE %s' ],
 	[ 'a trigger', q{CREATE FUNCTION %1$s_f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
 		CREATE TRIGGER t BEFORE UPDATE ON %1$s FOR EACH ROW EXECUTE FUNCTION %1$s_f()} ],
+	# the same rows in other places, flagged by SQL
+	[ 'a trigger and VACUUM FULL', q{CREATE FUNCTION %1$s_f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+		CREATE TRIGGER t BEFORE UPDATE ON %1$s FOR EACH ROW EXECUTE FUNCTION %1$s_f(); VACUUM FULL %1$s} ],
 	[ 'another storage', 'ALTER TABLE %s SET (fillfactor = 50)' ],
 	[ 'a lock of the table', 'BEGIN; LOCK TABLE %s IN ACCESS EXCLUSIVE MODE; COMMIT' ])
 {
