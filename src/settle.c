@@ -305,8 +305,13 @@ settle_update(DvStep *step, DvRow *row, const DvWireFound *found, const DvHttpRe
 			keep_record(step, row, KEPT_MODIFIED);
 	}
 	else if (doubtful != 0 && !is_ours(step, row, found) && written_since(found, reply, doubtful))
+	{
+		/* for a retry to write it: no outcome says any more that the record is ours */
+		if (row->kept_ours)
+			row->created_run = step->forgotten_run != 0 ? step->forgotten_run : step->rc->run;
 		dv_outcome_failure(step, row, own_verdict("changed",
 												  "the record was modified by another user while the outcome of its update was unknown"));
+	}
 	else if (!may_still_commit(row, s))
 		try_again(step, row, s);
 }

@@ -92,4 +92,35 @@ for my $case (
 }
 $sim->set(automation => '');
 
+# --- also the pass in which lookups are set was begun, and what it did is not known: the row is listed, and a
+# retry, by which its owner says that the row counts, writes it as a whole
+$sim->sim('POST', 'reset');
+$t->sql("CREATE TABLE last (id int PRIMARY KEY, number text, reference text, corrects int);
+	INSERT INTO last SELECT n, 'last-' || n, 'R' || n, 1 + n % 6 FROM generate_series(1, 6) n");
+$t->migration('last', tables => 'new_invoice');
+$t->sql(q{SELECT dvmig.add_table('last', 'last', 'new_invoice', source_key => 'id', auto_map => false);
+	SELECT dvmig.map_column('last', 'new_invoicenumber', 'number');
+	SELECT dvmig.map_column('last', 'new_reference', 'reference');
+	SELECT dvmig.map_lookup('last', 'new_correctsid', 'corrects', 'last')});
+$sim->fault({ match => { method => 'POST', path_contains => 'UpdateMultiple' }, do => 'reset_before', count => 0 });
+my $run = $t->start('last');
+$h->until('lookups cannot be set', sub { $sim->stats->{faults} > 0 });
+$t->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run'");
+$h->gone($run, 'lookups in doubt: the worker has ended');
+$h->quiet;
+# as after a crash that took the last commits along
+$t->sql(q{TRUNCATE last_success; UPDATE last SET processing_flag = 'U', dataverse_id = NULL});
+my $two = records()->{2}{new_invoiceid};
+$sim->change('new_invoices', $two, { new_reference => 'a user' });
+done('lookups in doubt: the next run completes', 'last');
+is($t->counts('last'), '6/0/5/1/0', 'lookups in doubt: the row that others changed is listed');
+is($t->sql('SELECT id || error_class FROM last_error'), '2changed', 'lookups in doubt: and why');
+is(records()->{2}{new_reference}, 'a user', 'lookups in doubt: the change stays');
+$t->sql(q{SELECT dvmig.retry('last')});
+done('lookups in doubt: retried', 'last');
+is($t->counts('last'), '6/0/6/0/0', 'lookups in doubt: retried: figures');
+my $have = records();
+is(join(' ', map { $have->{$_}{_new_correctsid_value} // 'none' } 1 .. 6), join(' ', map { $have->{ 1 + $_ % 6 }{new_invoiceid} } 1 .. 6), 'lookups in doubt: retried: every lookup is set');
+is($have->{2}{new_reference}, 'R2', 'lookups in doubt: retried: and all that the row says');
+
 done_testing();
