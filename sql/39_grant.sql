@@ -54,7 +54,7 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._grant_running(regrole) IS 'what a role needs to run migrations';
 
--- _grantee: the role, checked; a role cannot be granted to itself by a typo of names.
+-- _grantee: the role of that name, or an error that says that there is none.
 CREATE FUNCTION dvmig._grantee(role text) RETURNS regrole
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

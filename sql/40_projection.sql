@@ -169,18 +169,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._children_left(regclass) IS 'SQL of why a row may not be deleted yet: a row that points at it could not be deleted';
 
--- _projection: the parts of the SELECT; the engine adds the key range and the
--- LIMIT to "inner_sql" and puts them together as
---   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql
--- and, for a row that cannot be transformed, without its maps:
---   known_sql FROM (...) s outcomes_sql, with row version, op, id where it is
---   stored, created_run and keys
--- "all_sql" is inner_sql without the table's filter: what is read where that throws.
--- "fresh_sql" stands for joins_sql where none of the rows has an outcome: with
--- constants for outcomes, the executor looks for none and the planner does
--- away with what depends on them. Null where a range of source keys does not
--- bound the same rows in the outcome tables, or in a pass over what has outcomes.
-
 -- _no_outcome: a row of an outcome table without any value, for FROM.
 CREATE FUNCTION dvmig._no_outcome(outcomes regclass) RETURNS text
 LANGUAGE sql STABLE
@@ -203,6 +191,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._same_order(regclass, text[], regclass) IS 'whether the keys of an outcome table have the types and collations of the staging table';
 
+-- _projection: the parts of the SELECT; the engine adds the key range and the
+-- LIMIT to "inner_sql" and puts them together as
+--   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql
+-- and, for a row that cannot be transformed, without its maps:
+--   known_sql FROM (...) s outcomes_sql, with row version, op, id where it is
+--   stored, created_run and keys
+-- "all_sql" is inner_sql without the table's filter: what is read where that throws.
+-- "fresh_sql" stands for joins_sql where none of the rows has an outcome: with
+-- constants for outcomes, the executor looks for none and the planner does
+-- away with what depends on them. Null where a range of source keys does not
+-- bound the same rows in the outcome tables, or in a pass over what has outcomes.
 CREATE FUNCTION dvmig._projection(staging regclass, pass text, deferred text[] DEFAULT '{}',
 	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[],
 	OUT known_sql text, OUT outcomes_sql text, OUT fresh_sql text, OUT all_sql text)

@@ -94,6 +94,21 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._check_secret(dvmig.migration) IS 'finding about a secret that is stored in the user mapping';
 
+-- _check_auto_resume: the launcher that goes on with interrupted runs starts with
+-- the server, or not at all. (pg_settings leaves out what a role may not see.)
+CREATE FUNCTION dvmig._check_auto_resume() RETURNS SETOF jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT dvmig._check_finding('warning', NULL, NULL, 'auto_resume', NULL, NULL,
+		'dvmig.auto_resume is on, but dvmig is not in shared_preload_libraries: interrupted runs do not go on by themselves',
+		'Add dvmig to shared_preload_libraries and restart the server, or call dvmig.resume_interrupted() after a restart.')
+	FROM pg_settings p
+	WHERE p.name = 'shared_preload_libraries' AND current_setting('dvmig.auto_resume', true)::bool
+	  AND NOT EXISTS (SELECT FROM regexp_split_to_table(p.setting, ',') l WHERE btrim(l, ' "') ~ '(^|/)dvmig(\.so)?$')
+$$;
+COMMENT ON FUNCTION dvmig._check_auto_resume() IS 'finding about dvmig.auto_resume where no launcher runs';
+
 -- ------------------------------------------------------------- of one table
 
 -- _check_counts: rows by what a run would do with them.

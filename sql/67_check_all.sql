@@ -187,6 +187,7 @@ BEGIN
 		UNION ALL SELECT f FROM dvmig._check_maps_made(m) f
 		UNION ALL SELECT f FROM dvmig._check_volatile(m) f
 		UNION ALL SELECT f FROM dvmig._check_secret(m) f
+		UNION ALL SELECT f FROM dvmig._check_auto_resume() f
 		UNION ALL SELECT f FROM dvmig._check_sensitive(m) f
 		UNION ALL SELECT f FROM dvmig._check_privileges(m) f
 		UNION ALL SELECT f FROM dvmig._check_bypass(m) f

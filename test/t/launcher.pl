@@ -179,6 +179,13 @@ is($t->counts($_->[1]), '50/0/50/0/0', "$_->[1] is loaded") for @scenes;
 is($small->sim->counters('contacts')->{created_twice}, 0, 'nothing was created twice');
 is($small->sim->counters('contacts')->{creates}, 100, 'and all once');
 
+# Without the library at the server's start there is no launcher: check says so.
+my $finding = sprintf q{SELECT string_agg(severity || ' ' || message, '; ') FROM dvmig.check('%s') WHERE rule = 'auto_resume'}, $scenes[0][0];
+is($t->sql($finding), '', 'with the launcher, check finds nothing');
+$t->node->append_conf('postgresql.conf', q{shared_preload_libraries = ''});
+$t->node->restart;
+like($t->sql($finding), qr/^warning dvmig\.auto_resume is on, but dvmig is not in shared_preload_libraries/, 'without it, check warns');
+
 for my $n ($node, $t->node)
 {
 	unlike(slurp_file($n->logfile), qr/PANIC|TRAP|cache lookup failed|XX000/, $n->name . ': no process of the server came to harm');
