@@ -1,5 +1,17 @@
 -- Taking definitions back, and pointing a migration at another server.
 
+-- _maps_told: the maps of a staging table as they are written, by target column,
+-- for the event of what ends them.
+CREATE FUNCTION dvmig._maps_told(staging regclass) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT jsonb_object_agg(q.target_column, q.expression)
+	FROM (SELECT c.target_column, string_agg(c.expression, '; ' ORDER BY c.variant) AS expression
+		FROM dvmig.column_map c WHERE c.staging = $1 GROUP BY 1) q
+$$;
+COMMENT ON FUNCTION dvmig._maps_told(regclass) IS 'maps of a staging table, as written';
+
 -- _forget_dropped: registrations whose staging table was dropped meanwhile.
 CREATE FUNCTION dvmig._forget_dropped(caller oid, m dvmig.migration) RETURNS void
 LANGUAGE plpgsql
@@ -18,9 +30,9 @@ BEGIN
 		PERFORM dvmig._log(caller, m.name, 'unmap', lost.staging::text, jsonb_build_object('target_column', lost.target_column, 'reason', 'parent dropped'));
 	END LOOP;
 	FOR lost IN DELETE FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id
-		AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = t.staging) RETURNING t.target
+		AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = t.staging) RETURNING t.target, dvmig._maps_told(t.staging) AS maps
 	LOOP
-		PERFORM dvmig._log(caller, m.name, 'drop_table', NULL, jsonb_build_object('target', lost.target, 'reason', 'table dropped'));
+		PERFORM dvmig._log(caller, m.name, 'drop_table', NULL, jsonb_build_object('target', lost.target, 'before', lost.maps, 'reason', 'table dropped'));
 	END LOOP;
 END
 $$;
@@ -50,6 +62,7 @@ AS $$
 DECLARE
 	t dvmig.migration_table := dvmig._table(caller, staging, 'owner');
 	users text;
+	maps jsonb := dvmig._maps_told(staging);
 BEGIN
 	PERFORM dvmig._refuse_during_run(t.migration_id);
 	SELECT string_agg(format('%s: %s', c.staging, c.target_column), ', ' ORDER BY c.position) INTO users
@@ -63,7 +76,7 @@ BEGIN
 		PERFORM dvmig._drop_outcomes(caller, t);
 	END IF;
 	PERFORM dvmig._log(caller, (SELECT m.name FROM dvmig.migration m WHERE m.migration_id = t.migration_id), 'drop_table',
-		staging::text, jsonb_build_object('target', t.target, 'namespace', t.namespace, 'drop_outcomes', drop_outcomes));
+		staging::text, jsonb_build_object('target', t.target, 'namespace', t.namespace, 'before', maps, 'drop_outcomes', drop_outcomes));
 	RETURN format('%s is no longer a staging table', staging) || CASE WHEN drop_outcomes THEN ''
 		ELSE format('; %s and %s are kept', t.success_table, t.error_table) END;
 END
@@ -87,6 +100,8 @@ BEGIN
 	PERFORM dvmig._refuse_during_run(m.migration_id);
 	FOR t IN SELECT mt.* FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id LOOP
 		n := n + 1;
+		PERFORM dvmig._log(caller, m.name, 'drop_table', t.staging::text, jsonb_build_object('target', t.target, 'namespace', t.namespace,
+			'before', dvmig._maps_told(t.staging), 'reason', 'migration dropped'));
 		IF drop_outcomes THEN
 			PERFORM dvmig._drop_outcomes(caller, t);
 		END IF;

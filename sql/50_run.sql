@@ -445,13 +445,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	h dvmig.run_history;
+	was text;
 BEGIN
 	h := dvmig._run_of(caller, run, 'operator');
 	PERFORM dvmig._settle_dead_runs();
+	SELECT r.state INTO was FROM dvmig.run_history r WHERE r.run = $2 FOR NO KEY UPDATE;
 	UPDATE dvmig.run_history r SET stop_requested = true, state = CASE r.state WHEN 'running' THEN 'stopping' ELSE r.state END
 	WHERE r.run = $2 AND r.state IN ('starting', 'running', 'stopping') RETURNING r.* INTO h;
 	IF FOUND THEN
-		INSERT INTO dvmig.event (role, migration, kind, object) VALUES (pg_get_userbyid(caller), h.migration, 'stop', run::text);
+		PERFORM dvmig._log(caller, h.migration, 'stop', run::text, jsonb_build_object('before', was, 'after', 'stopping'));
 	END IF;
 	RETURN (SELECT r.state FROM dvmig.run_history r WHERE r.run = $2);
 END

@@ -153,7 +153,7 @@ DECLARE
 BEGIN
 	UPDATE dvmig.run_history r SET paused = true WHERE r.run = $2;
 	IF NOT h.paused THEN
-		INSERT INTO dvmig.event (role, migration, kind, object) VALUES (pg_get_userbyid(caller), h.migration, 'pause', run::text);
+		PERFORM dvmig._log(caller, h.migration, 'pause', run::text, jsonb_build_object('before', h.state, 'after', 'paused'));
 	END IF;
 	RETURN 'paused';
 END
@@ -178,8 +178,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN dvmig._resume_run(caller, run, true);
 	END IF;
-	INSERT INTO dvmig.event (role, migration, kind, object)
-	SELECT pg_get_userbyid(caller), h.migration, 'go on', h.run::text FROM dvmig.run_history h WHERE h.run = $2;
+	PERFORM dvmig._log(caller, h.migration, 'go on', h.run::text, jsonb_build_object('before', 'paused', 'after', h.state)) FROM dvmig.run_history h WHERE h.run = $2;
 	RETURN run;
 END
 $$;

@@ -51,7 +51,7 @@ BEGIN
 		m.owner <> caller);
 	INSERT INTO dvmig.event (role, migration, kind, object, detail)
 	-- without the filter: it may quote rows
-	VALUES (pg_get_userbyid(caller), m.name, 'retry', staging::text, jsonb_build_object('rows', n));
+	VALUES (pg_get_userbyid(caller), m.name, 'retry', staging::text, jsonb_build_object('rows', n, 'before', 'E', 'after', 'U'));
 	RETURN n;
 END
 $$;

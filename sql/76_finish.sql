@@ -57,6 +57,7 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = array_to_string(ends, '; ') || '.';
 	END IF;
 	PERFORM dvmig._log(caller, m.name, 'sign_off', m.name, jsonb_build_object('note', note,
+		'before', CASE WHEN dvmig._signed_off(m) THEN 'signed off' ELSE 'not signed off' END, 'after', 'signed off',
 		'override', CASE WHEN cardinality(ends) > 0 THEN true END, 'open', CASE WHEN cardinality(ends) > 0 THEN to_jsonb(ends) END));
 	PERFORM dvmig._keep_report(caller, m, 'signed off');
 	RETURN format('migration %s is signed off', m.name) || CASE WHEN cardinality(ends) > 0 THEN ' over ' || dvmig._count_of(cardinality(ends), 'open end', 'open ends') ELSE '' END;
@@ -133,6 +134,7 @@ DECLARE
 	outcome_tables regclass[] := ARRAY(SELECT unnest(ARRAY[t.success_table, t.error_table, t.before_table]) FROM dvmig.migration_table t WHERE t.migration_id = m.migration_id);
 	dropped bool;
 	without_secrets bool := false;
+	before jsonb;
 BEGIN
 	IF NOT coalesce(staging_data = ANY ('{keep,empty,drop}') AND outcomes = ANY ('{keep,empty,drop}') AND secrets = ANY ('{keep,drop}'), false) THEN
 		RAISE EXCEPTION 'what to do with staging_data and outcomes is one of keep, empty, drop, and with secrets keep or drop'
@@ -148,6 +150,7 @@ BEGIN
 	PERFORM dvmig._require_confirmation(caller, m.name, 'discarding a migration to a production organisation', confirm,
 		format('SELECT dvmig.discard(%s, %%s)', replace(quote_literal(m.name), '%', '%%')));
 	PERFORM dvmig._keep_report(caller, m, 'discarded');
+	before := (SELECT jsonb_build_object('staged', sum(s.staged), 'succeeded', sum(s.succeeded), 'failed', sum(s.failed)) FROM dvmig._status_of(caller, m.name) s);
 	dropped := 'drop' IN (staging_data, outcomes);
 	PERFORM dvmig._forget_rows(m, staging_tables);
 	IF dropped THEN
@@ -158,7 +161,7 @@ BEGIN
 	IF secrets = 'drop' THEN
 		without_secrets := dvmig._discard_secrets(caller, m);
 	END IF;
-	PERFORM dvmig._log(caller, m.name, 'discard', m.name, jsonb_build_object('staging_data', staging_data, 'outcomes', outcomes,
+	PERFORM dvmig._log(caller, m.name, 'discard', m.name, jsonb_build_object('before', before, 'staging_data', staging_data, 'outcomes', outcomes,
 		'secrets', CASE WHEN without_secrets THEN 'drop' ELSE 'keep' END, 'tables', cardinality(staging_tables)));
 	RETURN format('migration %s is discarded: staging data %s, outcomes %s, user mapping %s; its report and events are kept', m.name,
 		CASE staging_data WHEN 'keep' THEN 'kept' WHEN 'empty' THEN 'emptied' ELSE 'dropped' END,

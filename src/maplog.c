@@ -3,7 +3,8 @@
  *
  * choice_map and user_map are edited by plain SQL, as whoever edits them. A
  * statement trigger notes the edit in dvmig.event: who, which column's choices,
- * how many rows. Not their content, which quotes the source.
+ * how many rows, and where they lead in Dataverse, before and after. Not what
+ * they come from, which quotes the source.
  */
 #include "postgres.h"
 
@@ -40,9 +41,36 @@ operation_of(TriggerEvent event)
 	return TRIGGER_FIRED_BY_UPDATE(event) ? "update" : "delete";
 }
 
+/* How many of the values that rows lead to are told, of a column and a side. */
+#define TOLD_VALUES 20
+
 /*
- * dv_log_rows(object): statement trigger with a transition table named
- * "changed"; the argument is SQL over its rows that names what was edited.
+ * SQL over the rows of both sides: "after" of an insert or update, "before" of
+ * an update or delete. object and value are SQL over a row c.
+ */
+static const char *
+edit_sql(TriggerEvent event, const char *object, const char *value)
+{
+	const char *after = "SELECT 'after' AS side, a.* FROM changed_to a";
+	const char *before = "SELECT 'before' AS side, b.* FROM changed_from b";
+	const char *sides = TRIGGER_FIRED_BY_INSERT(event) ? after : TRIGGER_FIRED_BY_DELETE(event) ? before
+		: psprintf("%s UNION ALL %s", after, before);
+
+	return psprintf("SELECT dvmig._log($1, m.name, $2, q.object, pg_catalog.jsonb_build_object("
+					"'operation', $3, 'rows', q.n, 'before', q.before[1:%d], 'after', q.after[1:%d]))"
+					" FROM (SELECT c.migration_id, %s AS object,"
+					" greatest(pg_catalog.count(*) FILTER (WHERE side OPERATOR(pg_catalog.=) 'after'), pg_catalog.count(*) FILTER (WHERE side OPERATOR(pg_catalog.=) 'before')) AS n,"
+					" pg_catalog.array_agg(DISTINCT v.value) FILTER (WHERE side OPERATOR(pg_catalog.=) 'before' AND v.value IS NOT NULL) AS before,"
+					" pg_catalog.array_agg(DISTINCT v.value) FILTER (WHERE side OPERATOR(pg_catalog.=) 'after' AND v.value IS NOT NULL) AS after"
+					" FROM (%s) c, LATERAL (SELECT %s AS value) v GROUP BY 1, 2) q"
+					" JOIN dvmig.migration m USING (migration_id) ORDER BY m.name, q.object",
+					TOLD_VALUES, TOLD_VALUES, object, sides, value);
+}
+
+/*
+ * dv_log_rows(object, value): statement trigger with transition tables named
+ * "changed_from" and "changed_to"; the arguments are SQL over their rows that
+ * names what was edited, and gives where a row leads.
  */
 Datum
 dv_log_rows(PG_FUNCTION_ARGS)
@@ -52,8 +80,8 @@ dv_log_rows(PG_FUNCTION_ARGS)
 	Datum		values[3];
 	DvSwitch	was;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) || trigger->tg_trigger->tgnargs != 1)
-		elog(ERROR, "dv_log_rows is for statement triggers with one argument");
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) || trigger->tg_trigger->tgnargs != 2)
+		elog(ERROR, "dv_log_rows is for statement triggers with two arguments");
 	if (is_restore())
 		return PointerGetDatum(NULL);
 
@@ -64,9 +92,7 @@ dv_log_rows(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT || SPI_register_trigger_data(trigger) < 0)
 		elog(ERROR, "could not read the rows of a trigger");
 	/* rows that go with their migration are noted as its end */
-	if (SPI_execute_with_args(psprintf("SELECT dvmig._log($1, m.name, $2, q.object, pg_catalog.jsonb_build_object('operation', $3, 'rows', q.n))"
-									   " FROM (SELECT c.migration_id, %s AS object, pg_catalog.count(*) AS n FROM changed c GROUP BY 1, 2) q"
-									   " JOIN dvmig.migration m USING (migration_id) ORDER BY m.name, q.object", trigger->tg_trigger->tgargs[0]),
+	if (SPI_execute_with_args(edit_sql(trigger->tg_event, trigger->tg_trigger->tgargs[0], trigger->tg_trigger->tgargs[1]),
 							  3, types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not note an edit");
 	SPI_finish();

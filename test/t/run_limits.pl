@@ -155,6 +155,9 @@ is($t->sql(q{SELECT confirmed_by FROM dvmig.organisation WHERE server = 'prod'})
 $t->sql(q{UPDATE firms SET name = name || '!', processing_flag = 'U'});
 like($t->error(q{SET dvmig.max_resend = 100; SELECT dvmig.start('m', resend => true)}), qr/55000.*writing up to 300 loaded records again needs.*resend => true, confirm => 'dvsim'/s, 'a large resend asks');
 is($t->run('m', q{resend => true, confirm => 'dvsim'})->{state}, 'completed', 'confirmed, it runs');
+like($t->error(q{SET dvmig.max_resend = 100; SELECT * FROM dvmig.resend('firms', '{name}')}), qr/55000.*sending columns of 300 rows again needs.*dvmig.resend\('public.firms', '\{name\}', confirm => 'dvsim'\)/s, 'so do columns sent again');
+is($t->sql(q{SET dvmig.max_resend = 100; SELECT equal FROM dvmig.resend('firms', '{name}', filter => 's.id <= 100')}), 100, 'fewer do not');
+is($t->sql(q{SET dvmig.max_resend = 100; SELECT equal FROM dvmig.resend('firms', '{name}', confirm => 'dvsim')}), 300, 'confirmed, it does');
 $t->sql(q{UPDATE people SET action_flag = 'D', processing_flag = 'U' WHERE id <= 60});
 like($t->error(q{SET dvmig.max_deletes = 50; SELECT dvmig.start('m')}), qr/55000.*deleting more than 50 records needs/s, 'many deletes ask');
 is($t->finish($t->sql(q{SET dvmig.max_deletes = 50; SELECT dvmig.start('m', tables => '{people}', filter => 's.id <= 50')}))->{state}, 'completed', 'fewer do not');
