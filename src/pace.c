@@ -184,7 +184,7 @@ count(DvPace *pace, int64_t now)
 		pace->looked = now;
 		pace->left = dv_window_bears(&pace->window, pace->soft * pace->window.seconds);
 	}
-	if (pace->counted <= pace->hold_until)
+	if (pace->counted <= pace->hold_until || pace->counted <= pace->told_until)
 		return;
 	pace->credit += passed * (allowed(pace) - pace->in_flight);
 	if (pace->credit > CREDIT_MAX)
@@ -215,7 +215,7 @@ dv_pace_may_send(DvPace *pace, int64_t now)
 
 	count(pace, now);
 	whole = (int) allowed(pace);
-	if (now < pace->hold_until)
+	if (now < pace->hold_until || now < pace->told_until)
 		return false;
 	if (pace->probes > 0 && !may_probe(pace, now))
 		return false;
@@ -247,7 +247,7 @@ dv_pace_places(const DvPace *pace)
 bool
 dv_pace_is_holding(const DvPace *pace, int64_t now)
 {
-	return now < pace->hold_until || pace->probes > 0 || (pace->in_flight == 0 && allowed(pace) < 1);
+	return now < pace->hold_until || now < pace->told_until || pace->probes > 0 || (pace->in_flight == 0 && allowed(pace) < 1);
 }
 
 /*
@@ -419,13 +419,14 @@ dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now)
 	pace->looked = 0;
 }
 
+/* Kept apart: of what one of us was told, another may hear before it is learnt from. */
 void
 dv_pace_told(DvPace *pace, int64_t until, int64_t now)
 {
 	count(pace, now);
-	if (until <= pace->hold_until)
+	if (until <= pace->hold_until || until <= pace->told_until)
 		return;
-	pace->hold_until = until;
+	pace->told_until = until;
 	pace->probes = 1;
 	pace->probe_round = 0;
 	pace->credit = 0;

@@ -26,6 +26,7 @@ typedef struct DvPace
 	double		credit;			/* request-seconds saved up for the part of a request that "limit" has */
 	bool		started;		/* past the first, quick growth */
 	int64_t		hold_until;		/* nothing of this user may be sent before */
+	int64_t		told_until;		/* nor before this, by what others of this user were told */
 	int			probes;			/* after a hold: requests of this round; 0 = no hold of late */
 	int			probed;			/* of them sent */
 	int64_t		learnt;			/* when "soft" was */

@@ -104,6 +104,13 @@ test_hold(void)
 	ok(dv_pace_may_send(&p, now + 5 * SECOND), "then one request goes");
 	dv_pace_sent(&p, now + 5 * SECOND);
 	ok(!dv_pace_may_send(&p, now + 5 * SECOND) && dv_pace_places(&p) == 4, "and one alone, but nothing was learnt of what may be sent");
+	dv_pace_init(&p, 8, now - 10 * SECOND);
+	for (i = 0; i < 4; i++)
+		dv_pace_sent(&p, now - 10 * SECOND);
+	dv_pace_ended(&p, 4, now);
+	dv_pace_told(&p, now + 5 * SECOND + 1000, now);
+	throttled(&p, 5000, 0, now);
+	ok(dv_pace_places(&p) == 2, "it is learnt from a refusal that was heard of before");
 }
 
 /* Requests of a second, as many as may be, for so long; those sent. */
