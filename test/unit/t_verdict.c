@@ -69,6 +69,9 @@ static const Case cases[] = {
 	{'I', ONE, 500, "0x80044150", "Sql Number: 8152", DV_FAIL_ROW, "length", ""},
 	{'I', ONE, 500, "0x80044150", "Sql Number: 8115", DV_FAIL_ROW, "range", ""},
 	{'U', MANY, 400, "0x80044151", "SQL timeout expired.", DV_SHRINK, "sql", ""},
+	{'I', ONE, 500, "0x8004E023", "AggregateQueryRecordLimit exceeded. Cannot perform this operation.", DV_RETRY, "other", ""},
+	{'I', ONE, 400, "0x8004E023", "AggregateQueryRecordLimit exceeded. Cannot perform this operation.", DV_FAIL_ROW, "other", ""},
+	{'D', MANY, 501, "0x80040800", "DeleteMultiple has not yet been implemented.", DV_FAIL_ROW, "other", ""},
 	/* duplicates */
 	{'B', MANY, 412, "0x80060892", "violated", DV_EXISTS, "duplicate", ""},
 	{'U', ONE, 412, "0x80040237", "Cannot insert duplicate key.", DV_FAIL_ROW, "duplicate", ""},
