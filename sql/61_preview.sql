@@ -87,9 +87,13 @@ BEGIN
 	SELECT mi.* INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
 	-- row content is for those who may read the staging table
 	PERFORM dvmig._require_reading(caller, $2);
+	IF coalesce(sample, -1) < 0 THEN
+		RAISE EXCEPTION 'sample cannot be %', coalesce(sample::text, 'null') USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Give the number of rows to show, such as 5.';
+	END IF;
 	deferred := coalesce((SELECT w.deferred FROM dvmig._waves(m.migration_id) w WHERE w.staging = $2), '{}');
 	FOR source_key, operation, dataverse_id, request, remark IN
-		SELECT * FROM dvmig._preview_some($2, greatest(sample, 0), deferred, m.owner)
+		SELECT * FROM dvmig._preview_some($2, sample, deferred, m.owner)
 	LOOP
 		-- a run reads references first; before that nothing is known of them
 		IF EXISTS (SELECT FROM dvmig.column_map c WHERE c.staging = $2 AND c.kind IN ('reference', 'party') AND c.match_on IS NOT NULL

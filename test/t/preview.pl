@@ -69,6 +69,9 @@ sent('updates', 'customers:U');
 $t->sql(q{INSERT INTO staging.people (id, name) SELECT n, 'Person ' || n FROM generate_series(1001, 3500) n});
 is($t->sql(q{SELECT concat_ws(' ', count(*), count(DISTINCT source_key), count(request)) FROM dvmig.preview('staging.people', 2400) WHERE source_key::int > 1000}), '2400 2400 2400', 'all of many rows');
 
+is($t->sql(q{SELECT count(*) FROM dvmig.preview('staging.people', 0)}), 0, 'none');
+like($t->error("SELECT * FROM dvmig.preview('staging.people', $_)"), qr/22023: *sample cannot be $_.*HINT: *Give the number/s, "not $_ rows") for '-1', 'null';
+
 $t->sim->stop;
 $t->node->stop;
 done_testing();
