@@ -63,7 +63,9 @@ DECLARE
 	r oid;
 BEGIN
 	SELECT p.oid INTO r FROM pg_roles p WHERE p.rolname = role;
-	IF r IS NULL THEN
+	IF role IS NULL THEN
+		RAISE EXCEPTION 'the role is missing' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF r IS NULL THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
 	END IF;
 	RETURN r::regrole;
@@ -100,7 +102,7 @@ $$;
 COMMENT ON FUNCTION dvmig._grant_owner(oid, text) IS 'internal part of dvmig.grant_owner()';
 
 CREATE FUNCTION dvmig.grant_owner(role text) RETURNS text
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.grant_owner(text) IS 'let a role define and own migrations; for the owner of the extension';
 
 -- _grant_access: operator or viewer of one migration, given by its owner.
@@ -132,7 +134,7 @@ AS $$ SELECT dvmig._grant_access($1, $2, $3, 'operator') $$;
 COMMENT ON FUNCTION dvmig._grant_operator(oid, text, text) IS 'internal part of dvmig.grant_operator()';
 
 CREATE FUNCTION dvmig.grant_operator(role text, migration text) RETURNS text
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.grant_operator(text, text) IS
 	'let a role start, stop, retry and watch a migration; rows themselves stay under the privileges of the staging tables';
 
@@ -143,7 +145,7 @@ AS $$ SELECT dvmig._grant_access($1, $2, $3, 'viewer') $$;
 COMMENT ON FUNCTION dvmig._grant_viewer(oid, text, text) IS 'internal part of dvmig.grant_viewer()';
 
 CREATE FUNCTION dvmig.grant_viewer(role text, migration text) RETURNS text
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.grant_viewer(text, text) IS 'let a role watch a migration';
 
 CREATE FUNCTION dvmig._revoke_access(caller oid, role text, migration text) RETURNS text
@@ -162,5 +164,5 @@ $$;
 COMMENT ON FUNCTION dvmig._revoke_access(oid, text, text) IS 'internal part of dvmig.revoke_access()';
 
 CREATE FUNCTION dvmig.revoke_access(role text, migration text) RETURNS text
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.revoke_access(text, text) IS 'take back what grant_operator and grant_viewer gave for a migration';

@@ -388,7 +388,9 @@ DECLARE
 	h dvmig.run_history;
 BEGIN
 	SELECT r.* INTO h FROM dvmig.run_history r WHERE r.run = $2;
-	IF NOT FOUND THEN
+	IF run IS NULL THEN
+		RAISE EXCEPTION 'the run is missing' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('run %s does not exist', run),
 			HINT = 'dvmig.run_history lists the runs.';
 	END IF;
@@ -422,6 +424,11 @@ BEGIN
 	IF EXISTS (SELECT FROM dvmig.run_history h WHERE h.run = $2 AND h.state = 'starting' AND dvmig._is_ours(h.xmin)) THEN
 		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('run %s begins only when the transaction that started it commits', run),
+			HINT = 'Commit first, then wait.';
+	ELSIF EXISTS (SELECT FROM dvmig.run_history h WHERE h.run = $2 AND h.state IN ('running', 'stopping') AND dvmig._is_ours(h.xmin)) THEN
+		-- its worker waits for the row that this transaction has changed, to the end of days
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('run %s goes on only when the transaction that stopped, paused or tuned it commits', run),
 			HINT = 'Commit first, then wait.';
 	END IF;
 	PERFORM dvmig._run_of(caller, run, 'viewer');
@@ -461,7 +468,7 @@ $$;
 COMMENT ON FUNCTION dvmig._stop(oid, bigint) IS 'internal part of dvmig.stop()';
 
 CREATE FUNCTION dvmig.stop(run bigint) RETURNS text
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.stop(bigint) IS 'ask a run to end once the replies it waits for are recorded; returns its state';
 
 CREATE FUNCTION dvmig._resume_run(caller oid, run bigint, past_gate bool) RETURNS bigint

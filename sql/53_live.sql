@@ -161,7 +161,7 @@ $$;
 COMMENT ON FUNCTION dvmig._pause(oid, bigint) IS 'let a run send nothing for a while: see dvmig.pause()';
 
 CREATE FUNCTION dvmig.pause(run bigint) RETURNS text
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.pause(bigint) IS
 	'let a run send nothing more until dvmig.resume(); replies on their way are recorded, and its workers stay. Returns paused';
 
@@ -185,7 +185,7 @@ $$;
 COMMENT ON FUNCTION dvmig._resume(oid, bigint) IS 'go on with a paused, held or interrupted run: see dvmig.resume()';
 
 CREATE FUNCTION dvmig.resume(run bigint) RETURNS bigint
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'dv_call';
+LANGUAGE c AS 'MODULE_PATHNAME', 'dv_call';
 COMMENT ON FUNCTION dvmig.resume(bigint) IS 'go on with a paused run, which it returns; or start a run that goes on where this one was held, stopped or interrupted, past the gate, and return the new one';
 
 -- ------------------------------------------------------------------ watching

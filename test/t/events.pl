@@ -79,6 +79,9 @@ told('dba', q{INSERT INTO dvmig.user_map (migration_id, source_user, target) SEL
 told('dba', q{SELECT dvmig.grant_operator('op', 'm')}, 'dba grant_operator op {}');
 told('dba', q{SELECT dvmig.grant_viewer('guest', 'm')}, 'dba grant_viewer guest {}');
 
+like($t->error("SET SESSION AUTHORIZATION dba; SELECT dvmig.$_"), qr/22004.*the (?:role|migration) is missing/s, "$_ is an error")
+  for q{grant_operator(NULL, 'm')}, q{grant_operator('op', NULL)}, q{grant_viewer(NULL, 'm')}, q{grant_viewer('guest', NULL)}, q{revoke_access(NULL, 'm')}, q{revoke_access('op', NULL)};
+
 # ------------------------------------------------------------------ runs
 
 $t->sim->fault({ match => { path_contains => 'Multiple' }, do => 'hold', count => 0 });

@@ -165,6 +165,10 @@ sub paused
 	return $n;
 }
 $run = paused();
+# a wait for what waits for the waiting transaction would have no end
+like($t->error("SET statement_timeout = '60s'; SELECT dvmig.stop($run), dvmig.wait($run)"), qr/55000.*run $run goes on only when the transaction that stopped, paused or tuned it commits.*Commit first/s, 'stopped and waited for in one statement');
+like($t->error("SET statement_timeout = '60s'; BEGIN; SELECT dvmig.tune($run, lanes => 3); SELECT dvmig.wait($run)"), qr/55000.*Commit first/s, 'tuned and waited for in one transaction');
+like($t->error("SELECT dvmig.$_(NULL)"), qr/22004.*the run is missing/s, "$_: no run") for qw(stop pause resume tune wait);
 anew();
 for my $bad ([ lanes => 0 ], [ lanes => -1 ], [ lanes => 100 ], [ in_flight => -1 ], [ in_flight => 65 ], [ batch_rows => -1 ], [ batch_rows => 1001 ],
 	[ rate => -1 ], [ rate => q{'NaN'} ], [ rate => q{'Infinity'} ])
