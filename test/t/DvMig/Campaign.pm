@@ -255,25 +255,63 @@ sub happens_postmaster
 # outcomes(): how many are recorded
 sub outcomes { my ($self) = @_; return $self->sql('SELECT ' . join ' + ', map { "(SELECT count(*) FROM staging.${_}_success)" } sort keys %ROWS); }
 
+# freeze(): stop all who would write WAL out; their processes
+sub freeze
+{
+	my ($self) = @_;
+	my @pids = split /\n/, $self->sql(q{SELECT pid FROM pg_stat_activity
+		WHERE backend_type IN ('dvmig worker', 'walwriter', 'checkpointer', 'background writer', 'autovacuum launcher')});
+
+	kill STOP => @pids;
+	return @pids;
+}
+
+# Pages tell whether WAL of what was recorded last was written, which the end of all processes does not undo.
+sub before_lost
+{
+	my ($self) = @_;
+
+	$self->{pages} = $self->sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'pageinspect'");
+	$self->sql('CREATE EXTENSION IF NOT EXISTS pageinspect') if $self->{pages};
+	return;
+}
+
+# lasts_in_memory(): is there an outcome whose WAL is nowhere else?
+sub lasts_in_memory
+{
+	my ($self) = @_;
+
+	return 0 if !$self->{pages};
+	my $written = 'SELECT coalesce(bool_or((page_header(get_raw_page(t, p))).lsn > pg_current_wal_lsn()), false)';
+	my $pages = "generate_series(0, (pg_relation_size(t) / current_setting('block_size')::int)::int - 1) p";
+	return $self->sql("$written FROM unnest('{" . join(',', map { "staging.${_}_success" } sort keys %ROWS) . "}'::text[]) t, $pages") eq 't';
+}
+
 # The same while the last commits are in memory only: outcomes that were seen are
 # gone. Where all of them are on disk already, the run goes on for some requests.
 # The first of such rounds looks, before anything can be recorded anew.
 sub happens_lost
 {
 	my ($self) = @_;
-	my $in_memory = 'SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() > 8192';
 	my $over = "SELECT state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $self->{run}";
+	my (@frozen, $seen, $some);
 
-	until ($self->sql($in_memory) eq 't' || $self->sql($over) eq 't')
+	$self->automatic(0) if !$self->{looked}++;
+	for (;;)
 	{
+		@frozen = $self->freeze;
+		$seen = $self->outcomes;
+		$some = $self->lasts_in_memory;
+		last if $some || $self->sql($over) eq 't';
+		kill CONT => @frozen;
 		$self->sim->sim('DELETE', 'fault');
 		$self->hold_from(2);
 		$self->{a}->until('requests hang again', sub { $self->sim->held > 0 || $self->sql($over) eq 't' });
 	}
-	$self->automatic(0) if !$self->{looked}++;
-	my $some = $self->sql($in_memory) eq 't';
-	my $seen = $self->outcomes;
-	$self->happens_postmaster;
+	$self->kill9;
+	kill KILL => @frozen;
+	$self->user_edits;
+	$self->start_again;
 	my $lost = $seen - $self->outcomes;
 	cmp_ok($lost, '>', 0, "$self->{round}: $lost of $seen outcomes are lost") if $some && !$self->{automatic};
 	return;
