@@ -153,19 +153,37 @@ my %ways = (
 	new_scan => sub { encode_base64('image' . int rand 1e9, '') });
 my %held = map { $_->{new_invoiceid} => $_ } @{ $sim->export('new_invoices') };
 my @ids = sort keys %held;
-my (@changes, %planted);
+my %sets = (new_invoices => \@ids, accounts => [ split /\n/, $t->sql('SELECT dataverse_id FROM staging.firms') ],
+	contacts => [ split /\n/, $t->sql('SELECT dataverse_id FROM staging.people') ]);
+# lookups: navigation property of each table that they point at
+my %points = (new_customerid => { accounts => 'new_CustomerId' }, new_correctsid => { new_invoices => 'new_CorrectsId' },
+	new_billedtoid => { accounts => 'new_BilledToId_account', contacts => 'new_BilledToId_contact' });
+my %set_of = map { my $set = $_; map { $_ => $set } @{ $sets{$set} } } keys %sets;
+my (@changes, @back, %planted);
 my $seed = srand;
+
+# written(column, value, value before): how a record is given it; what a lookup points at may be of another table.
+sub written
+{
+	my ($column, $value, $before) = @_;
+	return { $column => $value } if !$points{$column};
+	my $navigation = $points{$column}{ $set_of{ $value // $before } };
+	return { "$navigation\@odata.bind" => defined $value ? "$set_of{$value}($value)" : undef };
+}
+
+sub pick { my @of = @_; return $of[ rand @of ]; }
 
 while (keys %planted < 1000)
 {
-	my $id = $ids[ rand @ids ];
-	my $column = (sort keys %ways)[ rand keys %ways ];
-	my $value = rand() < 0.2 ? undef : $ways{$column}->();
-	my $old = $held{$id}{$column};
+	my $id = pick(@ids);
+	my $column = pick(sort(keys %ways), sort keys %points);
+	my $old = $held{$id}{ $points{$column} ? "_${column}_value" : $column };
+	my $value = rand() < 0.2 ? undef : $points{$column} ? pick(@{ $sets{ pick(sort keys %{ $points{$column} }) } }) : $ways{$column}->();
 
 	next if $planted{"$id $column"} || DvMig::same($old, $value) || (($old // '') eq ($value // ''));
 	$planted{"$id $column"} = 1;
-	push @changes, [ 'new_invoices', $id, { $column => $value } ];
+	push @changes, [ 'new_invoices', $id, written($column, $value, $old) ];
+	push @back, [ 'new_invoices', $id, written($column, $old, $value) ];
 }
 plant($sim, @changes);
 $t->sql(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')});
@@ -185,10 +203,10 @@ is($t->sql(q{SELECT target_sum <> source_sum FROM dvmig.verification_sum WHERE c
 plant($sim, [ 'new_invoices', $ids[0], { new_reference => "  blanks \n" } ]);
 $t->sql(q{SELECT * FROM dvmig.verify('m', 'staging.invoices')});
 is($t->sql("SELECT found = E'  blanks \\n' FROM dvmig.difference WHERE dataverse_id = '$ids[0]' AND column_name = 'new_reference'"), 't', 'blanks and line ends are shown, too');
-push @changes, [ 'new_invoices', $ids[0], { new_reference => undef } ];
+push @back, [ 'new_invoices', $ids[0], { new_reference => $held{ $ids[0] }{new_reference} } ];
 
 # as they were again
-plant($sim, map { my ($column) = keys %{ $_->[2] }; [ 'new_invoices', $_->[1], { $column => $held{ $_->[1] }{$column} } ] } @changes);
+plant($sim, @back);
 is($t->sql(q{SELECT result FROM dvmig.verify('m', 'staging.invoices')}), 'equal', 'put back, there is no difference any more');
 is($t->sql('SELECT count(*) FROM dvmig.difference'), 0, 'and none is listed');
 
