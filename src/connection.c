@@ -150,6 +150,22 @@ milliseconds(double seconds)
 }
 
 /*
+ * Each request waits a round trip, and a load has many. Within a region it takes
+ * some tens of milliseconds, WhoAmI's own time included; between continents hundreds.
+ */
+#define FAR_SECONDS	0.2
+
+static void
+warn_where_far(double seconds)
+{
+	if (seconds > FAR_SECONDS)
+		ereport(WARNING,
+				(errmsg("a round trip to Dataverse takes %d ms", (int) (seconds * 1000)),
+				 errdetail("Within a region it takes some tens of milliseconds."),
+				 errhint("A database server in the environment's region loads faster where files, notes or single rows are sent, and in short runs.")));
+}
+
+/*
  * dv_whoami(caller oid, server text) returns one row: who the caller is in
  * which organisation, and how the connection is; pins the server at first use.
  */
@@ -174,6 +190,7 @@ dv_whoami(PG_FUNCTION_ARGS)
 	if (!dv_session_whoami(session, &again, &problem))
 		dv_problem_throw(&problem);
 	learn_name(session, server->name);
+	warn_where_far(Min(who.seconds, again.seconds));
 
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(server->name));
 	values[1] = CStringGetTextDatum(server->environment);

@@ -22,6 +22,7 @@ use PostgreSQL::Test::Utils;
 
 use DvMig::Attack;
 use DvMig::Held;
+use DvMig::Lost;
 
 our @KINDS = qw(worker postmaster dvsim immediate fast smart lost promote promote_by_hand copy dump pitr upgrade);
 
@@ -255,38 +256,6 @@ sub happens_postmaster
 # outcomes(): how many are recorded
 sub outcomes { my ($self) = @_; return $self->sql('SELECT ' . join ' + ', map { "(SELECT count(*) FROM staging.${_}_success)" } sort keys %ROWS); }
 
-# freeze(): stop all who would write WAL out; their processes
-sub freeze
-{
-	my ($self) = @_;
-	my @pids = split /\n/, $self->sql(q{SELECT pid FROM pg_stat_activity
-		WHERE backend_type IN ('dvmig worker', 'walwriter', 'checkpointer', 'background writer', 'autovacuum launcher')});
-
-	kill STOP => @pids;
-	return @pids;
-}
-
-# Pages tell whether WAL of what was recorded last was written, which the end of all processes does not undo.
-sub before_lost
-{
-	my ($self) = @_;
-
-	$self->{pages} = $self->sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'pageinspect'");
-	$self->sql('CREATE EXTENSION IF NOT EXISTS pageinspect') if $self->{pages};
-	return;
-}
-
-# lasts_in_memory(): is there an outcome whose WAL is nowhere else?
-sub lasts_in_memory
-{
-	my ($self) = @_;
-
-	return 0 if !$self->{pages};
-	my $written = 'SELECT coalesce(bool_or((page_header(get_raw_page(t, p))).lsn > pg_current_wal_lsn()), false)';
-	my $pages = "generate_series(0, (pg_relation_size(t) / current_setting('block_size')::int)::int - 1) p";
-	return $self->sql("$written FROM unnest('{" . join(',', map { "staging.${_}_success" } sort keys %ROWS) . "}'::text[]) t, $pages") eq 't';
-}
-
 # The same while the last commits are in memory only: outcomes that were seen are
 # gone. Where all of them are on disk already, the run goes on for some requests.
 # The first of such rounds looks, before anything can be recorded anew.
@@ -301,7 +270,7 @@ sub happens_lost
 	{
 		@frozen = $self->freeze;
 		$seen = $self->outcomes;
-		$some = $self->lasts_in_memory;
+		$some = $self->lasts_in_memory(map { "staging.${_}_success" } sort keys %ROWS);
 		last if $some || $self->sql($over) eq 't';
 		kill CONT => @frozen;
 		$self->sim->sim('DELETE', 'fault');
