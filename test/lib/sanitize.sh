@@ -43,7 +43,7 @@ export UBSAN_OPTIONS=print_stacktrace=1:log_path=$report
 exec -a \"\$0\" $BINDIR/postgres.real \"\$@\""
 			;;
 		valgrind)
-			command="exec valgrind --quiet --leak-check=no --error-limit=no --time-stamp=no --log-file=$report.%p $BINDIR/postgres.real \"\$@\""
+			command="exec valgrind --quiet --leak-check=no --error-limit=no --time-stamp=no --vgdb=no --log-file=$report.%p $BINDIR/postgres.real \"\$@\""
 			;;
 		*) die "DV_SANITIZE must be address or valgrind, not $DV_SANITIZE" ;;
 	esac
