@@ -46,7 +46,8 @@ CREATE TABLE dvmig.autonumber_seed (
 COMMENT ON TABLE dvmig.autonumber_seed IS 'seeds of autonumber columns that were set by dvmig.set_autonumber_seed()';
 
 -- _autonumber_columns: columns of a Dataverse table that number themselves, as
--- the service tells it; none where it does not.
+-- the service tells it; none where it does not know the question. An error where it
+-- could not be asked.
 CREATE FUNCTION dvmig._autonumber_columns(userid oid, server name, target text) RETURNS TABLE (column_name text, format text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -59,6 +60,9 @@ BEGIN
 	IF r.status = 200 THEN
 		RETURN QUERY SELECT e ->> 'LogicalName', e ->> 'AutoNumberFormat' FROM dvmig._elements(r.answer::jsonb -> 'value') e
 			WHERE coalesce(e ->> 'AutoNumberFormat', '') <> '';
+	ELSIF r.status IN (0, 401, 403, 408, 429, 500, 502, 503, 504) THEN
+		RAISE EXCEPTION 'Dataverse did not tell which columns of table "%" number themselves (status %)', target, r.status
+			USING ERRCODE = 'external_routine_exception', DETAIL = coalesce(left(r.answer, 300), 'There was no answer.'), HINT = 'Call it again.';
 	END IF;
 EXCEPTION WHEN invalid_text_representation THEN
 	RETURN;		-- an answer that is no JSON tells nothing
@@ -66,14 +70,32 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._autonumber_columns(oid, name, text) IS 'columns of a Dataverse table that number themselves';
 
--- _highest_number: the highest number at the end of a mapped column's loaded values.
-CREATE FUNCTION dvmig._highest_number(owner oid, staging regclass, expression_sql text) RETURNS numeric
+-- _number_pattern: a regular expression for what an autonumber format makes, whose
+-- group is the number; null for one without a number. Parts of a format are
+-- {SEQNUM:digits}, {RANDSTRING:length}, {DATETIMEUTC:picture} and plain text.
+CREATE FUNCTION dvmig._number_pattern(format text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT '^' || string_agg(CASE WHEN part ~* '^\{SEQNUM:\d+\}$' THEN '(\d{1,30})'
+			WHEN part ~* '^\{RANDSTRING:\d+\}$' THEN '[A-Za-z0-9]{' || substring(part FROM '\d+') || '}'
+			WHEN part ~ '^\{[^:]*:.*\}$' THEN '.{' || length(substring(part FROM ':(.*)\}$')) || '}'
+			ELSE regexp_replace(part, '([\\.\[\]{}()*+?^$|])', '\\\1', 'g') END, '' ORDER BY i) || '$'
+	FROM (SELECT m[1] AS part, i FROM regexp_matches($1, '\{[^}]*\}|[^{]+', 'g') WITH ORDINALITY r(m, i)) p
+	HAVING count(*) FILTER (WHERE part ~* '^\{SEQNUM:\d+\}$') = 1
+$$;
+COMMENT ON FUNCTION dvmig._number_pattern(text) IS 'regular expression for the values of an autonumber format, whose group is the number';
+
+-- _highest_number: the highest number in a mapped column's loaded values, where its
+-- autonumber format has it, or else at the end.
+CREATE FUNCTION dvmig._highest_number(owner oid, staging regclass, expression_sql text, format text) RETURNS numeric
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT dvmig._query_quietly($1, format('SELECT max(substring((%s)::text FROM ''(\d{1,30})\D*$'')::numeric) FROM %s s WHERE s.processing_flag IN (''S'', ''P'')', $3, $2), $2::text)::numeric
+	SELECT dvmig._query_quietly($1, format('SELECT max(coalesce(substring(v FROM %L), substring(v FROM ''(\d{1,30})\D*$''))::numeric)
+		FROM (SELECT (%s)::text AS v FROM %s s WHERE s.processing_flag IN (''S'', ''P'')) q', dvmig._number_pattern($4), $3, $2), $2::text)::numeric
 $$;
-COMMENT ON FUNCTION dvmig._highest_number(oid, regclass, text) IS 'the highest number at the end of the loaded values of a column';
+COMMENT ON FUNCTION dvmig._highest_number(oid, regclass, text, text) IS 'the highest number in the loaded values of an autonumber column';
 
 CREATE FUNCTION dvmig._set_autonumber_seed(caller oid, staging regclass, target_column text, seed bigint, by_hand bool) RETURNS text
 LANGUAGE plpgsql
@@ -268,6 +290,10 @@ BEGIN
 	IF NOT coalesce(s.invariant_holds, false) THEN
 		RETURN QUERY SELECT 'blocker', s.staging, 'the figures do not add up', NULL::bigint, NULL::interval, s.next_step;
 	END IF;
+	IF EXISTS (SELECT FROM dvmig.migration_table t WHERE t.staging = s.staging::regclass AND t.held_by_undo IS NOT NULL) THEN
+		RETURN QUERY SELECT 'blocker', s.staging, 'is on hold after an undo: no run loads it', NULL::bigint, NULL::interval,
+			format('when what was wrong is corrected: SELECT dvmig.release(%L)', s.staging);
+	END IF;
 	IF why IS NOT NULL THEN
 		RETURN QUERY SELECT 'blocker', s.staging, 'is not verified: ' || CASE WHEN why LIKE 'its %' THEN why ELSE 'it ' || why END, NULL::bigint, NULL::interval, dvmig._unverified_step(m, s.staging, why);
 	END IF;
@@ -294,7 +320,7 @@ BEGIN
 		JOIN (SELECT t.target, n.column_name, n.format FROM (SELECT DISTINCT mt.target FROM dvmig.migration_table mt WHERE mt.migration_id = m.migration_id) t,
 			LATERAL dvmig._autonumber_columns(m.owner, m.server, t.target) n) a USING (target, column_name)
 	LOOP
-		top := dvmig._highest_number(m.owner, c.tab, c.expression);
+		top := dvmig._highest_number(m.owner, c.tab, c.expression, c.format);
 		seed := (SELECT s.seed FROM dvmig.autonumber_seed s WHERE s.server = m.server AND s.table_name = c.target AND s.column_name = c.column_name);
 		CONTINUE WHEN top IS NULL;
 		RETURN QUERY SELECT CASE WHEN seed > top THEN 'notice' ELSE 'blocker' END, c.tab::text,

@@ -140,6 +140,21 @@ for my $more (
 	like($t->sql("BEGIN; $delta; $more->[0]; $list; ROLLBACK"), qr/^blocker public.people 2 rows wait for a parent$/m, "but not where $more->[1]");
 }
 
+like($t->sql("BEGIN; UPDATE dvmig.migration_table SET held_by_undo = 1 WHERE staging = 'people'::regclass; $list; ROLLBACK"),
+	qr/^blocker public.people is on hold after an undo: no run loads it\nverdict 1 not ready$/m, 'a table on hold');
+for my $status (503, 403)
+{
+	$t->sim->fault({ match => { path_contains => 'StringAttributeMetadata', count => 0 }, do => 'status', status => $status });
+	blocked(qr/which columns number themselves could not be asked: Dataverse did not tell .*\(status $status\)/, "a service that does not tell which columns number themselves ($status)");
+	$t->sim->sim('DELETE', 'fault');
+}
+is(blockers(), '0 ready', 'all of them are gone again');
+
+# What a format makes, and what it does not.
+is($t->sql(q{SELECT string_agg(coalesce(substring(v FROM dvmig._number_pattern(f)), '-'), ' ' ORDER BY i) FROM unnest(
+	string_to_array('{SEQNUM:5} CAS-{SEQNUM:5}-{RANDSTRING:6} CAS-{SEQNUM:5}-{RANDSTRING:6} A.{DATETIMEUTC:yyyyMMdd}{SEQNUM:3} A.{DATETIMEUTC:yyyyMMdd}{SEQNUM:3} X{SEQNUM:4}{RANDSTRING:2} {RANDSTRING:6}', ' '),
+	'{01030,CAS-00012-AB12C9,OLD-77,A.202401310042,Ax202401310042,X123456,123456}'::text[]) WITH ORDINALITY u(f, v, i)}), '01030 00012 - 0042 - 1234 -', 'numbers by their format');
+
 $t->sql(q{DELETE FROM people_success WHERE id = 5});
 blocked(qr/public\.people the figures do not add up/, 'a row without its outcome');
 
