@@ -167,6 +167,8 @@ is($t->sql(q{SELECT count(*) FROM people_success WHERE operation = 'D'}), '60', 
 my $undone = $t->sql(q{SELECT max(run) FROM dvmig.run_history WHERE migration = 'm' AND kind = 'run' AND server = 'prod' AND succeeded > 0});
 like($t->error("SELECT dvmig.undo($undone)"), qr/55000.*undo.*needs to be confirmed.*confirm => 'dvsim'/s, 'an undo in production asks');
 like($t->error(q{SELECT dvmig.retarget('m', 'sim')}), qr/55000.*pointing a migration away from a production organisation needs/s, 'leaving production asks');
+my $created = $t->sql(q{SELECT min(run) FROM dvmig.run_history WHERE migration = 'm' AND kind = 'run' AND server = 'prod' AND succeeded > 0});
+is($t->sql("SELECT sum(deleted) > 0 AND sum(failed) = 0 FROM dvmig.undo($created, related => 'skip', confirm => 'dvsim')"), 't', 'confirmed, it undoes');
 
 # An organisation that does not tell its name goes by its id.
 $t->sim->fault({ match => { path_contains => 'organizations' }, do => 'status', status => 403, count => 0 });
