@@ -170,6 +170,13 @@ allowed(const DvPace *pace)
 	return knows_window(pace) && pace->left < pace->limit ? pace->left : pace->limit;
 }
 
+/* The end of all holds, told to us or to others of the user. */
+static int64_t
+last_hold(const DvPace *pace)
+{
+	return pace->hold_until > pace->told_until ? pace->hold_until : pace->told_until;
+}
+
 /* Count time up to now: what was in flight, and the credit for a part of a request. */
 static void
 count(DvPace *pace, int64_t now)
@@ -184,7 +191,7 @@ count(DvPace *pace, int64_t now)
 		pace->looked = now;
 		pace->left = dv_window_bears(&pace->window, pace->soft * pace->window.seconds);
 	}
-	if (pace->counted <= pace->hold_until || pace->counted <= pace->told_until)
+	if (pace->counted <= last_hold(pace))
 		return;
 	pace->credit += passed * (allowed(pace) - pace->in_flight);
 	if (pace->credit > CREDIT_MAX)
@@ -215,7 +222,7 @@ dv_pace_may_send(DvPace *pace, int64_t now)
 
 	count(pace, now);
 	whole = (int) allowed(pace);
-	if (now < pace->hold_until || now < pace->told_until)
+	if (now < last_hold(pace))
 		return false;
 	if (pace->probes > 0 && !may_probe(pace, now))
 		return false;
@@ -247,7 +254,7 @@ dv_pace_places(const DvPace *pace)
 bool
 dv_pace_is_holding(const DvPace *pace, int64_t now)
 {
-	return now < pace->hold_until || now < pace->told_until || pace->probes > 0 || (pace->in_flight == 0 && allowed(pace) < 1);
+	return now < last_hold(pace) || pace->probes > 0 || (pace->in_flight == 0 && allowed(pace) < 1);
 }
 
 /*
@@ -397,6 +404,15 @@ hold_ms(DvPace *pace, const DvThrottle *told, int64_t now)
 	return ms;
 }
 
+/* Behind a hold one request goes first. */
+static void
+begin_again(DvPace *pace)
+{
+	pace->probes = 1;
+	pace->probe_round = 0;
+	pace->credit = 0;
+}
+
 void
 dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now)
 {
@@ -406,9 +422,7 @@ dv_pace_throttled(DvPace *pace, const DvThrottle *told, int64_t now)
 	dv_window_tell(&pace->window, told->window);
 	until = now + hold_ms(pace, told, now) * 1000LL;
 	pace->started = true;
-	pace->probes = 1;
-	pace->probe_round = 0;
-	pace->credit = 0;
+	begin_again(pace);
 	if (until <= pace->hold_until)
 		return;
 	pace->hold_until = until;
@@ -424,12 +438,10 @@ void
 dv_pace_told(DvPace *pace, int64_t until, int64_t now)
 {
 	count(pace, now);
-	if (until <= pace->hold_until || until <= pace->told_until)
+	if (until <= last_hold(pace))
 		return;
 	pace->told_until = until;
-	pace->probes = 1;
-	pace->probe_round = 0;
-	pace->credit = 0;
+	begin_again(pace);
 }
 
 /* Once a second at most: many answers tell of one and the same trouble. */

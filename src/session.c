@@ -265,11 +265,11 @@ is_throttled(const DvHttpReply *reply)
 static void
 pending_ready(DvSession *session, DvPending *pending, DvHttpReply *reply)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	pending->reply = reply;
 	if (is_throttled(reply))
 	{
+		TimestampTz now = GetCurrentTimestamp();
+
 		if (reply->retry_after_ms >= 0)
 			dv_hold_tell(session->user, TimestampTzPlusMilliseconds(now, reply->retry_after_ms), now);
 		dlist_push_head(&session->ready, &pending->node);
