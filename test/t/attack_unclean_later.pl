@@ -140,16 +140,7 @@ is(scalar @{ $sim->export('contacts') }, $h->sql("SELECT count(*) FROM $table WH
 $h->sql(q{ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (DROP client_id2, DROP client_secret2)});
 
 # --- links
-$t->sql(q{
-	CREATE TABLE lists (id int PRIMARY KEY, name text); INSERT INTO lists SELECT n, 'L' || n FROM generate_series(1, 4) n;
-	CREATE TABLE tracks (id int PRIMARY KEY, name text); INSERT INTO tracks SELECT n, 'T' || n FROM generate_series(1, 4) n;
-	CREATE TABLE pairs (list int, track int, PRIMARY KEY (list, track))});
-$t->migration('links', tables => 'new_playlist,new_track');
-$t->sql(q{
-	SELECT dvmig.add_table('links', 'lists', 'new_playlist', auto_map => false); SELECT dvmig.map_column('lists', 'new_name', 'name');
-	SELECT dvmig.add_table('links', 'tracks', 'new_track', auto_map => false); SELECT dvmig.map_column('tracks', 'new_name', 'name');
-	SELECT dvmig.add_association('links', 'pairs', 'new_playlist_new_track', 'track', 'tracks', 'list', 'lists')});
-$h->{migration} = 'links';
+$h->links(4);
 
 # made(rows): how many of so many links there are in Dataverse; checks the figures
 sub made

@@ -93,16 +93,7 @@ for my $dies (0, 1)
 }
 
 # --- links: taken away, or made, while what became of the opposite is not known
-$t->sql(q{
-	CREATE TABLE lists (id int PRIMARY KEY, name text); INSERT INTO lists VALUES (1, 'L');
-	CREATE TABLE tracks (id int PRIMARY KEY, name text); INSERT INTO tracks VALUES (1, 'T');
-	CREATE TABLE pairs (list int, track int, PRIMARY KEY (list, track))});
-$t->migration('links', tables => 'new_playlist,new_track');
-$t->sql(q{
-	SELECT dvmig.add_table('links', 'lists', 'new_playlist', auto_map => false); SELECT dvmig.map_column('lists', 'new_name', 'name');
-	SELECT dvmig.add_table('links', 'tracks', 'new_track', auto_map => false); SELECT dvmig.map_column('tracks', 'new_name', 'name');
-	SELECT dvmig.add_association('links', 'pairs', 'new_playlist_new_track', 'track', 'tracks', 'list', 'lists')});
-$h->{migration} = 'links';
+$h->links(1);
 done('links: their records');
 
 sub made { return scalar @{ $sim->sim('GET', 'links/new_playlist_new_track')->{pairs} }; }

@@ -76,6 +76,25 @@ sub scene
 	return $self->{table};
 }
 
+# links(n): so many lists and tracks, a table of pairs of them that has none yet, and their migration "links"
+sub links
+{
+	my ($self, $n) = @_;
+	my $t = $self->{t};
+
+	$t->sql(qq{
+		CREATE TABLE lists (id int PRIMARY KEY, name text); INSERT INTO lists SELECT n, 'L' || n FROM generate_series(1, $n) n;
+		CREATE TABLE tracks (id int PRIMARY KEY, name text); INSERT INTO tracks SELECT n, 'T' || n FROM generate_series(1, $n) n;
+		CREATE TABLE pairs (list int, track int, PRIMARY KEY (list, track))});
+	$t->migration('links', tables => 'new_playlist,new_track');
+	$t->sql(q{
+		SELECT dvmig.add_table('links', 'lists', 'new_playlist', auto_map => false); SELECT dvmig.map_column('lists', 'new_name', 'name');
+		SELECT dvmig.add_table('links', 'tracks', 'new_track', auto_map => false); SELECT dvmig.map_column('tracks', 'new_name', 'name');
+		SELECT dvmig.add_association('links', 'pairs', 'new_playlist_new_track', 'track', 'tracks', 'list', 'lists')});
+	$self->{migration} = 'links';
+	return;
+}
+
 # load: the rows, all in one transaction.
 sub load
 {
