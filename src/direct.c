@@ -21,6 +21,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -51,6 +52,9 @@ static const struct
 	{"record_state", TEXTOID}, {"file_hash", TEXTOID}
 };
 
+/* What a flag and an id that were null add to a row: a uuid, a short text, a null bitmap. */
+#define FLAG_GROWTH	40
+
 struct DvDirect
 {
 	Relation	rel;
@@ -65,6 +69,8 @@ struct DvDirect
 	/* flags */
 	AttrNumber	flag;
 	AttrNumber	id;
+	BlockNumber pruned;			/* the page that was made room in last */
+	int			moved;			/* rows whose new version is in another page */
 
 	/* success rows: when they are recorded, and where each column goes, from 0 */
 	TimestampTz now;
@@ -199,6 +205,7 @@ dv_direct_open_flags(Oid staging, Oid table)
 	d->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
 	d->flag = flag;
 	d->id = id;
+	d->pruned = InvalidBlockNumber;
 	return d;
 }
 
@@ -271,6 +278,8 @@ replace(DvDirect *d, ItemPointer ctid)
 								true, &failure, &lock, &indexes);
 	if (result != TM_Ok && result != TM_Updated && result != TM_Deleted)
 		elog(ERROR, "updating a row was answered %d", (int) result);
+	if (result == TM_Ok && ItemPointerGetBlockNumber(&d->slot->tts_tid) != ItemPointerGetBlockNumber(ctid))
+		d->moved++;
 	if (result == TM_Ok && d->info->ri_NumIndices > 0 && dv_updates_indexes(indexes))
 		dv_insert_index_tuples(d->info, d->slot, d->estate, true, indexes);
 	ExecClearTuple(d->slot);
@@ -299,14 +308,51 @@ make_flagged(DvDirect *d, char flag, const pg_uuid_t *id)
 		heap_freetuple(old);
 }
 
+/* Say that the page is full where the row's new version would not fit, as the update that failed would. */
+static void
+mark_full(Buffer buffer, OffsetNumber offset)
+{
+	Page		page = BufferGetPage(buffer);
+
+	if (!TransactionIdIsValid(((PageHeader) page)->pd_prune_xid))
+		return;
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	if (offset <= PageGetMaxOffsetNumber(page) &&
+		PageGetHeapFreeSpace(page) < MAXALIGN(ItemIdGetLength(PageGetItemId(page, offset))) + FLAG_GROWTH)
+		PageSetFull(page);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+}
+
+/*
+ * Make room in the row's page for its new version, as a scan that comes by would:
+ * what the last lot's rows have left there is of no use to anybody (stripes.c).
+ * Before the row is fetched, because a page that is pinned is not pruned.
+ */
+static void
+make_room(DvDirect *d, const DvVersion *version)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&version->ctid);
+	Buffer		buffer;
+
+	if (block == d->pruned || d->rel->rd_tableam != GetHeapamTableAmRoutine())
+		return;
+	d->pruned = block;
+	buffer = ReadBuffer(d->rel, block);
+	mark_full(buffer, ItemPointerGetOffsetNumberNoCheck(&version->ctid));
+	heap_page_prune_opt(d->rel, buffer);
+	ReleaseBuffer(buffer);
+}
+
 static bool
 is_version(DvDirect *d, const DvVersion *version)
 {
 	ItemPointerData ctid = version->ctid;
 	bool		isnull;
 
-	return d->rel->rd_rel->relfilenode == version->filenode &&
-		table_tuple_fetch_row_version(d->rel, &ctid, GetActiveSnapshot(), d->old) &&
+	if (d->rel->rd_rel->relfilenode != version->filenode)
+		return false;
+	make_room(d, version);
+	return table_tuple_fetch_row_version(d->rel, &ctid, GetActiveSnapshot(), d->old) &&
 		DatumGetTransactionId(slot_getsysattr(d->old, MinTransactionIdAttributeNumber, &isnull)) == version->xmin;
 }
 
@@ -319,6 +365,12 @@ dv_direct_flag(DvDirect *d, const DvVersion *version, char flag, const pg_uuid_t
 		return false;
 	make_flagged(d, flag, id);
 	return replace(d, &ctid);
+}
+
+int
+dv_direct_moved(const DvDirect *d)
+{
+	return d->moved;
 }
 
 /* ---------------------------------------------------------------- success rows */

@@ -26,6 +26,9 @@ extern DvDirect *dv_direct_open_flags(Oid staging, Oid table);
  */
 extern bool dv_direct_flag(DvDirect *d, const DvVersion *version, char flag, const pg_uuid_t *id);
 
+/* Flags that moved their row to another page, so far. */
+extern int	dv_direct_moved(const DvDirect *d);
+
 /* Open a success table for rows that have no outcome yet; NULL where that is for SQL. */
 extern DvDirect *dv_direct_open_success(const DvProjection *p);
 

@@ -30,6 +30,10 @@
 /* Outcomes without a request (unchanged, faults) are recorded in such lots. */
 #define RECORD_LOT		1000
 
+/* Where lanes record side by side, outcomes of so many rows are gathered, but for so long at most: see gathers(). */
+#define GATHER_ROWS		4000
+#define GATHER_MS		100
+
 /* Header lines of a request besides the common ones, and a NULL. */
 #define HEADERS_MAX		(3 + DV_REQUEST_HEADERS_MAX)
 
@@ -350,6 +354,28 @@ read_limit(DvStep *step)
 	return (int) Max(0, Min(left, rows));
 }
 
+/*
+ * Are outcomes of replies kept for a moment, to be recorded with those of others?
+ * Other lanes have snapshots for some milliseconds at a time, which keep a lot's
+ * pages from being pruned for the next lot: there must be others in between
+ * (stripes.c). What failed is not kept: it may end the run.
+ */
+static bool
+gathers(const DvStep *step)
+{
+	return step->stripes.pause == 0 && !step->failure_waits && dv_lanes_count(step->rc->lanes) > 1 &&
+		!TimestampDifferenceExceeds(step->answered_at, GetCurrentTimestamp(), GATHER_MS);
+}
+
+/* Is it time to record what there is? What reads alone have judged waits until it is a lot. */
+static bool
+is_due(const DvStep *step)
+{
+	if (step->noutcomes >= GATHER_ROWS)
+		return true;
+	return step->answered_at != 0 ? !gathers(step) : step->noutcomes >= RECORD_LOT;
+}
+
 /* Keep as many requests in flight as the service's pace allows. */
 static void
 fill(DvStep *step)
@@ -385,7 +411,7 @@ fill(DvStep *step)
 				dv_files_send(step, rows, n);
 			else if (n > 0)
 				dv_engine_queue_new(step, rows, n);
-			if (step->noutcomes >= RECORD_LOT)
+			if (is_due(step))
 				dv_outcome_record(step);
 			dv_worker_tick(step);
 			if (step->in_flight > 0 && TimestampDifferenceExceeds(began, GetCurrentTimestamp(), READ_MS))
@@ -477,6 +503,18 @@ wind_up(DvStep *step)
 		dv_engine_abandon(step);
 }
 
+static void
+take_reply(DvStep *step, DvTask *task, DvHttpReply *reply)
+{
+	step->in_flight--;
+	dv_gate_leave(step);
+	dv_answer_handle(step, task, reply);
+	if (step->answered_at == 0 && step->noutcomes > 0)
+		step->answered_at = GetCurrentTimestamp();
+	free_task(task);
+	dv_http_reply_free(reply);
+}
+
 /*
  * One lap over the table: until all it took has a verdict. What a turn of the
  * loop allocates in the current context is given back at its end; all that
@@ -496,7 +534,7 @@ run_lap(DvStep *step)
 		fill(step);
 		if (step->rc->stopping)
 			wind_up(step);
-		if (step->noutcomes > 0 && (step->in_flight == 0 || step->noutcomes >= RECORD_LOT))
+		if (step->in_flight == 0 || is_due(step))
 			dv_outcome_record(step);
 		if (step->in_flight == 0 && dlist_is_empty(&step->queue) &&
 			(step->lap_done || step->rc->stopping) && !is_in_doubt(step))
@@ -506,12 +544,9 @@ run_lap(DvStep *step)
 		dv_phase(DV_PHASE_OTHER);
 		if (reply == NULL)
 			continue;
-		step->in_flight--;
-		dv_gate_leave(step);
-		dv_answer_handle(step, owner, reply);
-		free_task(owner);
-		dv_http_reply_free(reply);
-		dv_outcome_record(step);
+		take_reply(step, owner, reply);
+		if (is_due(step))
+			dv_outcome_record(step);
 	}
 }
 

@@ -132,6 +132,13 @@ typedef struct DvOutcome
 	DvVerdict  *verdict;		/* failures */
 } DvOutcome;
 
+/* Are outcomes recorded in lots, so that flags find room (stripes.c)? */
+typedef struct DvStripes
+{
+	int			fruitless;		/* calls in a row that it did not help */
+	int			pause;			/* calls to go until it is tried again; 0 = they are */
+} DvStripes;
+
 typedef struct DvLanes DvLanes; /* lanes.h */
 typedef struct DvSets DvSets;	/* sets.h */
 
@@ -247,8 +254,11 @@ typedef struct DvStep
 	DvOutcome  *outcomes;
 	int			noutcomes;
 	int			max_outcomes;
+	TimestampTz answered_at;	/* the first reply since outcomes were recorded; 0 = none */
+	bool		failure_waits;	/* there is a failure among them */
 	MemoryContext outcome_context;	/* verdicts of outcomes, and recording */
 	DvRecordSql *record_sql;
+	DvStripes	stripes;
 	bool		no_direct;		/* the recording at work goes by SQL alone */
 } DvStep;
 
@@ -285,7 +295,7 @@ extern const char *dv_outcome_message(const DvOutcome *outcome);
 /* words.c: the names of the passes that are owed, in their order; NULL where none is. */
 extern const char *dv_outcome_owed_passes(int owes);
 
-/* Record what has gathered, in one short transaction, and free its rows. */
+/* Record what has gathered, in a few short transactions, and free its rows. */
 extern void dv_outcome_record(DvStep *step);
 
 /* engine.c */

@@ -39,6 +39,7 @@ typedef struct Flag
 /* What the last dv_flags_set() did; judged when its commit has returned. */
 static Flag *last_flags;
 static int	last_count;
+static int	last_moved;
 static bool last_skipped;
 
 /* Parameters $1 ... $6: ctid, xmin, tableoid, file, flag, id. */
@@ -163,7 +164,11 @@ set_directly(DvStep *step, Flag *flags, int n)
 		flags[i].set = dv_direct_flag(at->direct, &flags[i].version, flags[i].flag, flags[i].has_id ? &flags[i].id : NULL);
 	}
 	foreach(cell, opened)
-		dv_direct_close(((Opened *) lfirst(cell))->direct);
+	{
+		at = lfirst(cell);
+		last_moved += dv_direct_moved(at->direct);
+		dv_direct_close(at->direct);
+	}
 	return all;
 }
 
@@ -174,8 +179,10 @@ set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 	bool		all = true;
 	int			i;
 
+	last_moved = 0;
 	if (skip_locked || step->no_direct || !set_directly(step, flags, n))
 	{
+		last_moved = n;			/* as far as is known */
 		flag_arrays(&a, flags, n);
 		update_flags(step, flags, skip_locked, &a);
 	}
@@ -203,18 +210,19 @@ flag_of(const DvOutcome *o, Flag *flag)
 }
 
 void
-dv_flags_set(DvStep *step, DvFlagMode mode)
+dv_flags_set(DvStep *step, const DvOutcome *outcomes, int n, DvFlagMode mode)
 {
 	Flag	   *flags;
 	int			i;
 
 	last_count = 0;
+	last_moved = 0;
 	if (mode == DV_FLAGS_NONE)
 		return;
-	flags = MemoryContextAlloc(step->outcome_context, sizeof(Flag) * step->noutcomes);
-	for (i = 0; i < step->noutcomes; i++)
-		flag_of(&step->outcomes[i], &flags[i]);
-	set_flags(step, flags, step->noutcomes, mode == DV_FLAGS_SKIP_LOCKED);
+	flags = MemoryContextAlloc(step->outcome_context, sizeof(Flag) * n);
+	for (i = 0; i < n; i++)
+		flag_of(&outcomes[i], &flags[i]);
+	set_flags(step, flags, n, mode == DV_FLAGS_SKIP_LOCKED);
 }
 
 static void
@@ -234,7 +242,7 @@ remember(DvStep *step, const Flag *flag, bool locked)
 		dv_sets_set_refused(step->sets, &flag->handle, true);
 }
 
-void
+int
 dv_flags_committed(DvStep *step)
 {
 	int			i;
@@ -251,6 +259,7 @@ dv_flags_committed(DvStep *step)
 			remember(step, flag, last_skipped);
 	}
 	last_count = 0;
+	return last_moved;
 }
 
 /*
@@ -269,7 +278,7 @@ set_one(DvStep *step, Flag *flag)
 		dv_spi_wait_briefly();
 		set_flags(step, flag, 1, true);
 		dv_spi_commit(true);
-		dv_flags_committed(step);
+		(void) dv_flags_committed(step);
 	}
 	PG_CATCH();
 	{
@@ -285,17 +294,17 @@ set_one(DvStep *step, Flag *flag)
 }
 
 void
-dv_flags_set_singly(DvStep *step)
+dv_flags_set_singly(DvStep *step, const DvOutcome *outcomes, int n)
 {
 	int			waits = 0;
 	int			i;
 
-	for (i = 0; i < step->noutcomes; i++)
+	for (i = 0; i < n; i++)
 	{
 		Flag		flag;
 
 		dv_worker_tick(step);
-		flag_of(&step->outcomes[i], &flag);
+		flag_of(&outcomes[i], &flag);
 		if (waits >= WAITS_MAX)
 			remember(step, &flag, true);
 		else

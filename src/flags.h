@@ -13,14 +13,17 @@ typedef enum DvFlagMode
 	DV_FLAGS_NONE				/* outcomes only; flags follow one by one */
 } DvFlagMode;
 
-/* Set the flags of the step's outcomes, in the caller's transaction. */
-extern void dv_flags_set(DvStep *step, DvFlagMode mode);
+/* Set the flags of these outcomes, in the caller's transaction. */
+extern void dv_flags_set(DvStep *step, const DvOutcome *outcomes, int n, DvFlagMode mode);
 
-/* The caller's transaction is committed: remember what could not be set. */
-extern void dv_flags_committed(DvStep *step);
+/*
+ * The caller's transaction is committed: remember what could not be set. Returns
+ * how many rows are known to have moved to another page.
+ */
+extern int	dv_flags_committed(DvStep *step);
 
 /* Each flag in a transaction of its own: rows that refuse it are counted. */
-extern void dv_flags_set_singly(DvStep *step);
+extern void dv_flags_set_singly(DvStep *step, const DvOutcome *outcomes, int n);
 
 /* Try again to set flags that a user's lock kept from being set. */
 extern void dv_flags_retry(DvStep *step);

@@ -22,6 +22,7 @@
 #include "phase.h"
 #include "spi.h"
 #include "states.h"
+#include "stripes.h"
 #include "worker.h"
 
 /* Tries of a transaction that lost a deadlock or a lock. */
@@ -70,6 +71,7 @@ dv_outcome_failure(DvStep *step, DvRow *row, const DvVerdict *verdict)
 {
 	DvOutcome  *outcome = add_outcome(step, row);
 
+	step->failure_waits = true;
 	outcome->flag = 'E';
 	outcome->verdict = MemoryContextAlloc(step->outcome_context, sizeof(DvVerdict));
 	*outcome->verdict = *verdict;
@@ -337,27 +339,36 @@ record_failures(DvStep *step, DvOutcome **rows, int n)
 	dv_spi_run(record_sql(step)->error, a.count, a.types, a.values, NULL, SPI_OK_INSERT);
 }
 
-/* Outcome rows of everything gathered. */
-static void
-record_rows(DvStep *step)
+/* What is recorded in one transaction: some of the step's outcomes. */
+typedef struct Lot
 {
-	DvOutcome **rows = palloc(sizeof(DvOutcome *) * step->noutcomes);
+	DvOutcome  *outcomes;
+	int			n;
+	DvFlagMode	mode;
+	int			moved;			/* rows that moved to another page */
+} Lot;
+
+/* Outcome rows of the lot. */
+static void
+record_rows(DvStep *step, const Lot *lot)
+{
+	DvOutcome **rows = palloc(sizeof(DvOutcome *) * lot->n);
 	int			good = 0;
-	int			bad = step->noutcomes;
+	int			bad = lot->n;
 	int			i;
 
-	for (i = 0; i < step->noutcomes; i++)
-		if (step->outcomes[i].success)
-			rows[good++] = &step->outcomes[i];
-		else if (!step->outcomes[i].flag_only)
-			rows[--bad] = &step->outcomes[i];
+	for (i = 0; i < lot->n; i++)
+		if (lot->outcomes[i].success)
+			rows[good++] = &lot->outcomes[i];
+		else if (!lot->outcomes[i].flag_only)
+			rows[--bad] = &lot->outcomes[i];
 	record_successes(step, rows, good);
-	record_failures(step, rows + bad, step->noutcomes - bad);
+	record_failures(step, rows + bad, lot->n - bad);
 }
 
 /* One try; NULL, or the error it met. */
 static ErrorData *
-try_record(DvStep *step, DvFlagMode mode)
+try_record(DvStep *step, Lot *lot)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -367,10 +378,10 @@ try_record(DvStep *step, DvFlagMode mode)
 		dv_spi_begin("dvmig: recording outcomes");
 		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
-		record_rows(step);
-		dv_flags_set(step, mode);
+		record_rows(step, lot);
+		dv_flags_set(step, lot->outcomes, lot->n, lot->mode);
 		dv_spi_commit(true);
-		dv_flags_committed(step);
+		lot->moved = dv_flags_committed(step);
 	}
 	PG_CATCH();
 	{
@@ -399,14 +410,15 @@ is_refusal(const ErrorData *error)
 	return true;
 }
 
+/* They are recorded. */
 static void
-count_outcomes(DvStep *step)
+count_outcomes(DvStep *step, const DvOutcome *outcomes, int n)
 {
 	int			i;
 
-	for (i = 0; i < step->noutcomes; i++)
+	for (i = 0; i < n; i++)
 	{
-		DvOutcome  *o = &step->outcomes[i];
+		const DvOutcome *o = &outcomes[i];
 
 		if (o->success)
 			step->counters.succeeded++;
@@ -420,22 +432,17 @@ count_outcomes(DvStep *step)
 		step->counters.again += o->row->again && !o->flag_only;
 		dv_engine_release_row(step, o->row);
 	}
-	step->noutcomes = 0;
-	MemoryContextReset(step->outcome_context);
-	dv_budget_check(step, false);
 }
 
-/* The verdicts cannot be recorded: their rows stay as they are, to be settled by the next run. */
+/* These verdicts cannot be recorded: their rows stay as they are, to be settled by the next run. */
 static void
-give_up(DvStep *step)
+give_up(DvStep *step, const DvOutcome *outcomes, int n)
 {
 	int			i;
 
 	step->unsettled = true;
-	for (i = 0; i < step->noutcomes; i++)
-		dv_engine_release_row(step, step->outcomes[i].row);
-	step->noutcomes = 0;
-	MemoryContextReset(step->outcome_context);
+	for (i = 0; i < n; i++)
+		dv_engine_release_row(step, outcomes[i].row);
 }
 
 /*
@@ -455,52 +462,87 @@ wait_for_user(DvStep *step)
 
 /* One way or another; false where it was given up. */
 static bool
-record_somehow(DvStep *step, DvFlagMode *mode)
+record_somehow(DvStep *step, Lot *lot)
 {
 	int			tries = 0;
 
 	for (;;)
 	{
-		ErrorData  *error = try_record(step, *mode);
+		ErrorData  *error = try_record(step, lot);
 
 		if (error == NULL)
 			return true;
 		/* SQL may get through, and says it in words that a DBA knows. */
 		if (!step->no_direct && !dv_spi_is_contention(error))
 			step->no_direct = true;
-		else if (dv_spi_is_contention(error) && *mode == DV_FLAGS_TOGETHER)
-			*mode = DV_FLAGS_SKIP_LOCKED;
+		else if (dv_spi_is_contention(error) && lot->mode == DV_FLAGS_TOGETHER)
+			lot->mode = DV_FLAGS_SKIP_LOCKED;
 		else if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		{
 			if (!wait_for_user(step))
 				return false;
 		}
-		else if (is_refusal(error) && *mode != DV_FLAGS_NONE)
-			*mode = DV_FLAGS_NONE;
+		else if (is_refusal(error) && lot->mode != DV_FLAGS_NONE)
+			lot->mode = DV_FLAGS_NONE;
 		else if (!dv_spi_is_contention(error) || tries++ >= RECORD_TRIES)
 			ReThrowError(error);
 	}
 }
 
+/* In whatever transactions it needs; false where it was given up. */
+static bool
+record_lot(DvStep *step, Lot *lot)
+{
+	if (!record_somehow(step, lot))
+		return false;
+	dv_engine_lock_gone(step->rc);
+	if (lot->mode == DV_FLAGS_NONE)
+		dv_flags_set_singly(step, lot->outcomes, lot->n);
+	count_outcomes(step, lot->outcomes, lot->n);
+	return true;
+}
+
+static void
+record_lots(DvStep *step)
+{
+	DvLots		lots;
+	Lot			lot = {.mode = DV_FLAGS_TOGETHER};
+	int			done = 0;
+	int			i;
+
+	dv_stripes_order(step, &lots);
+	for (i = 0; i < lots.n; i++)
+	{
+		/* a user's lock was waited for: not once more for each lot */
+		if (lot.mode != DV_FLAGS_SKIP_LOCKED)
+			lot.mode = DV_FLAGS_TOGETHER;
+		lot.outcomes = step->outcomes + done;
+		lot.n = lots.ends[i] - done;
+		if (!record_lot(step, &lot))
+		{
+			give_up(step, lot.outcomes, step->noutcomes - done);
+			return;
+		}
+		lots.moved[i] = lot.moved;
+		done = lots.ends[i];
+	}
+	dv_stripes_learn(step, &lots);
+}
+
 void
 dv_outcome_record(DvStep *step)
 {
-	DvFlagMode	mode = DV_FLAGS_TOGETHER;
 	DvPhase		phase;
 
+	step->answered_at = 0;
+	step->failure_waits = false;
 	if (step->noutcomes == 0)
 		return;
 	phase = dv_phase(DV_PHASE_RECORD);
 	step->no_direct = false;
-	if (!record_somehow(step, &mode))
-	{
-		give_up(step);
-		dv_phase(phase);
-		return;
-	}
-	dv_engine_lock_gone(step->rc);
-	if (mode == DV_FLAGS_NONE)
-		dv_flags_set_singly(step);
-	count_outcomes(step);
+	record_lots(step);
+	step->noutcomes = 0;
+	MemoryContextReset(step->outcome_context);
+	dv_budget_check(step, false);
 	dv_phase(phase);
 }

@@ -300,15 +300,17 @@ sub run_measured
 	my $started;
 	my $r = measure($rows, sub {
 		my $began = time;
-		my $run = sql("SELECT dvmig.start('bench', tables => '{bench.account}', lanes => $lanes)");
-		$started = time - $began;
 		my $pid = fork // die "fork: $!";
 		if ($pid == 0)
 		{
-			exec 'psql', '-X', '-q', '-o', '/dev/null', '-c', "SELECT dvmig.wait($run)" or POSIX::_exit(127);
+			# waits without a snapshot, which SELECT dvmig.wait() has: nothing that the run leaves could be pruned meanwhile
+			exec 'psql', '-X', '-q', '-o', '/dev/null', '-c', 'SET client_min_messages = warning', '-c',
+				"CALL dvmig.run('bench', tables => '{bench.account}', lanes => $lanes)" or POSIX::_exit(127);
 		}
 		watch_memory($sample, $pid);
-		my ($state, $seconds, $why) = split /\t/, sql("SELECT state, extract(epoch FROM ended_at - started_at), message FROM dvmig.run_history WHERE run = $run");
+		my ($state, $seconds, $why, $at) = split /\t/, sql('SELECT state, extract(epoch FROM ended_at - started_at), message, extract(epoch FROM started_at)
+			FROM dvmig.run_history ORDER BY run DESC LIMIT 1');
+		$started = $at - $began;
 		die "measure.pl: the run is $state: $why\n" unless $state eq 'completed';
 		return $seconds;
 	});
