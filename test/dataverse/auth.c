@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "assertion.h"
 #include "json.h"
 #include "stats.h"
 #include "switches.h"
@@ -16,11 +17,13 @@
 
 #define MAX_CLIENTS 64
 #define MAX_TOKENS 4096
+#define ASSERTION_TYPE "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 typedef struct Client
 {
 	char	   *id;
-	char	   *secret;
+	char	   *secret;			/* NULL: it has a certificate */
+	void	   *certificate;
 	char	   *tenant;			/* NULL: any */
 	SimGuid		user;
 	bool		member;			/* has an application user */
@@ -39,19 +42,21 @@ static Token tokens[MAX_TOKENS];
 static int	next_token;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-void
-sim_auth_add_client(const char *text, const char *tenant)
+/* Add "ID:PROOF[:systemuserid|:none]"; the proof is returned. */
+static char *
+add_client(const char *option, const char *text, const char *tenant)
 {
 	const char *colon = strchr(text, ':');
 	const char *second;
+	char	   *proof;
 	Client	   *c = &clients[n_clients];
 	SimGuid		id;
 
 	if (colon == NULL || n_clients == MAX_CLIENTS)
-		sim_die("--client needs ID:SECRET or ID:SECRET:systemuserid");
+		sim_die("%s needs two or three parts, with colons between them", option);
 	second = strrchr(colon + 1, ':');
 	c->id = sim_strndup(text, (size_t) (colon - text));
-	c->secret = second != NULL ? sim_strndup(colon + 1, (size_t) (second - colon) - 1) : sim_strdup(colon + 1);
+	proof = second != NULL ? sim_strndup(colon + 1, (size_t) (second - colon) - 1) : sim_strdup(colon + 1);
 	c->tenant = tenant != NULL ? sim_strdup(tenant) : NULL;
 	c->member = second == NULL || strcmp(second + 1, "none") != 0;
 	if (!sim_guid_parse(c->id, strlen(c->id), &id))
@@ -59,10 +64,30 @@ sim_auth_add_client(const char *text, const char *tenant)
 	c->user = id;
 	c->user.hi ^= 1;			/* differs from the client id, yet is easy to tell */
 	if (second != NULL && c->member && !sim_guid_parse(second + 1, strlen(second + 1), &c->user))
-		sim_die("--client %s: the systemuserid is not a GUID", c->id);
+		sim_die("%s %s: the systemuserid is not a GUID", option, c->id);
 	if (c->member)
 		sim_world_app_user(id, c->user);
 	n_clients++;
+	return proof;
+}
+
+void
+sim_auth_add_client(const char *text, const char *tenant)
+{
+	char	   *secret = add_client("--client", text, tenant);
+
+	clients[n_clients - 1].secret = secret;
+}
+
+void
+sim_auth_add_certificate(const char *text, const char *tenant)
+{
+	char	   *file = add_client("--client-certificate", text, tenant);
+
+	clients[n_clients - 1].certificate = sim_certificate_load(file);
+	if (clients[n_clients - 1].certificate == NULL)
+		sim_die("--client-certificate: %s holds no certificate", file);
+	free(file);
 }
 
 SimGuid
@@ -190,13 +215,49 @@ issue(int client, SimResp *resp)
 	sim_resp_header(resp, "Cache-Control", "no-store, no-cache");
 }
 
+/* Is this application the one that asks, in the tenant that it asks in? */
+static bool
+client_is(const Client *c, const char *id, const char *tenant, size_t tenant_len)
+{
+	return strcasecmp(c->id, id) == 0 &&
+		(c->tenant == NULL || (strlen(c->tenant) == tenant_len && strncasecmp(c->tenant, tenant, tenant_len) == 0));
+}
+
+/*
+ * Does the proof fit one of an application's? It may have several secrets and
+ * certificates. Otherwise "why" is what the best of them was refused for.
+ */
+static bool
+proves(const SimReq *r, const Client *c, const char *secret, const char *assertion, const char *audience, SimRefusal *why)
+{
+	SimRefusal	refusal;
+
+	if (assertion == NULL)
+	{
+		*why = (SimRefusal) {7000215, "Invalid client secret provided."};
+		return c->secret != NULL && strcmp(c->secret, secret) == 0;
+	}
+	if (c->certificate == NULL)
+		refusal = (SimRefusal) {700027, "The application has no certificate."};
+	else
+		refusal = sim_assertion_check(r->arena, assertion, c->certificate, audience, c->id);
+	/* 700027 is what every other certificate of the application says too */
+	if (why->number == 0 || why->number == 700027)
+		*why = refusal;
+	return refusal.number == 0;
+}
+
 void
 sim_auth_token(const SimReq *r, const char *tenant, size_t tenant_len, SimResp *resp)
 {
 	const char *grant = form_field(r, "grant_type");
 	const char *id = form_field(r, "client_id"),
-			   *secret = form_field(r, "client_secret");
+			   *secret = form_field(r, "client_secret"),
+			   *assertion = form_field(r, "client_assertion"),
+			   *assertion_type = form_field(r, "client_assertion_type");
 	const char *type = sim_req_header(r, "Content-Type");
+	const char *audience = sim_arena_printf(r->arena, "%s/%.*s/oauth2/v2.0/token", r->origin, (int) tenant_len, tenant);
+	SimRefusal	why = {0, NULL};
 	bool		known = false;
 
 	sim_stats_request(SIM_K_TOKEN, false);
@@ -210,7 +271,14 @@ sim_auth_token(const SimReq *r, const char *tenant, size_t tenant_len, SimResp *
 		refuse(resp, 400, "unsupported_grant_type", 70003, "The app requested an unsupported grant type.");
 		return;
 	}
-	if (!basic_credentials(r, &id, &secret) && (id == NULL || secret == NULL))
+	if (assertion != NULL && (secret != NULL || assertion_type == NULL || strcmp(assertion_type, ASSERTION_TYPE) != 0))
+	{
+		refuse(resp, 400, "invalid_request", 900144, "'client_assertion' goes with its 'client_assertion_type' and without a secret.");
+		return;
+	}
+	if (assertion == NULL && !basic_credentials(r, &id, &secret) && secret == NULL)
+		id = NULL;
+	if (id == NULL)
 	{
 		refuse(resp, 401, "invalid_client", 7000216, "'client_assertion', 'client_secret' or 'request' is required.");
 		return;
@@ -222,20 +290,17 @@ sim_auth_token(const SimReq *r, const char *tenant, size_t tenant_len, SimResp *
 	}
 	for (int i = 0; i < n_clients; i++)
 	{
-		if (strcasecmp(clients[i].id, id) != 0)
+		if (!client_is(&clients[i], id, tenant, tenant_len))
 			continue;
-		if (clients[i].tenant != NULL &&
-			(strlen(clients[i].tenant) != tenant_len || strncasecmp(clients[i].tenant, tenant, tenant_len) != 0))
-			continue;
-		known = true;			/* an application may have several secrets */
-		if (strcmp(clients[i].secret, secret) == 0)
+		known = true;
+		if (proves(r, &clients[i], secret, assertion, audience, &why))
 		{
 			issue(i, resp);
 			return;
 		}
 	}
 	if (known)
-		refuse(resp, 401, "invalid_client", 7000215, "Invalid client secret provided.");
+		refuse(resp, 401, "invalid_client", why.number, why.text);
 	else
 		refuse(resp, 400, "unauthorized_client", 700016, "Application was not found in the directory.");
 }

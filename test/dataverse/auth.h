@@ -13,6 +13,9 @@
  */
 extern void sim_auth_add_client(const char *text, const char *tenant);
 
+/* The same for "ID:FILE..." with a certificate (PEM) that its assertions are checked against. */
+extern void sim_auth_add_certificate(const char *text, const char *tenant);
+
 /* The application user of the first client: who a static token stands for. */
 extern SimGuid sim_auth_first_user(void);
 

@@ -31,6 +31,7 @@ static const char usage[] =
 "  --set SWITCH=VALUE   change one switch; may be repeated\n"
 "  --tenant T           tenant of the clients that follow\n"
 "  --client ID:SECRET[:systemuserid|:none]\n"
+"  --client-certificate ID:FILE[:systemuserid|:none]\n"
 "  --users N            ordinary users to make (default 10)\n"
 "  --organization GUID  the organisation's id (also --organisation)\n"
 "  --organization-name N  its unique name (default dvsim)\n"
@@ -75,7 +76,7 @@ set_switch(const char *text)
 		sim_die("unknown switch or value: %s", text);
 }
 
-enum {O_METADATA = 1, O_PORT, O_PORT_FILE, O_CERT, O_KEY, O_PROFILE, O_SET, O_TENANT, O_CLIENT, O_USERS, O_ORG, O_ORG_NAME, O_SEED, O_SINK,
+enum {O_METADATA = 1, O_PORT, O_PORT_FILE, O_CERT, O_KEY, O_PROFILE, O_SET, O_TENANT, O_CLIENT, O_CLIENT_CERT, O_USERS, O_ORG, O_ORG_NAME, O_SEED, O_SINK,
 O_THREADS, O_LOG, O_JOURNAL, O_HELP};
 
 static const struct option options[] =
@@ -84,7 +85,7 @@ static const struct option options[] =
 	{"port-file", required_argument, NULL, O_PORT_FILE}, {"tls-cert", required_argument, NULL, O_CERT},
 	{"tls-key", required_argument, NULL, O_KEY}, {"profile", required_argument, NULL, O_PROFILE},
 	{"set", required_argument, NULL, O_SET}, {"tenant", required_argument, NULL, O_TENANT},
-	{"client", required_argument, NULL, O_CLIENT}, {"users", required_argument, NULL, O_USERS},
+	{"client", required_argument, NULL, O_CLIENT}, {"client-certificate", required_argument, NULL, O_CLIENT_CERT}, {"users", required_argument, NULL, O_USERS},
 	{"organization", required_argument, NULL, O_ORG}, {"organisation", required_argument, NULL, O_ORG},
 	{"organization-name", required_argument, NULL, O_ORG_NAME},
 	{"seed", required_argument, NULL, O_SEED}, {"sink", no_argument, NULL, O_SINK},
@@ -125,6 +126,9 @@ take_option(int o, Settings *s)
 			break;
 		case O_CLIENT:
 			sim_auth_add_client(optarg, s->tenant);
+			break;
+		case O_CLIENT_CERT:
+			sim_auth_add_certificate(optarg, s->tenant);
 			break;
 		case O_USERS:
 			sim_world.n_users = atoi(optarg);

@@ -48,7 +48,7 @@ dv_install_packages()
 {
 	local wanted missing=() package major=${PG_MAJOR:-15}
 
-	wanted="gcc make pkg-config libcurl4-openssl-dev libjson-c-dev
+	wanted="gcc make pkg-config libcurl4-openssl-dev libjson-c-dev libssl-dev
 		libmicrohttpd-dev libipc-run-perl perl openssl curl ca-certificates"
 	dv_find_pg_config ||
 		wanted="$wanted postgresql-$major postgresql-server-dev-$major"
