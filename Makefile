@@ -1,4 +1,4 @@
-# dvmig: build with PGXS against libcurl and json-c.
+# dvmig: build with PGXS against libcurl, json-c and libcrypto.
 EXTENSION = dvmig
 EXTVERSION = 1.0
 MODULE_big = dvmig
@@ -13,9 +13,9 @@ EXTRA_CLEAN = dvmig--$(EXTVERSION).sql
 # headers they stay silent under -Wextra.
 PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -I$(srcdir)/src -isystem $(shell $(PG_CONFIG) --includedir-server) \
-	$(shell pkg-config --cflags libcurl json-c)
+	$(shell pkg-config --cflags libcurl json-c libcrypto)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror
-SHLIB_LINK = $(shell pkg-config --libs libcurl json-c)
+SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto)
 
 # On 15 pg_regress finds inputs by --inputdir alone; from 16 the expected
 # outputs need their own option because they stay at the top of the tree.

@@ -12,7 +12,7 @@ COMMENT ON FUNCTION dvmig.dataverse_validator(text[], oid) IS
 
 CREATE FOREIGN DATA WRAPPER dataverse NO HANDLER VALIDATOR dvmig.dataverse_validator;
 COMMENT ON FOREIGN DATA WRAPPER dataverse IS
-	'Microsoft Dataverse environments. Server: url, tenant, environment, authority, api_version, ca_file. User mapping: client_id, client_secret or client_secret_file; client_id2, client_secret2 ... for further application users';
+	'Microsoft Dataverse environments. Server: url, tenant, environment, authority, api_version, ca_file. User mapping: client_id, client_secret, client_secret_file, or client_certificate_file and client_key_file; client_id2, client_secret2 ... for further application users';
 
 CREATE FUNCTION dvmig._service_call(userid oid, server text, method text, path text, body text, OUT status int, OUT answer text)
 LANGUAGE c AS 'MODULE_PATHNAME', 'dv_service_call';

@@ -38,13 +38,17 @@ static const char *const server_options[] = {
 
 /* Each may be followed by a number from 2 to DV_USERS_MAX. */
 static const char *const mapping_options[] = {
-	"client_id", "client_secret", "client_secret_file", NULL
+	"client_id", "client_secret", "client_secret_file", "client_certificate_file", "client_key_file", NULL
 };
 
-/* Options of one application user, as bits. */
+/* Options of one application user, as bits in the same order. */
 #define HAS_ID		1
 #define HAS_SECRET	2
 #define HAS_FILE	4
+#define HAS_CERTIFICATE	8
+#define HAS_KEY		16
+
+#define HAS_PAIR	(HAS_CERTIFICATE | HAS_KEY)
 
 /* ---------------------------------------------------------------- names */
 
@@ -92,7 +96,7 @@ unknown_option(const char *name, Oid catalog)
 	if (catalog == ForeignServerRelationId)
 		valid = "api_version, authority, ca_file, environment, tenant, url";
 	else if (catalog == UserMappingRelationId)
-		valid = "client_id, client_secret, client_secret_file; a number from 2 to " CppAsString2(DV_USERS_MAX) " at the end names a further application user";
+		valid = "client_id, client_secret, client_secret_file, client_certificate_file, client_key_file; a number from 2 to " CppAsString2(DV_USERS_MAX) " at the end names a further application user";
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -195,7 +199,7 @@ check_mapping_value(const char *name, int bit, const char *value)
 {
 	if (*value == '\0')
 		bad_value(name, "The value must not be empty.");
-	if (bit == HAS_FILE)
+	if ((bit & (HAS_FILE | HAS_PAIR)) != 0)
 	{
 		require_superuser(name);
 		check_absolute(name, value);
@@ -233,7 +237,27 @@ validate_server(List *options)
 	}
 }
 
-/* Application user "number" must have an id and one kind of secret. */
+/* Two of the three ways to sign in: which one is meant? */
+static void
+refuse_both(int bit, int other, const char *suffix)
+{
+	const char *names[2] = {NULL, NULL};
+
+	for (int i = 0; mapping_options[i]; i++)
+	{
+		if (1 << i == bit)
+			names[0] = mapping_options[i];
+		if (1 << i == other)
+			names[1] = mapping_options[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 errmsg("options \"%s%s\" and \"%s%s\" exclude each other", names[0], suffix, names[1], suffix),
+			 errdetail("An application user signs in with a secret, with a secret in a file, or with a certificate and its key."),
+			 errhint("ALTER USER MAPPING can DROP the one and ADD the other in one statement.")));
+}
+
+/* Application user "number" must have an id and one way to sign in. */
 static void
 check_user(int number, int has)
 {
@@ -245,18 +269,23 @@ check_user(int number, int has)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
 				 errmsg("option \"client_id%s\" is required", suffix),
-				 errhint("An application user needs client_id%s, and client_secret%s or client_secret_file%s.",
-						 suffix, suffix, suffix)));
+				 errhint("An application user needs client_id%s, and client_secret%s, client_secret_file%s, or client_certificate_file%s and client_key_file%s.",
+						 suffix, suffix, suffix, suffix, suffix)));
 	if ((has & HAS_SECRET) != 0 && (has & HAS_FILE) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				 errmsg("options \"client_secret%s\" and \"client_secret_file%s\" exclude each other",
-						suffix, suffix)));
-	if ((has & (HAS_SECRET | HAS_FILE)) == 0)
+		refuse_both(HAS_SECRET, HAS_FILE, suffix);
+	if ((has & (HAS_SECRET | HAS_FILE)) != 0 && (has & HAS_PAIR) != 0)
+		refuse_both(has & (HAS_SECRET | HAS_FILE), (has & HAS_CERTIFICATE) ? HAS_CERTIFICATE : HAS_KEY, suffix);
+	if ((has & HAS_PAIR) == HAS_CERTIFICATE || (has & HAS_PAIR) == HAS_KEY)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
-				 errmsg("option \"client_secret%s\" or \"client_secret_file%s\" is required",
-						suffix, suffix),
+				 errmsg("option \"%s%s\" is required", (has & HAS_KEY) ? "client_certificate_file" : "client_key_file", suffix),
+				 errdetail("A certificate proves nothing without its private key, nor a key without the certificate that Microsoft Entra knows."),
+				 errhint("Both may name the same file, which then holds certificate and key.")));
+	if ((has & (HAS_SECRET | HAS_FILE | HAS_PAIR)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
+				 errmsg("option \"client_secret%s\", \"client_secret_file%s\" or \"client_certificate_file%s\" is required",
+						suffix, suffix, suffix),
 				 errhint("A file keeps the secret out of dumps and out of pg_user_mappings; only a superuser may set it.")));
 }
 
@@ -403,6 +432,24 @@ mapping_options_of(const DvServer *server, Oid userid)
 	return GetUserMapping(userid, server->oid)->options;
 }
 
+/*
+ * Who owns the server decides where it is sent. What a superuser put into a file
+ * is not for anybody else to send somewhere, nor to sign with.
+ */
+static void
+check_files(const DvServer *server, const DvCredentials *credentials, const char *suffix)
+{
+	bool		certificate = credentials->client_certificate_file != NULL;
+
+	if ((certificate || credentials->client_secret_file) && !server->superuser_owned)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 certificate ? errmsg("a certificate is used only with a server owned by a superuser") :
+				 errmsg("a secret from a file is used only with a server owned by a superuser"),
+				 errhint("ALTER SERVER %s OWNER TO a superuser, or use client_secret%s.",
+						 quote_identifier(server->name), suffix)));
+}
+
 DvCredentials *
 dv_options_credentials(const DvServer *server, Oid userid, int number)
 {
@@ -412,28 +459,22 @@ dv_options_credentials(const DvServer *server, Oid userid, int number)
 
 	if (number > 1)
 		snprintf(suffix, sizeof(suffix), "%d", number);
+	credentials->number = number;
 	credentials->client_id = option_value(options, psprintf("client_id%s", suffix));
 	credentials->client_secret = option_value(options, psprintf("client_secret%s", suffix));
 	credentials->client_secret_file = option_value(options, psprintf("client_secret_file%s", suffix));
+	credentials->client_certificate_file = option_value(options, psprintf("client_certificate_file%s", suffix));
+	credentials->client_key_file = option_value(options, psprintf("client_key_file%s", suffix));
 	if (credentials->client_id == NULL ||
-		(credentials->client_secret == NULL && credentials->client_secret_file == NULL))
+		(credentials->client_secret == NULL && credentials->client_secret_file == NULL && credentials->client_certificate_file == NULL) ||
+		(credentials->client_certificate_file == NULL) != (credentials->client_key_file == NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
 				 errmsg("the user mapping of \"%s\" for server \"%s\" has no application user %d",
 						GetUserNameFromId(userid, false), server->name, number),
-				 errhint("Set client_id%s, and client_secret%s or client_secret_file%s, with ALTER USER MAPPING.",
-						 suffix, suffix, suffix)));
-
-	/*
-	 * Who owns the server decides where the secret is sent. What a superuser
-	 * put into a file is not for anybody else to send somewhere.
-	 */
-	if (credentials->client_secret_file && !server->superuser_owned)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("a secret from a file is used only with a server owned by a superuser"),
-				 errhint("ALTER SERVER %s OWNER TO a superuser, or use client_secret%s.",
-						 quote_identifier(server->name), suffix)));
+				 errhint("Set client_id%s, and client_secret%s, client_secret_file%s, or client_certificate_file%s and client_key_file%s, with ALTER USER MAPPING.",
+						 suffix, suffix, suffix, suffix, suffix)));
+	check_files(server, credentials, suffix);
 	return credentials;
 }
 

@@ -22,11 +22,15 @@ typedef struct DvServer
 	bool		superuser_owned;
 } DvServer;
 
+/* Of the three ways to sign in there is one: secret, file with it, certificate with its key. */
 typedef struct DvCredentials
 {
+	int			number;			/* of the application user, from 1 */
 	char	   *client_id;
 	char	   *client_secret;	/* or NULL */
 	char	   *client_secret_file; /* or NULL */
+	char	   *client_certificate_file;	/* or NULL */
+	char	   *client_key_file;	/* with it */
 } DvCredentials;
 
 /* Load and check a server of the wrapper "dataverse"; throws with a hint. */

@@ -367,7 +367,7 @@ token_reply(DvSession *session, DvHttpReply *reply)
 {
 	dv_token_form_free(session->token_form);
 	session->token_form = NULL;
-	if (dv_token_accept(&session->token, reply, session->login.server, &session->problem))
+	if (dv_token_accept(&session->token, reply, session->login.server, session->login.credentials, &session->problem))
 		session->token_failed = false;
 	else
 		token_failed(session);

@@ -3,20 +3,12 @@
  */
 #include "postgres.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "storage/fd.h"
 #include "utils/timestamp.h"
 
 #include "problem.h"
+#include "proof.h"
 #include "reply_json.h"
 #include "token.h"
-
-/* Entra makes secrets of 40 characters; other issuers' are below 256. */
-#define MAX_SECRET		4096
 
 /*
  * A token is renewed this long before it expires, so that no request of a
@@ -30,59 +22,6 @@
 
 /* OAuth does not oblige a service to say how long a token lives. */
 #define DEFAULT_LIFETIME_S	600
-
-/* ---------------------------------------------------------------- secret */
-
-/* Like the server's own rule for private keys: nobody but us, or root and our group. */
-static bool
-file_is_private(const struct stat *st)
-{
-	if (st->st_uid == geteuid())
-		return (st->st_mode & (S_IRWXG | S_IRWXO)) == 0;
-	return st->st_uid == 0 && (st->st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)) == 0;
-}
-
-/* Read a secret into buf; -1 with *problem filled in where that fails. */
-static int
-read_secret(const char *path, char *buf, size_t size, DvProblem *problem)
-{
-	struct stat st;
-	ssize_t		n;
-	int			fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
-
-	if (fd < 0 || fstat(fd, &st) != 0)
-	{
-		char		message[128];
-
-		snprintf(message, sizeof(message), "could not read the file of the client secret: %s", strerror(errno));
-		dv_problem_set(problem, false, ERRCODE_CONFIG_FILE_ERROR, message, NULL,
-					   "Option client_secret_file of the user mapping names it. Make it readable by the user the database server runs as.");
-		if (fd >= 0)
-			CloseTransientFile(fd);
-		return -1;
-	}
-	if (!S_ISREG(st.st_mode) || !file_is_private(&st))
-	{
-		CloseTransientFile(fd);
-		dv_problem_set(problem, false, ERRCODE_CONFIG_FILE_ERROR,
-					   "the file of the client secret is not private",
-					   "It must be a regular file that others cannot read.",
-					   "Use mode 0600 if the database server's user owns it, or 0640 if root owns it.");
-		return -1;
-	}
-	n = read(fd, buf, size);
-	CloseTransientFile(fd);
-	while (n > 0 && (buf[n - 1] == '\n' || buf[n - 1] == '\r'))
-		n--;
-	if (n <= 0 || (size_t) n >= size || memchr(buf, '\0', (size_t) n) != NULL)
-	{
-		dv_problem_set(problem, false, ERRCODE_CONFIG_FILE_ERROR,
-					   "the file of the client secret does not hold a secret",
-					   NULL, "Write the secret into its first line, and nothing else.");
-		return -1;
-	}
-	return (int) n;
-}
 
 /* ---------------------------------------------------------------- request */
 
@@ -121,38 +60,31 @@ form_literal(char *to, const char *text)
 char *
 dv_token_form(const DvServer *server, const DvCredentials *credentials, DvProblem *problem)
 {
-	char		secret[MAX_SECRET];
-	const char *value = credentials->client_secret;
-	int			len = value ? (int) strlen(value) : 0;
+	char	   *url = dv_token_url(server);
+	DvProof		proof;
 	char	   *form;
 	char	   *p;
 
-	if (credentials->client_secret_file)
-	{
-		len = read_secret(credentials->client_secret_file, secret, sizeof(secret), problem);
-		value = secret;
-	}
-	if (len < 0)
-	{
-		explicit_bzero(secret, sizeof(secret));
+	if (!dv_proof_make(credentials, url, &proof, problem))
 		return NULL;
-	}
 
 	/* Sized once: a growing buffer would leave copies of the secret behind. */
-	form = malloc(3 * (strlen(credentials->client_id) + strlen(server->url) + (size_t) len) + 256);
+	form = malloc(3 * (strlen(credentials->client_id) + strlen(server->url) + strlen(proof.value)) + 256);
 	if (form == NULL)
 	{
-		explicit_bzero(secret, sizeof(secret));
+		dv_proof_forget(&proof);
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	}
 	p = form_literal(form, "grant_type=client_credentials&client_id=");
 	p = form_escape(p, credentials->client_id, strlen(credentials->client_id));
 	p = form_literal(p, "&scope=");
 	p = form_escape(p, server->url, strlen(server->url));
-	p = form_literal(p, "%2F.default&client_secret=");
-	p = form_escape(p, value, (size_t) len);
+	p = form_literal(p, "%2F.default&");
+	p = form_literal(p, proof.fields);
+	p = form_escape(p, proof.value, strlen(proof.value));
 	*p = '\0';
-	explicit_bzero(secret, sizeof(secret));
+	dv_proof_forget(&proof);
+	pfree(url);
 	return form;
 }
 
@@ -172,10 +104,30 @@ dv_token_url(const DvServer *server)
 
 /* ---------------------------------------------------------------- answer */
 
+/* What proved who we are was refused. */
+static void
+explain_proof(DvProblem *problem, const DvTokenReply *token, bool certificate)
+{
+	int			code = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+
+	if (token->code == 7000222)
+		dv_problem_set(problem, false, code, "the client secret has expired", token->description,
+					   "Make a new secret for the app registration and put it into the user mapping or its file.");
+	else if (!certificate)
+		dv_problem_set(problem, false, code, "the client secret was refused", token->description,
+					   "Check client_id and client_secret (the secret's value, not its id) in the user mapping.");
+	else if (token->code == 700024)
+		dv_problem_set(problem, false, code, "the client assertion was refused for its time", token->description,
+					   "Check the clock of the database server: an assertion is good for some minutes.");
+	else
+		dv_problem_set(problem, false, code, "the client certificate was refused", token->description,
+					   "Check client_id, and that the app registration has this very certificate: openssl x509 -noout -fingerprint -in FILE shows its thumbprint.");
+}
+
 /* Say what a refusal means. The numbers are Entra's documented AADSTS codes. */
 static void
 explain_refusal(DvProblem *problem, const DvTokenReply *token, const DvHttpReply *reply,
-				const DvServer *server)
+				const DvServer *server, bool certificate)
 {
 	const char *error = token->error;
 	/* below 400: some page, and no token */
@@ -187,17 +139,13 @@ explain_refusal(DvProblem *problem, const DvTokenReply *token, const DvHttpReply
 		dv_problem_set(problem, true, ERRCODE_CONNECTION_FAILURE,
 					   "the login service is not available now", token->description,
 					   "It is tried again by itself during a run.");
-	else if (token->code == 7000222)
-		dv_problem_set(problem, false, code, "the client secret has expired", token->description,
-					   "Make a new secret for the app registration and put it into the user mapping or its file.");
 	else if (strcmp(error, "unauthorized_client") == 0 || token->code == 700016)
 		dv_problem_set(problem, false, code,
 					   "the login service does not know the application",
 					   token->description,
 					   "Check client_id in the user mapping and tenant of the server.");
-	else if (strcmp(error, "invalid_client") == 0)
-		dv_problem_set(problem, false, code, "the client secret was refused", token->description,
-					   "Check client_id and client_secret (the secret's value, not its id) in the user mapping.");
+	else if (strcmp(error, "invalid_client") == 0 || token->code == 7000222)
+		explain_proof(problem, token, certificate);
 	else if (token->code == 90002 || token->code == 900023 || strcmp(error, "invalid_tenant") == 0)
 		dv_problem_set(problem, false, code, "the login service does not know the tenant",
 					   token->description, "Check tenant and authority of the server.");
@@ -248,7 +196,8 @@ token_is_clean(const char *text)
 }
 
 bool
-dv_token_accept(DvToken *token, DvHttpReply *reply, const DvServer *server, DvProblem *problem)
+dv_token_accept(DvToken *token, DvHttpReply *reply, const DvServer *server, const DvCredentials *credentials,
+				DvProblem *problem)
 {
 	DvTokenReply answer;
 	bool		is_json;
@@ -265,7 +214,7 @@ dv_token_accept(DvToken *token, DvHttpReply *reply, const DvServer *server, DvPr
 	if (is_json && reply->status == 200 && answer.access_token && token_is_clean(answer.access_token))
 		ok = token_store(token, &answer);
 	else
-		explain_refusal(problem, &answer, reply, server);
+		explain_refusal(problem, &answer, reply, server, credentials->client_certificate_file != NULL);
 	dv_json_token_free(&answer);
 	return ok;
 }

@@ -25,8 +25,8 @@ typedef struct DvToken
 
 /*
  * Form for the token endpoint, malloc'ed: free with dv_token_form_free(). Reads
- * the secret's file, so that a changed secret is used at once. NULL with
- * *problem filled in where the file cannot be used.
+ * the files that the mapping names, so that what was changed is used at once.
+ * NULL with *problem filled in where they cannot be used.
  */
 extern char *dv_token_form(const DvServer *server, const DvCredentials *credentials,
 						   DvProblem *problem);
@@ -37,10 +37,10 @@ extern char *dv_token_url(const DvServer *server);
 
 /*
  * Take the token out of a reply and wipe the reply. False with *problem
- * filled in where there is none; the old token, if any, is then kept.
+ * filled in where there is none, for whoever these credentials are of; the old token, if any, is then kept.
  */
 extern bool dv_token_accept(DvToken *token, DvHttpReply *reply, const DvServer *server,
-							DvProblem *problem);
+							const DvCredentials *credentials, DvProblem *problem);
 
 /* Forget a token: wiped and freed. */
 extern void dv_token_forget(DvToken *token);

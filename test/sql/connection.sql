@@ -76,6 +76,22 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (client_id 'c', c
 CREATE USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (client_id 'c', client_secret 's', client_id02 'c');
 CREATE USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (client_id 'c', client_secret 's', client_id2 'c', client_secret_file2 '/x');
 ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret);
+-- one way to sign in each, and the whole of it
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (ADD client_key_file '/k');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (ADD client_certificate_file2 '/c', ADD client_key_file2 '/k');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret, ADD client_certificate_file '/c');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret_file2, ADD client_key_file2 '/k');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret, ADD client_certificate_file 'c', ADD client_key_file '/k');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret, ADD client_certificate_file '/c', ADD client_key_file '');
+\set VERBOSITY default
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (ADD client_certificate_file '/c', ADD client_key_file '/k');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret, ADD client_key_file '/k');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret);
+\set VERBOSITY terse
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_secret, ADD client_certificate_file '/c', ADD client_key_file '/k',
+	DROP client_secret_file2, ADD client_certificate_file2 '/c', ADD client_key_file2 '/c');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (ADD client_secret 's');
+ALTER USER MAPPING FOR CURRENT_USER SERVER regress_dv OPTIONS (DROP client_id2);
 DROP USER MAPPING FOR CURRENT_USER SERVER regress_dv;
 
 -- files are for superusers to name
@@ -87,6 +103,7 @@ SET ROLE regress_dv_owner;
 CREATE SERVER regress_own FOREIGN DATA WRAPPER dataverse OPTIONS (url 'https://127.0.0.1:1', authority 'https://127.0.0.1:1', tenant 't', environment 'e');
 ALTER SERVER regress_own OPTIONS (ADD ca_file '/etc/ssl/ca.pem');
 CREATE USER MAPPING FOR CURRENT_USER SERVER regress_own OPTIONS (client_id 'c', client_secret_file '/etc/passwd');
+CREATE USER MAPPING FOR CURRENT_USER SERVER regress_own OPTIONS (client_id 'c', client_certificate_file '/c', client_key_file '/k');
 CREATE USER MAPPING FOR CURRENT_USER SERVER regress_own OPTIONS (client_id 'c', client_secret 's');
 RESET ROLE;
 
@@ -106,6 +123,11 @@ RESET ROLE;
 
 -- a secret from a file goes only where a superuser's server sends it
 CREATE USER MAPPING FOR regress_dv_user SERVER regress_own OPTIONS (client_id 'c', client_secret_file '/etc/dvmig/contoso.secret');
+SET ROLE regress_dv_user;
+SELECT * FROM dvmig.whoami('regress_own');
+RESET ROLE;
+
+ALTER USER MAPPING FOR regress_dv_user SERVER regress_own OPTIONS (DROP client_secret_file, ADD client_certificate_file '/c', ADD client_key_file '/k');
 SET ROLE regress_dv_user;
 SELECT * FROM dvmig.whoami('regress_own');
 RESET ROLE;
