@@ -62,10 +62,12 @@ dv_token_form(const DvServer *server, const DvCredentials *credentials, DvProble
 {
 	char	   *url = dv_token_url(server);
 	DvProof		proof;
+	bool		proven = dv_proof_make(credentials, url, &proof, problem);
 	char	   *form;
 	char	   *p;
 
-	if (!dv_proof_make(credentials, url, &proof, problem))
+	pfree(url);
+	if (!proven)
 		return NULL;
 
 	/* Sized once: a growing buffer would leave copies of the secret behind. */
@@ -84,7 +86,6 @@ dv_token_form(const DvServer *server, const DvCredentials *credentials, DvProble
 	p = form_escape(p, proof.value, strlen(proof.value));
 	*p = '\0';
 	dv_proof_forget(&proof);
-	pfree(url);
 	return form;
 }
 
@@ -119,6 +120,9 @@ explain_proof(DvProblem *problem, const DvTokenReply *token, bool certificate)
 	else if (token->code == 700024)
 		dv_problem_set(problem, false, code, "the client assertion was refused for its time", token->description,
 					   "Check the clock of the database server: an assertion is good for some minutes.");
+	else if (token->code == 700023)
+		dv_problem_set(problem, false, code, "the client assertion was refused for its audience", token->description,
+					   "Check authority and tenant of the server; give the tenant's id (a GUID) rather than a domain name.");
 	else
 		dv_problem_set(problem, false, code, "the client certificate was refused", token->description,
 					   "Check client_id, and that the app registration has this very certificate: openssl x509 -noout -fingerprint -in FILE shows its thumbprint.");
