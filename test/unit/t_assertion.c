@@ -71,11 +71,11 @@ pem_of_certificate(X509 *certificate, size_t *len)
 }
 
 static char *
-pem_of_key(EVP_PKEY *key, const char *password, size_t *len)
+pem_of_key(EVP_PKEY *key, char *password, size_t *len)
 {
 	BIO		   *bio = BIO_new(BIO_s_mem());
 
-	PEM_write_bio_PrivateKey(bio, key, password ? EVP_aes_256_cbc() : NULL, (const unsigned char *) password,
+	PEM_write_bio_PrivateKey(bio, key, password ? EVP_aes_256_cbc() : NULL, (unsigned char *) password,
 							 password ? (int) strlen(password) : 0, NULL, NULL);
 	return take(bio, len);
 }
@@ -283,6 +283,7 @@ main(void)
 	size_t		len[4];
 	size_t		key_len[4];
 	DvAssertion good;
+	char		password[] = "pw";
 	char	   *secret;
 	size_t		secret_len;
 
@@ -292,7 +293,7 @@ main(void)
 		pem[i] = pem_of_certificate(certificates[i], &len[i]);
 		key_pem[i] = pem_of_key(keys[i], NULL, &key_len[i]);
 	}
-	secret = pem_of_key(keys[0], "pw", &secret_len);
+	secret = pem_of_key(keys[0], password, &secret_len);
 	good = input(pem[0], len[0], key_pem[0], key_len[0]);
 	try_good(certificates[0], keys[0], &good);
 	try_dates(&good);
