@@ -7,7 +7,6 @@
  */
 #include "assertion.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,16 +75,26 @@ format_date(const ASN1_TIME *date, char *text)
 		snprintf(text, DV_ASSERTION_DATE, "an unknown time");
 }
 
+static void
+tell_dates(DvAssertion *assertion, X509 *certificate)
+{
+	ASN1_TIME  *now = ASN1_TIME_set(NULL, assertion->now);
+	int			days;
+	int			seconds;
+
+	format_date(X509_get0_notBefore(certificate), assertion->valid_from);
+	format_date(X509_get0_notAfter(certificate), assertion->valid_to);
+	if (now != NULL && ASN1_TIME_diff(&days, &seconds, now, X509_get0_notAfter(certificate)) == 1 && days >= 0 && seconds >= 0)
+		assertion->days_left = days;
+	ASN1_TIME_free(now);
+}
+
 /* Is this a pair that the service can take now? */
 static DvAssertionFault
-judge(DvAssertion *assertion, X509 *certificate, EVP_PKEY *key)
+judge(const DvAssertion *assertion, X509 *certificate, EVP_PKEY *key)
 {
-	const ASN1_TIME *from = X509_get0_notBefore(certificate);
-	const ASN1_TIME *to = X509_get0_notAfter(certificate);
 	time_t		now = assertion->now;
 
-	format_date(from, assertion->valid_from);
-	format_date(to, assertion->valid_to);
 	if (EVP_PKEY_base_id(key) != EVP_PKEY_RSA)
 		return DV_ASSERTION_NOT_RSA;
 	if (EVP_PKEY_bits(key) < DV_ASSERTION_KEY_BITS)
@@ -93,9 +102,9 @@ judge(DvAssertion *assertion, X509 *certificate, EVP_PKEY *key)
 	if (X509_check_private_key(certificate, key) != 1)
 		return DV_ASSERTION_MISMATCH;
 	/* 0 is a date that cannot be read */
-	if (X509_cmp_time(from, &now) >= 0)
+	if (X509_cmp_time(X509_get0_notBefore(certificate), &now) >= 0)
 		return DV_ASSERTION_NOT_YET;
-	if (X509_cmp_time(to, &now) <= 0)
+	if (X509_cmp_time(X509_get0_notAfter(certificate), &now) <= 0)
 		return DV_ASSERTION_EXPIRED;
 	return DV_ASSERTION_GOOD;
 }
@@ -250,16 +259,28 @@ make_jwt(DvAssertion *assertion, X509 *certificate, EVP_PKEY *key)
 	return assertion->jwt != NULL;
 }
 
+/* Read the certificate, with its dates; NULL where there is none. */
+static X509 *
+begin(DvAssertion *assertion)
+{
+	X509	   *certificate = read_certificate(assertion);
+
+	assertion->jwt = NULL;
+	assertion->valid_from[0] = assertion->valid_to[0] = '\0';
+	assertion->days_left = -1;
+	if (certificate != NULL)
+		tell_dates(assertion, certificate);
+	return certificate;
+}
+
 DvAssertionFault
 dv_assertion_make(DvAssertion *assertion)
 {
-	X509	   *certificate = read_certificate(assertion);
+	X509	   *certificate = begin(assertion);
 	bool		encrypted = false;
 	EVP_PKEY   *key = certificate ? read_key(assertion, &encrypted) : NULL;
 	DvAssertionFault fault;
 
-	assertion->jwt = NULL;
-	assertion->valid_from[0] = assertion->valid_to[0] = '\0';
 	if (certificate == NULL)
 		fault = DV_ASSERTION_NO_CERTIFICATE;
 	else if (key == NULL)
@@ -273,4 +294,15 @@ dv_assertion_make(DvAssertion *assertion)
 	/* the server and libcurl look at the same queue: what is in it is not theirs */
 	ERR_clear_error();
 	return fault;
+}
+
+bool
+dv_assertion_dates(DvAssertion *assertion)
+{
+	X509	   *certificate = begin(assertion);
+	bool		found = certificate != NULL;
+
+	X509_free(certificate);
+	ERR_clear_error();
+	return found;
 }

@@ -7,6 +7,7 @@
 #ifndef DV_ASSERTION_H
 #define DV_ASSERTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -45,6 +46,7 @@ typedef struct DvAssertion
 	char	   *jwt;			/* malloc'ed, or NULL; the caller wipes and frees it */
 	char		valid_from[DV_ASSERTION_DATE];	/* of the certificate; "" where there is none */
 	char		valid_to[DV_ASSERTION_DATE];
+	int			days_left;		/* until then, from "now" on; -1: none */
 } DvAssertion;
 
 /*
@@ -53,5 +55,8 @@ typedef struct DvAssertion
  * but DV_ASSERTION_GOOD leaves no JWT.
  */
 extern DvAssertionFault dv_assertion_make(DvAssertion *assertion);
+
+/* Only look when the certificate is valid; false where there is none. Needs no key. */
+extern bool dv_assertion_dates(DvAssertion *assertion);
 
 #endif							/* DV_ASSERTION_H */

@@ -18,6 +18,7 @@
 
 #include "connection.h"
 #include "problem.h"
+#include "proof.h"
 #include "reply_json.h"
 #include "spi.h"
 
@@ -165,6 +166,31 @@ warn_where_far(double seconds)
 				 errhint("A database server in the environment's region loads faster where files, notes or single rows are sent, and in short runs.")));
 }
 
+/* Of what ends runs at night, one thing is known beforehand: a month is time to make another one. */
+#define SOON_DAYS	30
+
+static void
+warn_where_it_expires(const DvServer *server, Oid caller)
+{
+	/* with others' servers no certificate is used, and to ask for one is an error */
+	int			users = server->superuser_owned ? dv_options_users(server, caller) : 0;
+
+	for (int number = 1; number <= users; number++)
+	{
+		const DvCredentials *credentials = dv_options_credentials(server, caller, number);
+		char	   *until;
+		int			days = dv_proof_days_left(credentials, &until);
+
+		if (days >= 0 && days < SOON_DAYS)
+			ereport(WARNING,
+					(errmsg_plural("the client certificate of application user %d expires in %d day",
+								   "the client certificate of application user %d expires in %d days",
+								   (unsigned long) days, number, days),
+					 errdetail("The one in \"%s\" is valid until %s.", credentials->client_certificate_file, until),
+					 errhint("Make a new certificate, add it to the app registration, and replace the files: the next login reads them.")));
+	}
+}
+
 /*
  * dv_whoami(caller oid, server text) returns one row: who the caller is in
  * which organisation, and how the connection is; pins the server at first use.
@@ -191,6 +217,7 @@ dv_whoami(PG_FUNCTION_ARGS)
 		dv_problem_throw(&problem);
 	learn_name(session, server->name);
 	warn_where_far(Min(who.seconds, again.seconds));
+	warn_where_it_expires(server, caller);
 
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(server->name));
 	values[1] = CStringGetTextDatum(server->environment);

@@ -200,20 +200,27 @@ explain_fault(DvAssertionFault fault, const DvCredentials *credentials, const Dv
 				   message, detail, hint);
 }
 
-static bool
-prove_by_certificate(const DvCredentials *credentials, const char *audience, DvProof *proof, DvProblem *problem)
+static int
+read_certificate(const DvCredentials *credentials, char *certificate, DvProblem *problem)
 {
-	LoginFile	certificate_file = {
+	LoginFile	file = {
 		credentials->client_certificate_file, "client_certificate_file", "client certificate", false,
 		" does not hold a certificate", "Write it there in PEM format."
 	};
+
+	return read_file(&file, credentials->number, certificate, MAX_PEM, problem);
+}
+
+static bool
+prove_by_certificate(const DvCredentials *credentials, const char *audience, DvProof *proof, DvProblem *problem)
+{
 	LoginFile	key_file = {
 		credentials->client_key_file, "client_key_file", "client certificate's key", true,
 		" does not hold a private key", "Write it there in PEM format."
 	};
 	char		certificate[MAX_PEM];
 	char		key[MAX_PEM];
-	int			certificate_len = read_file(&certificate_file, credentials->number, certificate, sizeof(certificate), problem);
+	int			certificate_len = read_certificate(credentials, certificate, problem);
 	int			key_len = certificate_len < 0 ? -1 : read_file(&key_file, credentials->number, key, sizeof(key), problem);
 	DvAssertion assertion = {
 		.certificate = certificate,.certificate_len = (size_t) certificate_len,.key = key,.key_len = (size_t) key_len,
@@ -240,6 +247,25 @@ dv_proof_make(const DvCredentials *credentials, const char *audience, DvProof *p
 	if (credentials->client_certificate_file)
 		return prove_by_certificate(credentials, audience, proof, problem);
 	return prove_by_secret(credentials, proof, problem);
+}
+
+int
+dv_proof_days_left(const DvCredentials *credentials, char **until)
+{
+	char		certificate[MAX_PEM];
+	DvProblem	problem;
+	DvAssertion assertion = {.certificate = certificate,.now = time(NULL)};
+	int			len = credentials->client_certificate_file ? read_certificate(credentials, certificate, &problem) : -1;
+	bool		found;
+
+	assertion.certificate_len = (size_t) Max(len, 0);
+	found = len > 0 && dv_assertion_dates(&assertion);
+	/* the key may be in it */
+	explicit_bzero(certificate, sizeof(certificate));
+	if (!found)
+		return -1;
+	*until = pstrdup(assertion.valid_to);
+	return assertion.days_left;
 }
 
 void

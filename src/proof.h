@@ -23,6 +23,12 @@ typedef struct DvProof
  */
 extern bool dv_proof_make(const DvCredentials *credentials, const char *audience, DvProof *proof, DvProblem *problem);
 
+/*
+ * For how many days to come the certificate is valid, and until when (palloc'ed);
+ * -1 where there is none, or none that can be used.
+ */
+extern int	dv_proof_days_left(const DvCredentials *credentials, char **until);
+
 /* Wiped and freed. */
 extern void dv_proof_forget(DvProof *proof);
 

@@ -65,6 +65,7 @@ sub pair
 
 my $rsa = '-algorithm RSA -pkeyopt rsa_keygen_bits:2048';
 pair($_, $rsa) for qw(mine new second stranger);
+pair('long', $rsa, -1, 60);
 pair('old', $rsa, -10, -2);
 pair('future', $rsa, 2, 10);
 pair('curve', '-algorithm EC -pkeyopt ec_paramgen_curve:P-256');
@@ -98,6 +99,7 @@ sub header_end
 
 my $t = DvMig->new(name => 'certificate', conf => "log_min_messages = debug5\n", args => [
 		'--client-certificate', join(':', APP, "$dir/mine.crt", USER), '--client-certificate', join(':', APP, "$dir/new.crt", USER),
+		'--client-certificate', join(':', APP, "$dir/long.crt", USER),
 		'--client-certificate', join(':', APP2, "$dir/second.crt", USER2) ]);
 my $sim = $t->sim;
 my $whoami = q{SELECT * FROM dvmig.whoami('sim')};
@@ -123,6 +125,20 @@ use_files("$dir/both.pem", "$dir/both.pem");
 is($t->rows($whoami)->[0]{application_user_id}, USER, 'certificate, chain and key in one file');
 spew('both.pem', slurp_file("$dir/mine.key") . slurp_file("$dir/mine.crt"));
 is($t->rows($whoami)->[0]{application_user_id}, USER, 'in either order');
+
+# warnings(): what whoami says beside its row
+sub warnings
+{
+	$t->node->psql('postgres', $whoami, stderr => \my $told);
+	return $told;
+}
+
+use_files("$dir/long.crt", "$dir/long.key");
+is(warnings(), '', 'nothing is said of a certificate that lasts');
+$t->sql(sprintf q{ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (ADD client_id2 '%s', ADD client_certificate_file2 '%s', ADD client_key_file2 '%3$s')},
+	APP2, "$dir/second.crt", "$dir/second.key");
+like(warnings(), qr/^\S*\s*WARNING:  the client certificate of application user 2 expires in 6 days\n.*second\.crt" is valid until \d{4}-/, 'but of one that expires soon');
+use_files("$dir/both.pem", "$dir/both.pem");
 
 # ----------------------------------------------------------- what is sent
 

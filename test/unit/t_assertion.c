@@ -181,6 +181,7 @@ try_good(X509 *certificate, EVP_PKEY *key, const DvAssertion *good)
 	ok(n == 32 && memcmp(claims, digest, 32) == 0, "which names the certificate");
 	is_text(a.valid_from, "2027-01-15 07:00:00 UTC", "from when it is valid");
 	is_text(a.valid_to, "2027-01-15 09:00:00 UTC", "until when");
+	is_number(a.days_left, 0, "how many days to come");
 	free(a.jwt);
 
 	a.client_id = "a\"\\\n\x01\x7f";
@@ -196,6 +197,33 @@ try_good(X509 *certificate, EVP_PKEY *key, const DvAssertion *good)
 	is_number(dv_assertion_make(&a), DV_ASSERTION_GOOD, "the longest texts there can be");
 	ok(is_signed_by(a.jwt, key), "are signed");
 	free(a.jwt);
+}
+
+/* Only its dates, without the key. */
+static void
+try_looking(const DvAssertion *good)
+{
+	static const struct
+	{
+		int			at;
+		int			days;
+	}			cases[] = {{3600 - 2 * 86400 - 1, 2}, {3600 - 2 * 86400, 2}, {3600 - 2 * 86400 + 1, 1}, {3599, 0}, {3601, -1}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		DvAssertion a = input(good->certificate, good->certificate_len, NULL, 0);
+
+		a.now += cases[i].at;
+		ok(dv_assertion_dates(&a), "a look at the dates");
+		is_number(a.days_left, cases[i].days, "days to come");
+		is_text(a.valid_to, "2027-01-15 09:00:00 UTC", "until when");
+		ok(a.jwt == NULL, "nothing is signed");
+	}
+	{
+		DvAssertion a = input(good->key, good->key_len, NULL, 0);
+
+		ok(!dv_assertion_dates(&a) && a.days_left == -1, "no certificate, no dates");
+	}
 }
 
 /* dates: the seconds about both ends */
@@ -296,6 +324,7 @@ main(void)
 	secret = pem_of_key(keys[0], password, &secret_len);
 	good = input(pem[0], len[0], key_pem[0], key_len[0]);
 	try_good(certificates[0], keys[0], &good);
+	try_looking(&good);
 	try_dates(&good);
 	try_damaged(&good);
 	is_refused(input("", 0, key_pem[0], key_len[0]), DV_ASSERTION_NO_CERTIFICATE, "no certificate");
