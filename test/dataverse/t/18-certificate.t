@@ -113,6 +113,7 @@ accepted($sim->token_request, 200, 'and for its secret, as before');
 
 refused_as(ask(assertion(key => 'stranger')), 700027, 'a certificate that is not registered');
 refused_as(ask(assertion(key => 'stranger', names => 'mine')), 700027, 'the registered one named, another key');
+refused_as(ask(assertion(names => 'stranger')), 700027, 'its key, another certificate named');
 refused_as(ask(assertion(sign => '')), 700027, 'another padding');
 refused_as(ask(assertion(sign => '-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:20')), 700027, 'another length of the salt');
 refused_as(ask(assertion() =~ s/\.([^.]+)\./'.' . encode_base64url(json_of({aud => $endpoint})) . '.'/er), 700027, 'claims that were changed');
