@@ -308,19 +308,25 @@ make_flagged(DvDirect *d, char flag, const pg_uuid_t *id)
 		heap_freetuple(old);
 }
 
-/* Say that the page is full where the row's new version would not fit, as the update that failed would. */
-static void
-mark_full(Buffer buffer, OffsetNumber offset)
+/*
+ * Is there no room for the row's new version, and something to be pruned? Then
+ * the page is marked as full, as the update that found none would have marked it.
+ */
+static bool
+lacks_room(Buffer buffer, OffsetNumber offset)
 {
 	Page		page = BufferGetPage(buffer);
+	bool		lacks;
 
 	if (!TransactionIdIsValid(((PageHeader) page)->pd_prune_xid))
-		return;
+		return false;
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	if (offset <= PageGetMaxOffsetNumber(page) &&
-		PageGetHeapFreeSpace(page) < MAXALIGN(ItemIdGetLength(PageGetItemId(page, offset))) + FLAG_GROWTH)
+	lacks = offset <= PageGetMaxOffsetNumber(page) &&
+		PageGetHeapFreeSpace(page) < MAXALIGN(ItemIdGetLength(PageGetItemId(page, offset))) + FLAG_GROWTH;
+	if (lacks)
 		PageSetFull(page);
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return lacks;
 }
 
 /*
@@ -338,8 +344,8 @@ make_room(DvDirect *d, const DvVersion *version)
 		return;
 	d->pruned = block;
 	buffer = ReadBuffer(d->rel, block);
-	mark_full(buffer, ItemPointerGetOffsetNumberNoCheck(&version->ctid));
-	heap_page_prune_opt(d->rel, buffer);
+	if (lacks_room(buffer, ItemPointerGetOffsetNumberNoCheck(&version->ctid)))
+		heap_page_prune_opt(d->rel, buffer);
 	ReleaseBuffer(buffer);
 }
 
