@@ -256,7 +256,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	IF c.relkind = 'r' AND NOT flag_index AND coalesce(array_to_string(c.reloptions, ',') !~ 'fillfactor', true) THEN
-		advice := advice || format('before a mass load, ALTER TABLE %s SET (fillfactor = 50) and VACUUM FULL %1$s let flags be set within their pages', staging);
+		advice := advice || format('before a mass load, ALTER TABLE %s SET (fillfactor = 80) and VACUUM FULL %1$s let all flags be set within their pages', staging);
 	END IF;
 	IF NOT flag_index THEN
 		advice := advice || format('without an index on flags dvmig.status tells estimates: once it is loaded, CREATE INDEX%s ON %s %s',

@@ -73,6 +73,6 @@ $t->sql(q{
 	CREATE TABLE staging.large (id int PRIMARY KEY, company_name text, filler text);
 	INSERT INTO staging.large SELECT n, 'Company ' || n, repeat('x', 1500) FROM generate_series(1, 8000) n});
 like($t->sql(q{SELECT dvmig.add_table('m', 'staging.large', 'account', source_key => 'id', flag_index => false)}),
-	qr/advice: .*fillfactor = 50.*CREATE INDEX CONCURRENTLY ON staging.large \(processing_flag, id\)/, 'add_table advises');
+	qr/advice: .*fillfactor = 80.*CREATE INDEX CONCURRENTLY ON staging.large \(processing_flag, id\)/, 'add_table advises');
 
 done_testing();
