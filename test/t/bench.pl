@@ -48,7 +48,8 @@ for my $lanes (1, 2)
 		cmp_ok($quick->{memory}, '<=', IN_FLIGHT * BODY_MB + 64, "$lanes lanes: a worker's memory is bounded");
 	}
 }
-cmp_ok($r->{'dvmig, fillfactor 50'}{quick}{wal}, '<', $r->{'dvmig, lanes => 1'}{quick}{wal}, 'room in the pages saves WAL');
+cmp_ok($r->{'dvmig, lanes => 1'}{quick}{wal}, '<', 0.9 * $update, 'in full pages, most rows find room in their own: less WAL than an UPDATE writes');
+cmp_ok($r->{'dvmig, fillfactor 50'}{quick}{wal}, '<', 0.9 * $update, 'with room in the pages, too');
 is($r->{'dvmig, reload of equal rows'}{quick}{rows}, 10000, 'a reload of equal rows sends nothing');
 
 done_testing();

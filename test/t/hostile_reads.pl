@@ -165,7 +165,11 @@ $h->hold(method => 'GET', path_contains => '/contacts');
 my $run = $t->start($h->migration);
 $h->until('it asks which rows arrived', sub { $h->held > 0 });
 my $worker = $h->worker($run);
-cmp_ok(peak($worker->{pid}), '<', 256 * 1024, 'a worker took little memory for huge answers') or diag peak($worker->{pid});
+SKIP:
+{
+	skip 'a sanitizer keeps what is freed', 1 if DvMig::instrumented();
+	cmp_ok(peak($worker->{pid}), '<', 256 * 1024, 'a worker took little memory for huge answers') or diag peak($worker->{pid});
+}
 $h->release;
 $h->ends($run, 'completed');
 $h->exact('huge answers', '400/0/400/0/0');
