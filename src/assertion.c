@@ -19,6 +19,8 @@
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 
+#include "wiretext.h"
+
 /*
  * The service wants five to ten minutes from nbf to exp. It begins a minute ago,
  * for clocks that differ, and lasts longer than a login may take.
@@ -169,8 +171,7 @@ make_guid(char guid[37])
 		return false;
 	b[6] = (unsigned char) ((b[6] & 0x0f) | 0x40);
 	b[8] = (unsigned char) ((b[8] & 0x3f) | 0x80);
-	snprintf(guid, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-			 b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+	dv_wiretext_format_uuid(b, guid);
 	return true;
 }
 

@@ -177,7 +177,7 @@ warn_where_it_expires(const DvServer *server, Oid caller)
 
 	for (int number = 1; number <= users; number++)
 	{
-		const DvCredentials *credentials = dv_options_credentials(server, caller, number);
+		DvCredentials *credentials = dv_options_credentials(server, caller, number);
 		char	   *until;
 		int			days = dv_proof_days_left(credentials, &until);
 
@@ -187,7 +187,8 @@ warn_where_it_expires(const DvServer *server, Oid caller)
 								   "the client certificate of application user %d expires in %d days",
 								   (unsigned long) days, number, days),
 					 errdetail("The one in \"%s\" is valid until %s.", credentials->client_certificate_file, until),
-					 errhint("Make a new certificate, add it to the app registration, and replace the files: the next login reads them.")));
+					 errhint(DV_PROOF_RENEW)));
+		dv_options_wipe(credentials);
 	}
 }
 

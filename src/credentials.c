@@ -84,13 +84,6 @@ dv_credentials_load(DvLogin *login, const char *server_name, Oid userid, int num
 	MemoryContextSwitchTo(context);
 }
 
-static void
-wipe(DvCredentials *credentials)
-{
-	if (credentials != NULL && credentials->client_secret != NULL)
-		explicit_bzero(credentials->client_secret, strlen(credentials->client_secret));
-}
-
 /*
  * A secret that was put into the mapping since then is meant for where the server
  * leads now: it is not sent to where it led before, whose owner may have been another.
@@ -123,11 +116,11 @@ read_again(DvLogin *login, MemoryContext context)
 	now = dv_options_credentials(server, login->userid, login->number);
 	if (strcmp(now->client_id, login->credentials->client_id) == 0)
 	{
-		wipe(login->credentials);
+		dv_options_wipe(login->credentials);
 		login->credentials = now;
 	}
 	else
-		wipe(now);
+		dv_options_wipe(now);
 	MemoryContextSwitchTo(old);
 }
 
@@ -171,5 +164,5 @@ dv_credentials_renew(DvLogin *login, DvProblem *problem)
 void
 dv_credentials_forget(DvLogin *login)
 {
-	wipe(login->credentials);
+	dv_options_wipe(login->credentials);
 }

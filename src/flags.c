@@ -179,7 +179,6 @@ set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 	bool		all = true;
 	int			i;
 
-	last_moved = 0;
 	if (skip_locked || step->no_direct || !set_directly(step, flags, n))
 	{
 		last_moved = n;			/* as far as is known */

@@ -478,6 +478,13 @@ dv_options_credentials(const DvServer *server, Oid userid, int number)
 	return credentials;
 }
 
+void
+dv_options_wipe(DvCredentials *credentials)
+{
+	if (credentials != NULL && credentials->client_secret != NULL)
+		explicit_bzero(credentials->client_secret, strlen(credentials->client_secret));
+}
+
 int
 dv_options_users(const DvServer *server, Oid userid)
 {

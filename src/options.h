@@ -39,6 +39,9 @@ extern DvServer *dv_options_server(const char *server_name);
 /* Credentials of a role's user mapping; throws where there are none. */
 extern DvCredentials *dv_options_credentials(const DvServer *server, Oid userid, int number);
 
+/* Wipe the secret in them; NULL: nothing. */
+extern void dv_options_wipe(DvCredentials *credentials);
+
 /* How many application users the mapping has (client_id, client_id2 ...). */
 extern int	dv_options_users(const DvServer *server, Oid userid);
 

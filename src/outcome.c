@@ -523,7 +523,8 @@ record_lots(DvStep *step)
 			give_up(step, lot.outcomes, step->noutcomes - done);
 			return;
 		}
-		lots.moved[i] = lot.moved;
+		if (i >= lots.first)
+			lots.moved += lot.moved;
 		done = lots.ends[i];
 	}
 	dv_stripes_learn(step, &lots);

@@ -190,7 +190,7 @@ explain_fault(DvAssertionFault fault, const DvCredentials *credentials, const Dv
 		case DV_ASSERTION_EXPIRED:
 			message = "the client certificate has expired";
 			snprintf(detail, sizeof(detail), "The one in \"%s\" was valid until %s.", certificate, assertion->valid_to);
-			hint = "Make a new certificate, add it to the app registration, and replace the files: the next login reads them.";
+			hint = DV_PROOF_RENEW;
 			break;
 		case DV_ASSERTION_GOOD:
 		case DV_ASSERTION_FAILED:

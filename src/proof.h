@@ -9,6 +9,9 @@
 #include "options.h"
 #include "session.h"
 
+/* What to do about a certificate that has expired, or will soon. */
+#define DV_PROOF_RENEW	"Make a new certificate, add it to the app registration, and replace the files: the next login reads them."
+
 typedef struct DvProof
 {
 	const char *fields;			/* of the login's form, up to the value */

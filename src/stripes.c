@@ -82,6 +82,7 @@ dv_stripes_order(DvStep *step, DvLots *lots)
 
 	lots->n = lots->first = 1;
 	lots->ends[0] = n;
+	lots->moved = 0;
 	if (stripes <= 1)
 		return;
 	lot = palloc(n);
@@ -106,14 +107,10 @@ dv_stripes_learn(DvStep *step, const DvLots *lots)
 {
 	DvStripes  *stripes = &step->stripes;
 	int			later = lots->ends[lots->n - 1] - lots->ends[lots->first - 1];
-	int			moved = 0;
-	int			i;
 
 	if (stripes->pause > 0)
 		stripes->pause--;
-	for (i = lots->first; i < lots->n; i++)
-		moved += lots->moved[i];
-	if (moved * 2 > later)
+	if (lots->moved * 2 > later)
 	{
 		stripes->fruitless = Min(stripes->fruitless + 1, PAUSE_MAX_LOG2);
 		stripes->pause = 1 << stripes->fruitless;

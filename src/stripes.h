@@ -15,7 +15,7 @@ typedef struct DvLots
 	int			n;				/* at least one */
 	int			first;			/* those that make room for the others */
 	int			ends[DV_LOTS_MAX];
-	int			moved[DV_LOTS_MAX]; /* flags that moved their row to another page, once recorded */
+	int			moved;			/* flags of the others that moved their row to another page, once recorded */
 } DvLots;
 
 /* Order the step's outcomes by lot. */
