@@ -343,12 +343,36 @@ take_tune(DvLanes *lanes)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* In the caller's transaction: what is asked of the run is taken up; true where that is to stop. */
+static bool
+hear(DvRunContext *rc)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(rc->run)};
+
+	if (dv_spi_run("SELECT paused, coalesce((tuned ->> 'lanes')::int, 0), coalesce((tuned ->> 'in_flight')::int, 0),"
+				   " coalesce((tuned ->> 'batch_rows')::int, 0), coalesce((tuned ->> 'rate')::float8, 0)"
+				   " FROM dvmig.run_history WHERE run = $1 AND NOT " DV_STOP_IS_DUE,
+				   1, types, values, NULL, SPI_OK_SELECT) == 0)
+		return true;
+	take_tune(rc->lanes);
+	return false;
+}
+
+bool
+dv_live_hear(DvRunContext *rc)
+{
+	DvSwitch	before = dv_runstate_begin("dvmig: looking for what is asked of the run");
+	bool		stop = hear(rc);
+
+	dv_runstate_commit(before, true);
+	return stop;
+}
+
 /* One try to mirror, "step" is the one at work or NULL; throws 55P03 where a user holds a lock on our rows. */
 static bool
 mirror(DvRunContext *rc, DvStep *step)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(rc->run)};
 	DvSwitch	before = dv_runstate_begin("dvmig: mirroring progress");
 	bool		stop;
 
@@ -363,12 +387,7 @@ mirror(DvRunContext *rc, DvStep *step)
 	}
 	dv_live_store_run(rc, step);
 	dv_live_watch(rc, false);
-	stop = dv_spi_run("SELECT paused, coalesce((tuned ->> 'lanes')::int, 0), coalesce((tuned ->> 'in_flight')::int, 0),"
-					  " coalesce((tuned ->> 'batch_rows')::int, 0), coalesce((tuned ->> 'rate')::float8, 0)"
-					  " FROM dvmig.run_history WHERE run = $1 AND NOT " DV_STOP_IS_DUE,
-					  1, types, values, NULL, SPI_OK_SELECT) == 0;
-	if (!stop)
-		take_tune(rc->lanes);
+	stop = hear(rc);
 	dv_runstate_commit(before, true);
 	return stop;
 }

@@ -25,6 +25,9 @@ extern void dv_live_take_pace(DvStep *step);
 /* Samples and alerts of the run, in the caller's transaction; an alert goes to the server log from here. */
 extern void dv_live_watch(const DvRunContext *rc, bool ended);
 
+/* Take up what dvmig.tune(), pause() and stop() ask of the run; true when it is asked to stop. */
+extern bool dv_live_hear(DvRunContext *rc);
+
 /* Mirror live figures of all lanes, "step" NULL for work without one; true when the run is asked to stop. */
 extern bool dv_live_mirror(DvRunContext *rc, DvStep *step);
 

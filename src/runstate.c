@@ -322,19 +322,6 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	}
 }
 
-bool
-dv_runstate_stop_requested(DvRunContext *rc)
-{
-	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(rc->run)};
-	DvSwitch	before = dv_runstate_begin("dvmig: looking for a stop");
-	bool		stop = dv_spi_run("SELECT FROM dvmig.run_history WHERE run = $1 AND " DV_STOP_IS_DUE,
-								  1, types, values, NULL, SPI_OK_SELECT) > 0;
-
-	dv_runstate_commit(before, true);
-	return stop;
-}
-
 void
 dv_runstate_finish(DvRunContext *rc)
 {

@@ -65,9 +65,6 @@ extern void dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const Err
  */
 extern bool dv_runstate_follow_columns(DvStep *step);
 
-/* Is the run asked to stop? For when there is no step to mirror. */
-extern bool dv_runstate_stop_requested(DvRunContext *rc);
-
 /* Final state, figures and message of the run. */
 extern void dv_runstate_finish(DvRunContext *rc);
 

@@ -270,7 +270,7 @@ while_waiting(void)
 		rc->stopping = true;
 	else if (now >= next_mirror)
 	{
-		rc->stopping |= dv_runstate_stop_requested(rc);
+		rc->stopping |= dv_live_hear(rc);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
 	if (rc->stopping)
@@ -471,6 +471,8 @@ run(DvRunContext *rc, const DvWorkerArgs *args)
 		dv_runstate_read_references(rc, &plan);
 		waiting_run = NULL;
 		dv_session_patience = NULL;
+		/* paused or capped when it began: before the first row goes */
+		rc->stopping |= dv_live_hear(rc);
 		if (strcmp(plan.kind, "run") == 0)
 			run_steps(rc);
 		else

@@ -154,14 +154,14 @@ is($t->sql("SELECT string_agg(DISTINCT result, ',') FROM dvmig.verification WHER
 $job = $run->{run};
 like($t->error("SELECT dvmig.tune($job, rate => 10)"), qr/55000: .*not at work: it is completed/, 'a run that is over is not tuned');
 $t->sql(q{UPDATE people SET family = family || ' again', processing_flag = 'U'});
-# paused(): a run that was paused when it began
+# paused(): a run that was paused when it began, which is before its first row
 sub paused
 {
-	$t->sim->set(latency => 700);
+	anew();
 	my $n = $t->sql(q{WITH r AS MATERIALIZED (SELECT dvmig.start('m', lanes => 2, resend => true) AS run) SELECT run FROM r, dvmig.pause(r.run)});
+	$t->wait_for("SELECT EXISTS (SELECT FROM dvmig.run_table WHERE run = $n AND state = 'running')");
 	mirrored($n);
-	$t->wait_for("SELECT in_flight = 0 FROM dvmig.progress WHERE run = $n");
-	$t->sim->set(latency => 0);
+	is(seen()->{bulk_targets}, 0, 'paused when it began: no row goes');
 	return $n;
 }
 $run = paused();
