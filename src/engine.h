@@ -177,7 +177,8 @@ typedef struct DvRunContext
 	struct DvUsers *users;		/* of a job: see users.h */
 	DvBudget	budget;			/* the run's; a table has its own */
 	MemoryContext context;
-	DvCounters	total;
+	DvCounters	total;			/* of steps that have ended */
+	struct DvStep *at_work;		/* the step whose figures are not among them; NULL between steps, and in helpers */
 	bool		stopping;		/* asked to stop, or failed */
 	TimestampTz stop_by;		/* when a stopping run ends without replies; 0 = not stopping */
 	bool		failed;

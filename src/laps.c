@@ -53,6 +53,8 @@ dv_lanes_open_step(DvStep *step, int number)
 	dv_pace_table_init(&shared->pace);
 	dv_lane_of(lanes)->state = DV_LANE_READY;
 	SpinLockRelease(&shared->mutex);
+	/* from now on what the lanes count is of this one */
+	step->rc->at_work = step;
 }
 
 /* What a lane has to know of the lap it takes part in. With the mutex. */

@@ -94,12 +94,13 @@ sum_usage(DvLanes *lanes, bool of_step, DvUsage *sum)
 }
 
 /* Figures of the step into run_table. $1 run, $2 staging, $3 pass. */
-void
-dv_live_store_step(DvStep *step, const DvStepPlan *plan, const DvCounters *c)
+static void
+store_step(const DvStep *step, const DvCounters *c)
 {
 	DvLanes    *lanes = step->rc->lanes;
 	Oid			types[16 + USAGE_COLUMNS] = {INT8OID, TEXTOID, TEXTOID};
-	Datum		values[16 + USAGE_COLUMNS] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name), CStringGetTextDatum(plan->pass)};
+	Datum		values[16 + USAGE_COLUMNS] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(step->projection->table_name),
+	CStringGetTextDatum(step->projection->pass)};
 	const int64 figures[] = {c->rows_read, c->succeeded, c->failed, c->unchanged, c->parked, c->requests,
 		c->rows_sent, c->bytes_sent, c->throttled, dv_lanes_in_flight(lanes), step->pace->bulk_rows};
 	DvUsage		usage;
@@ -212,20 +213,18 @@ store_lanes(DvRunContext *rc, const DvCounters *c)
  * A row counts once in a run: whatever a later pass makes of one that this run
  * had as a success stands in that success's place.
  */
-void
-dv_live_add_step(DvCounters *total, const DvCounters *step)
+static void
+add_step(DvCounters *total, const DvCounters *step)
 {
 	dv_lanes_add(total, step);
 	total->succeeded -= step->again;
 	total->rows_read -= Min(step->again, step->rows_read);
 }
 
-/* Figures of the run: ended steps and, where given, the one at work. */
-void
-dv_live_store_run(DvRunContext *rc, const DvStep *step)
+/* "c": figures of the run. */
+static void
+store_run(DvRunContext *rc, const DvCounters *c)
 {
-	DvCounters	c = rc->total;
-	DvCounters	sum;
 	Oid			types[13];
 	Datum		values[13];
 	char		nulls[14] = "             ";
@@ -233,27 +232,22 @@ dv_live_store_run(DvRunContext *rc, const DvStep *step)
 	const char *message = rc->message ? rc->message : why ? psprintf("waiting: %s", why) : NULL;
 	int			i;
 
-	if (step != NULL)
-	{
-		dv_lanes_step_counters(rc->lanes, &sum);
-		dv_live_add_step(&c, &sum);
-	}
 	for (i = 0; i < 11; i++)
 		types[i] = INT8OID;
 	types[11] = INT4OID;
 	types[12] = TEXTOID;
 	values[0] = Int64GetDatum(rc->run);
-	values[1] = Int64GetDatum(c.rows_read);
-	values[2] = Int64GetDatum(c.succeeded);
-	values[3] = Int64GetDatum(c.failed);
-	values[4] = Int64GetDatum(c.unchanged);
-	values[5] = Int64GetDatum(c.parked);
-	values[6] = Int64GetDatum(c.requests);
-	values[7] = Int64GetDatum(c.rows_sent);
-	values[8] = Int64GetDatum(c.bytes_sent);
-	values[9] = Int64GetDatum(c.throttled);
+	values[1] = Int64GetDatum(c->rows_read);
+	values[2] = Int64GetDatum(c->succeeded);
+	values[3] = Int64GetDatum(c->failed);
+	values[4] = Int64GetDatum(c->unchanged);
+	values[5] = Int64GetDatum(c->parked);
+	values[6] = Int64GetDatum(c->requests);
+	values[7] = Int64GetDatum(c->rows_sent);
+	values[8] = Int64GetDatum(c->bytes_sent);
+	values[9] = Int64GetDatum(c->throttled);
 	values[10] = Int64GetDatum(rc->lanes ? dv_gate_held_ms(rc->lanes) : 0);
-	values[11] = Int32GetDatum(step ? dv_lanes_in_flight(rc->lanes) : 0);
+	values[11] = Int32GetDatum(rc->at_work ? dv_lanes_in_flight(rc->lanes) : 0);
 	values[12] = message ? CStringGetTextDatum(message) : (Datum) 0;
 	nulls[12] = message ? ' ' : 'n';
 	dv_spi_run("UPDATE dvmig.run_history SET rows_read = $2, succeeded = $3, failed = $4, unchanged = $5, parked = $6,"
@@ -263,10 +257,38 @@ dv_live_store_run(DvRunContext *rc, const DvStep *step)
 	if (rc->lanes != NULL)
 	{
 		/* a job has no steps in which it would say so */
-		if (step == NULL)
+		if (rc->at_work == NULL)
 			dv_lanes_measure(rc->lanes);
-		store_lanes(rc, &c);
+		store_lanes(rc, c);
 	}
+}
+
+void
+dv_live_store(DvRunContext *rc)
+{
+	DvCounters	total = rc->total;
+
+	if (rc->at_work != NULL)
+	{
+		DvCounters	sum;
+
+		dv_lanes_step_counters(rc->lanes, &sum);
+		store_step(rc->at_work, &sum);
+		add_step(&total, &sum);
+	}
+	store_run(rc, &total);
+}
+
+void
+dv_live_end_step(DvRunContext *rc)
+{
+	DvCounters	sum;
+
+	if (rc->at_work == NULL)
+		return;
+	dv_lanes_step_counters(rc->lanes, &sum);
+	add_step(&rc->total, &sum);
+	rc->at_work = NULL;
 }
 
 /* $1 server, $2 table, $3 pass. */
@@ -369,23 +391,15 @@ dv_live_hear(DvRunContext *rc)
 	return stop;
 }
 
-/* One try to mirror, "step" is the one at work or NULL; throws 55P03 where a user holds a lock on our rows. */
+/* One try to mirror; throws 55P03 where a user holds a lock on our rows. */
 static bool
-mirror(DvRunContext *rc, DvStep *step)
+mirror(DvRunContext *rc)
 {
 	DvSwitch	before = dv_runstate_begin("dvmig: mirroring progress");
 	bool		stop;
 
 	dv_spi_wait_briefly();
-	if (step != NULL)
-	{
-		DvStepPlan	plan = {.name = step->projection->table_name,.pass = step->projection->pass};
-		DvCounters	sum;
-
-		dv_lanes_step_counters(rc->lanes, &sum);
-		dv_live_store_step(step, &plan, &sum);
-	}
-	dv_live_store_run(rc, step);
+	dv_live_store(rc);
 	dv_live_watch(rc, false);
 	stop = hear(rc);
 	dv_runstate_commit(before, true);
@@ -393,14 +407,14 @@ mirror(DvRunContext *rc, DvStep *step)
 }
 
 bool
-dv_live_mirror(DvRunContext *rc, DvStep *step)
+dv_live_mirror(DvRunContext *rc)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool stop = false;
 
 	PG_TRY();
 	{
-		stop = mirror(rc, step);
+		stop = mirror(rc);
 	}
 	PG_CATCH();
 	{

@@ -9,14 +9,11 @@
 /* Condition on run_history: asked to stop by dvmig.stop(), or from the beginning for a certain time. */
 #define DV_STOP_IS_DUE	"(stop_requested OR coalesce(until_at <= clock_timestamp(), false))"
 
-/* Figures of a step into run_table, in the caller's transaction. */
-extern void dv_live_store_step(DvStep *step, const DvStepPlan *plan, const DvCounters *figures);
+/* Figures of the run, of its lanes and of the step at work, in the caller's transaction. */
+extern void dv_live_store(DvRunContext *rc);
 
-/* Add a step's figures to the run's. */
-extern void dv_live_add_step(DvCounters *total, const DvCounters *step);
-
-/* Figures of the run: ended steps and, where given, the one at work. */
-extern void dv_live_store_run(DvRunContext *rc, const DvStep *step);
+/* The step at work has ended, and its figures are stored: from now on they are among the run's. */
+extern void dv_live_end_step(DvRunContext *rc);
 
 /* What was learnt of the step's table: kept for the next run, and taken up by it. */
 extern void dv_live_store_pace(DvStep *step);
@@ -28,7 +25,7 @@ extern void dv_live_watch(const DvRunContext *rc, bool ended);
 /* Take up what dvmig.tune(), pause() and stop() ask of the run; true when it is asked to stop. */
 extern bool dv_live_hear(DvRunContext *rc);
 
-/* Mirror live figures of all lanes, "step" NULL for work without one; true when the run is asked to stop. */
-extern bool dv_live_mirror(DvRunContext *rc, DvStep *step);
+/* Mirror live figures of all lanes; true when the run is asked to stop. */
+extern bool dv_live_mirror(DvRunContext *rc);
 
 #endif							/* DV_LIVE_H */

@@ -19,6 +19,7 @@
 #include "flags.h"
 #include "hash128.h"
 #include "keys.h"
+#include "lanes.h"
 #include "phase.h"
 #include "spi.h"
 #include "states.h"
@@ -430,19 +431,26 @@ count_outcomes(DvStep *step, const DvOutcome *outcomes, int n)
 		if (o->message != NULL && strncmp(o->message, "unchanged", 9) == 0)
 			step->counters.unchanged++;
 		step->counters.again += o->row->again && !o->flag_only;
-		dv_engine_release_row(step, o->row);
 	}
+	/* a lane may end before it publishes when it is time to */
+	dv_lanes_publish(step);
+}
+
+static void
+release_rows(DvStep *step, const DvOutcome *outcomes, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		dv_engine_release_row(step, outcomes[i].row);
 }
 
 /* These verdicts cannot be recorded: their rows stay as they are, to be settled by the next run. */
 static void
 give_up(DvStep *step, const DvOutcome *outcomes, int n)
 {
-	int			i;
-
 	step->unsettled = true;
-	for (i = 0; i < n; i++)
-		dv_engine_release_row(step, outcomes[i].row);
+	release_rows(step, outcomes, n);
 }
 
 /*
@@ -496,9 +504,10 @@ record_lot(DvStep *step, Lot *lot)
 	if (!record_somehow(step, lot))
 		return false;
 	dv_engine_lock_gone(step->rc);
+	count_outcomes(step, lot->outcomes, lot->n);
 	if (lot->mode == DV_FLAGS_NONE)
 		dv_flags_set_singly(step, lot->outcomes, lot->n);
-	count_outcomes(step, lot->outcomes, lot->n);
+	release_rows(step, lot->outcomes, lot->n);
 	return true;
 }
 

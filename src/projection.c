@@ -113,11 +113,11 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 		" FROM dvmig._projection($1::pg_catalog.regclass, $2, $3)";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
-	ArrayType  *key_types;
+	Datum		key_types;
 	Datum	   *oids;
 	bool		isnull;
 	int			i;
-	int			n;
+	int			n = 0;
 
 	dv_spi_run(sql, 3, types, values, NULL, SPI_OK_SELECT);
 	p->select_sql = dv_spi_keep(context, 0, 1);
@@ -128,9 +128,10 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 	p->outcomes_sql = dv_spi_keep(context, 0, 7);
 	p->fresh_sql = dv_spi_keep(context, 0, 8);
 	p->all_sql = dv_spi_keep(context, 0, 9);
-	key_types = DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-												 5, &isnull));
-	deconstruct_array(key_types, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
+	/* of the columns that there are: null where there is none */
+	key_types = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5, &isnull);
+	if (!isnull)
+		deconstruct_array(DatumGetArrayTypeP(key_types), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &n);
 	if (n != p->nkeys)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),

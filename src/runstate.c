@@ -291,7 +291,6 @@ void
 dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *error)
 {
 	DvRunContext *rc = step->rc;
-	DvCounters	sum;
 	const char *state = error || (rc->stopping && rc->failed) ? "failed" : rc->stopping ? "pending" : "done";
 	long		left = dv_flags_left(step);
 	const char *message = error ? dv_spi_told(error) :
@@ -303,18 +302,17 @@ dv_runstate_end_step(DvStep *step, const DvStepPlan *plan, const ErrorData *erro
 	char		nulls[6] = {' ', ' ', ' ', ' ', message ? ' ' : 'n', '\0'};
 	DvSwitch	before = dv_runstate_begin("dvmig: ending a table");
 
-	dv_lanes_step_counters(rc->lanes, &sum);
-	dv_live_store_step(step, plan, &sum);
+	dv_live_store(rc);
 	/* Before this pass gets its state: a run that ends for all rows alike may have left none in doubt. */
 	if (error == NULL && !step->unsettled)
 		dv_doubt_end(step, plan);
-	dv_live_store_pace(step);
+	if (rc->at_work != NULL)
+		dv_live_store_pace(step);
 	dv_spi_run("UPDATE dvmig.run_table SET state = $4, message = $5, ended_at = clock_timestamp() WHERE run = $1 AND staging = $2 AND pass = $3",
 			   5, types, values, nulls, SPI_OK_UPDATE);
 	dv_spi_run("SELECT dvmig._apply_gate($1, $2)", 2, types, values, NULL, SPI_OK_SELECT);
-	dv_live_add_step(&rc->total, &sum);
-	dv_live_store_run(rc, NULL);
 	dv_runstate_commit(before, false);
+	dv_live_end_step(rc);
 	if (error != NULL && !rc->failed)
 	{
 		rc->failed = true;
@@ -332,7 +330,8 @@ dv_runstate_finish(DvRunContext *rc)
 	DvSwitch	before = dv_runstate_begin("dvmig: ending the run");
 
 	rc->waiting[0] = '\0';
-	dv_live_store_run(rc, NULL);
+	/* an error may have ended the run in a step: its figures, too */
+	dv_live_store(rc);
 	dv_spi_run("SELECT dvmig._finish_run($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_SELECT);
 	dv_live_watch(rc, true);
 	dv_runstate_commit(before, false);

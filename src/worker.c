@@ -220,7 +220,7 @@ dv_worker_look(DvRunContext *rc)
 		rc->stopping = true;
 	if (now >= next_mirror)
 	{
-		rc->stopping |= dv_live_mirror(rc, NULL);
+		rc->stopping |= dv_live_mirror(rc);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
 	if (rc->stopping && rc->stop_by == 0)
@@ -239,7 +239,7 @@ dv_worker_tick(DvStep *step)
 	dv_lanes_publish(step);
 	if (rc->lanes->me == 0 && now >= next_mirror)
 	{
-		rc->stopping |= dv_live_mirror(rc, step);
+		rc->stopping |= dv_live_mirror(rc);
 		dv_lane_follow(rc);
 		next_mirror = TimestampTzPlusMilliseconds(now, MIRROR_MS);
 	}
@@ -295,7 +295,7 @@ be_patient(const DvProblem *problem)
 	if (strcmp(rc->waiting, why) != 0)
 	{
 		strlcpy(rc->waiting, why, sizeof(rc->waiting));
-		rc->stopping |= dv_live_mirror(rc, NULL);
+		rc->stopping |= dv_live_mirror(rc);
 	}
 	return rc->outage_since == 0 || !TimestampDifferenceExceeds(rc->outage_since, now, dv_max_outage_s * 1000);
 }
@@ -371,7 +371,8 @@ run_step(DvRunContext *rc, const DvStepPlan *plan)
 		dv_lanes_report_error(rc->lanes, error);
 	}
 	PG_END_TRY();
-	dv_lanes_close_step(step);
+	if (rc->at_work != NULL)	/* it had begun */
+		dv_lanes_close_step(step);
 	if (error != NULL && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION) &&
 		error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		ReThrowError(error);
