@@ -135,6 +135,7 @@ take_row(Reader *r, DvRow *row, const Datum *values, const bool *nulls)
 		r->filenode = filenode_of(r->table);
 	}
 	row->version.filenode = r->filenode;
+	dv_projection_check_values(step->projection, nulls + DV_PROJ_KEYS - 1);
 	if (dv_sets_is_answered(step->sets, &row->version))
 		return false;
 	row->batch = r->batch;

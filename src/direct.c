@@ -242,8 +242,11 @@ dv_direct_open_success(const DvProjection *p)
 {
 	DvDirect	found;
 	DvDirect   *d;
-	Relation	rel = table_open(p->success, RowExclusiveLock);
+	Relation	rel = try_table_open(p->success, RowExclusiveLock);
 
+	/* SQL says of what was dropped since that it does not exist */
+	if (rel == NULL)
+		return NULL;
 	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition || !is_plain(rel) ||
 		!has_rights(p->success, ACL_INSERT) || !find_columns(&found, rel, p))
 	{

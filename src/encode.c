@@ -74,6 +74,7 @@ dv_encode_descriptor(DvStep *step, TupleDesc desc)
 	if (step->desc != NULL && equalTupleDescs(step->desc, desc))
 		return;
 	dv_projection_check_keys(step->projection, desc, DV_PROJ_KEYS);
+	dv_projection_check_outcome(step->projection, desc);
 	old = MemoryContextSwitchTo(step->context);
 	step->desc = CreateTupleDescCopy(desc);
 	step->both = columns_of(step, desc, DV_SEND_INSERT | DV_SEND_UPDATE, &step->nboth);

@@ -424,3 +424,37 @@ dv_projection_check_keys(const DvProjection *p, TupleDesc desc, int first)
 					 errmsg("source key column \"%s\" of %s got another type after the run began", p->keys[i].name, p->table_name),
 					 errhint("Give the key columns of the outcome tables the same type, and start again.")));
 }
+
+void
+dv_projection_check_type(const DvProjection *p, TupleDesc desc, int at, const char *name, Oid type)
+{
+	Oid			found = TupleDescAttr(desc, at - 1)->atttypid;
+
+	if (getBaseType(found) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of the outcome tables of %s has type %s instead of %s", name, p->table_name, format_type_be(found), format_type_be(type)),
+				 errhint("Give it back the type that dvmig.add_table() made it with, and start again.")));
+}
+
+void
+dv_projection_check_outcome(const DvProjection *p, TupleDesc desc)
+{
+	dv_projection_check_type(p, desc, DV_PROJ_ID, "dataverse_id", UUIDOID);
+	dv_projection_check_type(p, desc, DV_PROJ_HASH, "content_hash", BYTEAOID);
+	dv_projection_check_type(p, desc, DV_PROJ_CREATED_RUN, "created_run", INT8OID);
+	dv_projection_check_type(p, desc, DV_PROJ_LAST_RUN, "run", INT8OID);
+}
+
+void
+dv_projection_check_values(const DvProjection *p, const bool *nulls)
+{
+	int			i;
+
+	for (i = 0; i < p->nkeys; i++)
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+					 errmsg("source key column \"%s\" of %s or of its outcome tables is null in a row", p->keys[i].name, p->table_name),
+					 errhint("Fill it or delete the row, make the key unique and not null again, and start again.")));
+}

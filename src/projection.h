@@ -181,4 +181,19 @@ extern int	dv_projection_bounds(const DvProjection *p, const Datum *after, const
  */
 extern void dv_projection_check_keys(const DvProjection *p, TupleDesc desc, int first);
 
+/*
+ * An error where one of the key values of a row is null: "nulls" begins with that
+ * of the first key. There is no row to name then, nor an outcome to give it.
+ */
+extern void dv_projection_check_values(const DvProjection *p, const bool *nulls);
+
+/*
+ * Throws where a column of a result, 1 is the first, which is column "name" of
+ * outcome tables, is not of the type that it was made with.
+ */
+extern void dv_projection_check_type(const DvProjection *p, TupleDesc desc, int at, const char *name, Oid type);
+
+/* The same of all that a row of the projection has of its outcome. */
+extern void dv_projection_check_outcome(const DvProjection *p, TupleDesc desc);
+
 #endif							/* DV_PROJECTION_H */

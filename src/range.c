@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "miscadmin.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -141,13 +142,14 @@ find_end(DvStep *step, int n, MemoryContext of_keys, Datum **last, bool *odd)
 		{
 			Datum	   *keys = MemoryContextAlloc(of_keys, sizeof(Datum) * p->nkeys);
 			MemoryContext old = MemoryContextSwitchTo(of_keys);
-			bool		isnull;
+			bool		nulls[INDEX_MAX_KEYS];
 			int			i;
 
 			dv_projection_check_keys(p, SPI_tuptable->tupdesc, 1);
+			heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, keys, nulls);
+			dv_projection_check_values(p, nulls);
 			for (i = 0; i < p->nkeys; i++)
 			{
-				keys[i] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1, &isnull);
 				keys[i] = p->keys[i].len == -1 ? PointerGetDatum(PG_DETOAST_DATUM_COPY(keys[i]))
 					: datumCopy(keys[i], p->keys[i].byval, p->keys[i].len);
 			}

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -204,9 +205,12 @@ read_next_known(DvStep *step)
 		return NULL;
 	desc = SPI_tuptable->tupdesc;
 	dv_projection_check_keys(step->projection, desc, DV_KNOWN_KEYS);
+	dv_projection_check_type(step->projection, desc, DV_KNOWN_ID, "dataverse_id", UUIDOID);
+	dv_projection_check_type(step->projection, desc, DV_KNOWN_CREATED_RUN, "created_run", INT8OID);
 	all = palloc(sizeof(Datum) * desc->natts);
 	nulls = palloc(sizeof(bool) * desc->natts);
 	heap_deform_tuple(SPI_tuptable->vals[0], desc, all, nulls);
+	dv_projection_check_values(step->projection, nulls + DV_KNOWN_KEYS - 1);
 	context = AllocSetContextCreate(step->context, "dvmig batch", ALLOCSET_SMALL_SIZES);
 	row = MemoryContextAllocZero(context, sizeof(DvRow));
 	row->batch = MemoryContextAllocZero(context, sizeof(DvBatch));

@@ -124,11 +124,14 @@ copy_keys(DvUndo *u, HeapTuple tuple, MemoryContext context)
 	const DvProjection *p = u->table->projection;
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
-	bool		isnull;
+	bool		nulls[INDEX_MAX_KEYS];
 	int			i;
 
 	for (i = 0; i < p->nkeys; i++)
-		keys[i] = datumCopy(SPI_getbinval(tuple, SPI_tuptable->tupdesc, i + 2, &isnull), p->keys[i].byval, p->keys[i].len);
+		keys[i] = SPI_getbinval(tuple, SPI_tuptable->tupdesc, i + 2, &nulls[i]);
+	dv_projection_check_values(p, nulls);
+	for (i = 0; i < p->nkeys; i++)
+		keys[i] = datumCopy(keys[i], p->keys[i].byval, p->keys[i].len);
 	MemoryContextSwitchTo(old);
 	return keys;
 }
@@ -141,6 +144,9 @@ take_result(DvUndo *u)
 	int			i;
 
 	dv_projection_check_keys(u->table->projection, SPI_tuptable->tupdesc, 2);
+	dv_projection_check_type(u->table->projection, SPI_tuptable->tupdesc, 1, "dataverse_id", UUIDOID);
+	if (u->part == DV_UNDO_LINKS)
+		dv_projection_check_type(u->table->projection, SPI_tuptable->tupdesc, u->table->projection->nkeys + 3, "content_hash", BYTEAOID);
 	chunk->context = context;
 	chunk->table = u->table;
 	chunk->n = (int) SPI_processed;

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "tcop/dest.h"
@@ -190,6 +191,7 @@ take_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, 
 {
 	int			recorded = DV_PROJ_KEYS + v->projection->nkeys + v->projection->ncolumns;
 
+	dv_projection_check_values(v->projection, nulls + DV_PROJ_KEYS - 1);
 	row->state = DatumGetChar(values[DV_PROJ_OP - 1]);
 	row->has_id = !nulls[DV_PROJ_ID - 1];
 	if (row->has_id)
@@ -225,6 +227,7 @@ take_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, 
 static void
 take_bad_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, TupleDesc desc, DvVerifyChunk *chunk, const char *fault)
 {
+	dv_projection_check_values(v->projection, nulls + DV_KNOWN_KEYS - 1);
 	row->state = DatumGetChar(values[DV_PROJ_OP - 1]);
 	row->has_id = !nulls[DV_KNOWN_ID - 1];
 	if (row->has_id)
@@ -245,6 +248,7 @@ take_bad_row(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nul
 static void
 take_gone(DvVerify *v, DvVerifyRow *row, const Datum *values, const bool *nulls, TupleDesc desc, DvVerifyChunk *chunk)
 {
+	dv_projection_check_values(v->projection, nulls + 1);
 	row->state = 'G';
 	row->has_id = true;
 	row->id = *DatumGetUUIDP(values[0]);
@@ -363,6 +367,7 @@ startup(DestReceiver *self, int operation, TupleDesc desc)
 
 	(void) operation;
 	dv_projection_check_keys(r->v->projection, desc, DV_PROJ_KEYS);
+	dv_projection_check_outcome(r->v->projection, desc);
 	if (r->v->projection->link == NULL)
 		prepare(r->v, desc);
 }
@@ -411,6 +416,8 @@ read_others(DvVerify *v, DvVerifyChunk *chunk, ReadWhat what, int limit, const c
 	dv_spi_run(sql, n, types, parameters, NULL, SPI_OK_SELECT);
 	desc = SPI_tuptable->tupdesc;
 	dv_projection_check_keys(v->projection, desc, what == READ_KNOWN ? DV_KNOWN_KEYS : 2);
+	if (what == READ_GONE)
+		dv_projection_check_type(v->projection, desc, 1, "dataverse_id", UUIDOID);
 	values = palloc(sizeof(Datum) * desc->natts);
 	nulls = palloc(sizeof(bool) * desc->natts);
 	for (i = 0; i < SPI_processed; i++)

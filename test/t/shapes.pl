@@ -1,0 +1,103 @@
+# Tables that are no longer as dvmig made or took them, keys that became null among
+# them: what reads them says so, and no process of the server comes to harm.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use DvMig;
+
+my $t = DvMig->new(name => 'shapes', conf => "restart_after_crash = on\ndvmig.settle_time = 300ms\n");
+
+$t->sql(q{CREATE SCHEMA staging});
+$t->migration('m', tables => 'account');
+
+# Each kind of key is walked in another way: by value, by reference, several.
+my %keys = (
+	number => [ 'k int', 'k', 'i' ],
+	word => [ 'k text', 'k', q{'k' || i} ],
+	pair => [ 'k int, j text', 'k,j', q{i, 'j' || i} ]);
+
+# ended(run as a hash): its state and what it says
+sub ended { return "$_[0]{state}: " . ($_[0]{message} // ''); }
+
+# job(call): a call that waits for a run of its own; the run's row
+sub job
+{
+	my ($call) = @_;
+
+	my $error = $t->error("SELECT $call");
+	my $run = $t->rows('SELECT * FROM dvmig.run_history ORDER BY run DESC LIMIT 1')->[0];
+	return { %$run, message => $run->{message} // $error };
+}
+
+for my $kind (sort keys %keys)
+{
+	my ($columns, $key, $values) = @{ $keys{$kind} };
+	my $table = "staging.$kind";
+	my $names = qr/source key column "\w" of staging\.$kind or of its outcome tables is null in a row/;
+
+	$t->sql(qq{
+		CREATE TABLE $table ($columns, name text, PRIMARY KEY ($key));
+		INSERT INTO $table SELECT $values, 'Company ' || i FROM generate_series(0, 29) i;
+		SELECT dvmig.add_table('m', '$table', 'account', source_key => '$key', auto_map => false);
+		SELECT dvmig.map_column('$table', 'name', 'name')});
+	my $first = $t->run('m')->{run};
+
+	# ------------------------------------------------------------ in the staging table
+	$t->sql("ALTER TABLE $table DROP CONSTRAINT ${kind}_pkey");
+	$t->sql("ALTER TABLE $table ALTER $_ DROP NOT NULL") for split /,/, $key;
+	$t->sql("INSERT INTO $table (name) VALUES ('Nobody')");
+	like(ended($t->run('m')), qr/^failed: .*$names/s, "$kind: a run does not take a row whose key is null for another");
+	is($t->counts($table), '31/1/30/0/0', "$kind: and no row loses its outcome");
+	$t->sql("UPDATE $table SET processing_flag = 'P' WHERE k IS NULL");
+	like(ended(job(q{dvmig.verify('m')})), qr/^failed: .*$names/s, "$kind: nor does a verification");
+	like(ended(job("dvmig.rebuild_outcomes('$table')")), qr/^failed: .*$names/s, "$kind: nor where outcomes are made anew");
+	$t->sql(qq{DELETE FROM $table WHERE k IS NULL; ALTER TABLE $table ADD CONSTRAINT ${kind}_pkey PRIMARY KEY ($key)});
+	is(ended($t->run('m')), 'completed: ', "$kind: without it a run completes");
+
+	# ------------------------------------------------------------ in the outcome tables
+	$t->sql("ALTER TABLE ${table}_success DROP CONSTRAINT ${kind}_success_pkey");
+	$t->sql("ALTER TABLE ${table}_success ALTER $_ DROP NOT NULL") for split /,/, $key;
+	$t->sql("INSERT INTO ${table}_success (dataverse_id, operation, pass, created_run, run) VALUES (gen_random_uuid(), 'I', 'write', $first, $first)");
+	like(ended(job(q{dvmig.verify('m')})), qr/^failed: .*$names/s, "$kind: a verification says so of an outcome");
+	like(ended(job("dvmig.undo($first)")), qr/^failed: .*$names/s, "$kind: an undo says so, too");
+	$t->sql(qq{DELETE FROM ${table}_success WHERE k IS NULL; ALTER TABLE ${table}_success ADD CONSTRAINT ${kind}_success_pkey PRIMARY KEY ($key)});
+}
+
+# ------------------------------------------------------------------ columns of another type
+
+$t->sql(q{
+	CREATE TABLE staging.typed (k int PRIMARY KEY, name text);
+	INSERT INTO staging.typed SELECT i, 'Firm ' || i FROM generate_series(1, 30) i;
+	SELECT dvmig.add_table('m', 'staging.typed', 'account', source_key => 'k', auto_map => false);
+	SELECT dvmig.map_column('staging.typed', 'name', 'name')});
+my $run = $t->run('m')->{run};
+for my $case (
+	# column, another type, back
+	[ 'content_hash', 'uuid USING gen_random_uuid()', 'bytea USING NULL', 'bytea' ],
+	[ 'content_hash', 'int USING 5', 'bytea USING NULL', 'bytea' ],
+	[ 'created_run', 'numeric', 'bigint', 'bigint' ],
+	[ 'dataverse_id', 'text', 'uuid USING dataverse_id::uuid', 'uuid' ])
+{
+	my ($column, $type, $back, $name) = @$case;
+	my $says = qr/column "$column" of the outcome tables of staging\.typed has type \w+ instead of $name|COALESCE types|operator does not exist: uuid = text/;
+	my $both = sub { $t->sql("ALTER TABLE staging.typed_$_ ALTER $column TYPE $_[0]") for $column eq 'content_hash' ? 'success' : qw(success error); };
+
+	$both->($type);
+	$t->sql(q{UPDATE staging.typed SET name = name || '!', processing_flag = 'U' WHERE k < 10});
+	like(ended($t->run('m', 'resend => true')), qr/^failed: .*$says/s, "$column as $type: a run says so");
+	like(ended(job(q{dvmig.verify('m')})), qr/^failed: .*$says/s, "$column as $type: a verification says so");
+	like(ended(job("dvmig.undo($run)")), qr/^failed: .*$says/s, "$column as $type: an undo says so") if $column eq 'dataverse_id';
+	$both->($back);
+	is(ended($t->run('m', 'resend => true')), 'completed: ', "$column as $type: and all is well again with the old one");
+}
+$t->account('m', map { ("staging.$_" => { name => 's.name' }) } (sort keys %keys), 'typed');
+
+unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|cache lookup failed|XX000/, 'no process of the server came to harm');
+
+done_testing();
