@@ -9,14 +9,57 @@
 # installation becomes a script, so that whoever starts a server, the TAP tests
 # included, starts it so. "assert" says that the server checks its assertions
 # and its memory contexts by itself.
+#
+# A run in which nothing is looked at finds nothing. So every run calls faults
+# that are planted in the copy (planted.c): their reports must be found as any
+# other is, and are then set aside. What they miss to report is a failure.
 
-# dv_sanitize_options: sets MAKE_OPTIONS, for make.
+# dv_sanitize_options: sets MAKE_OPTIONS, for make: the planted faults become
+# part of the copy's library, and what the sanitizers need of the compiler.
 dv_sanitize_options()
 {
 	MAKE_OPTIONS=()
-	if [ "${DV_SANITIZE:-}" = address ]; then
-		MAKE_OPTIONS=("COPT=-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g")
+	[ -n "${DV_SANITIZE:-}" ] || return 0
+	MAKE_OPTIONS=("OBJS=$(cd "$TREE" && printf '%s ' src/*.c test/lib/planted.c | sed 's/\.c /.o /g')")
+	if [ "$DV_SANITIZE" = address ]; then
+		MAKE_OPTIONS+=("COPT=-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g")
 	fi
+}
+
+# planted_faults: the faults planted for this instrument, and what a report of each says.
+planted_faults()
+{
+	case $DV_SANITIZE in
+		address) printf '%s\n' 'planted_overflow heap-buffer-overflow' 'planted_misaligned misaligned address' ;;
+		valgrind) printf '%s\n' 'planted_overflow Invalid read' 'planted_uninitialised uninitialised value' ;;
+		assert) printf '%s\n' 'planted_assertion planted_zero == 1' ;;
+	esac
+}
+
+# dv_sanitize_arm: have every planted fault happen in the server of regress and
+# isolation. Most end their process, after which the server restarts itself.
+dv_sanitize_arm()
+{
+	local fault _ i
+
+	[ -n "${PGDATA_DIR:-}" ] || start_shared_cluster
+	while read -r fault _; do
+		"$BINDIR/psql" -Xq -c "CREATE FUNCTION pg_temp.$fault() RETURNS int LANGUAGE c AS 'dvmig', '$fault'" \
+			-c "SELECT pg_temp.$fault()" >>"$WORK/armed.log" 2>&1 </dev/null
+		for ((i = 0; i < 600; i++)); do
+			"$BINDIR/psql" -Xqc 'SELECT 1' >>"$WORK/armed.log" 2>&1 </dev/null && break
+			sleep 0.1
+		done
+	done < <(planted_faults)
+}
+
+# set_planted_aside [-00]: of the lines, or with -00 the paragraphs, of what was
+# found, those of planted faults go to $WORK/planted, the others on.
+set_planted_aside()
+{
+	perl -n "$@" -e '
+		BEGIN { open($aside, ">>", $ENV{PLANTED}) or die; }
+		print { m{\bplanted_\w+ |\bplanted_\w+$|\bplanted\.c\b}m ? $aside : *STDOUT } $_;'
 }
 
 # dv_sanitize_server: put the script in the place of postgres. Reports go to
@@ -29,6 +72,7 @@ dv_sanitize_server()
 	mkdir -p "$WORK/findings"
 	chmod 1777 "$WORK/findings"
 	mv "$BINDIR/postgres" "$BINDIR/postgres.real"
+	# Just-in-time compiling is LLVM's code and not ours, and under memcheck most of the time.
 	case $DV_SANITIZE in
 		address)
 			# With libasan loaded first, glibc's bindtextdomain() waits for ever for
@@ -40,13 +84,15 @@ dv_sanitize_server()
 			command="export LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so):$WORK/nls.so\${LD_PRELOAD:+:\$LD_PRELOAD}
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1:log_path=$report
 export UBSAN_OPTIONS=print_stacktrace=1:log_path=$report
-exec -a \"\$0\" $BINDIR/postgres.real \"\$@\""
+exec -a \"\$0\" $BINDIR/postgres.real \"\$@\" -c jit=off"
 			;;
 		valgrind)
-			command="exec valgrind --quiet --leak-check=no --error-limit=no --time-stamp=no --vgdb=no --log-file=$report.%p $BINDIR/postgres.real \"\$@\""
+			command="exec valgrind --quiet --leak-check=no --error-limit=no --time-stamp=no --vgdb=no --log-file=$report.%p $BINDIR/postgres.real \"\$@\" -c jit=off"
 			;;
 		*) die "DV_SANITIZE must be address or valgrind, not $DV_SANITIZE" ;;
 	esac
+	command=": >>$WORK/findings/\$test.started
+$command"
 	printf '#!/bin/bash\n# help and version are asked of the server itself, and initdb has none of our code run\ncase "${1:-}" in --version | -V | --help | --boot | --check | --single) exec -a "$0" %s "$@" ;; esac\ntest=${DVMIG_TEST_NAME:-server}\n%s\n' \
 		"$BINDIR/postgres.real" "$command" >"$BINDIR/postgres"
 	chmod 755 "$BINDIR/postgres"
@@ -59,7 +105,7 @@ findings_of()
 {
 	local names
 
-	names=$(cd "$TREE/src" && printf '%s\n' *.c | sed 's/\./\\./' | paste -sd '|')
+	names=$(cd "$TREE/src" && printf '%s\n' *.c planted.c | sed 's/\./\\./' | paste -sd '|')
 	perl -e '
 		my $ours = qr{\b(?:$ARGV[0]):\d+|dvmig\.so\+};
 		local $/;
@@ -101,15 +147,43 @@ test_of()
 	echo "$best"
 }
 
-# suite_findings: every report in frames of ours is a failure, and every
-# assertion; then one line for each test file.
+# armed: what shows that this run could find something, a line each. Every planted
+# fault was found; and where TAP tests ran, they started servers under the instrument.
+armed()
+{
+	local fault says name p _ tap=0 started=0
+
+	while read -r fault says; do
+		if grep -qF "$says" "$PLANTED" 2>/dev/null; then
+			echo "armed: ok, $fault was found ($says)"
+		else
+			echo "armed: NOT OK, $fault was not found ($says), nor would others have been"
+		fi
+	done < <(planted_faults)
+	[ "$DV_SANITIZE" != assert ] || return 0
+	while read -r name p _; do
+		[ -e "$TREE/test/t/$name.pl" ] && [ "$p" -gt 0 ] || continue
+		tap=$((tap + 1))
+		[ ! -e "$WORK/findings/$name.started" ] || started=$((started + 1))
+	done <"$WORK/results"
+	if [ "$started" -gt 0 ]; then
+		echo "armed: ok, $started of $tap TAP tests that ran started a server under it"
+	elif [ "$tap" -gt 0 ]; then
+		echo "armed: NOT OK, no server of $tap TAP tests was started under it"
+	fi
+}
+
+# suite_findings: every report in frames of ours is a failure, but for the
+# planted ones, which must be there, and every assertion; then one line for each
+# test file.
 suite_findings()
 {
-	local file found name p f s n=0
+	local file found name p f s n=0 ok unarmed
 	local -A of=()
+	export PLANTED=$WORK/planted
 
 	for file in "$WORK"/findings/*; do
-		found=$([ -s "$file" ] && findings_of "$file")
+		found=$([ -s "$file" ] && findings_of "$file" | set_planted_aside -00)
 		[ -n "$found" ] || continue
 		n=$((n + 1))
 		name=$(test_of "$(basename "$file")")
@@ -122,7 +196,10 @@ suite_findings()
 		name=$(test_of "${found%%: *}.")
 		of[$name]=$((${of[$name]:-0} + 1))
 		echo "$found"
-	done < <(log_findings)
+	done < <(log_findings | set_planted_aside)
+	armed | tee "$WORK/armed.findings"
+	ok=$(grep -c '^armed: ok' "$WORK/armed.findings")
+	unarmed=$(grep -c '^armed: NOT OK' "$WORK/armed.findings")
 	printf '%-28s %6s %6s %8s %8s\n' file ok 'not ok' 'left out' findings
 	while read -r name p f s; do
 		printf '%-28s %6d %6d %8d %8d\n' "$name" "$p" "$f" "$s" "${of[$name]:-0}"
@@ -130,7 +207,7 @@ suite_findings()
 	# regress and isolation have one server
 	[ -z "${of[server]:-}" ] || printf '%-28s %6s %6s %8s %8d\n' 'their common server' '' '' '' "${of[server]}"
 	# tests that failed and reports are worth a look afterwards
-	[ "$((n + FAILED))" -eq 0 ] || KEEP=yes
-	echo "$((n == 0)) passed, $n failed" >"$WORK/findings.log"
+	[ "$((n + unarmed + FAILED))" -eq 0 ] || KEEP=yes
+	echo "$(((n == 0) + ok)) passed, $((n + unarmed)) failed" >"$WORK/findings.log"
 	finish findings "$WORK/findings.log" 0
 }
