@@ -108,11 +108,14 @@ is_partitioned_by(Relation rel, const char *const *names, int n)
 		return false;
 	foreach(cell, get_partition_ancestors(RelationGetRelid(rel)))
 	{
-		Relation	ancestor = table_open(lfirst_oid(cell), AccessShareLock);
+		Relation	ancestor = try_table_open(lfirst_oid(cell), AccessShareLock);
 		Bitmapset  *columns = NULL;
 		bool		in_expression;
 		int			i;
 
+		/* detached and dropped meanwhile: for SQL to find out */
+		if (ancestor == NULL)
+			return true;
 		for (i = 0; i < n; i++)
 			columns = bms_add_member(columns, get_attnum(RelationGetRelid(ancestor), names[i]) - FirstLowInvalidHeapAttributeNumber);
 		by |= has_partition_attrs(ancestor, columns, &in_expression);
@@ -135,7 +138,9 @@ parent_is_plain(Oid parent, Relation partition)
 	if (!partition->rd_rel->relispartition ||
 		!list_member_oid(get_partition_ancestors(RelationGetRelid(partition)), parent))
 		return false;
-	rel = table_open(parent, RowExclusiveLock);
+	rel = try_table_open(parent, RowExclusiveLock);
+	if (rel == NULL)
+		return false;
 	plain = is_plain(rel);
 
 	table_close(rel, NoLock);

@@ -400,7 +400,11 @@ dv_compile_expressions(PG_FUNCTION_ARGS)
 
 	if (expected < 1 || expected > MAX_EXPRESSIONS)
 		elog(ERROR, "cannot compile %d expressions", expected);
-	rel = table_open(PG_GETARG_OID(1), AccessShareLock);
+	rel = try_table_open(PG_GETARG_OID(1), AccessShareLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("staging table with OID %u does not exist", PG_GETARG_OID(1))));
 	frame.text = source;
 	frame.table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 											 RelationGetRelationName(rel));

@@ -41,6 +41,13 @@ keeps_images(const DvProjection *p)
 		strcmp(p->pass, "verify") == 0;
 }
 
+/* Passes whose values may be ids of parents. */
+static bool
+joins_parents(const DvProjection *p)
+{
+	return strcmp(p->pass, "write") == 0 || strcmp(p->pass, "links") == 0 || strcmp(p->pass, "deferred") == 0 || strcmp(p->pass, "verify") == 0;
+}
+
 /* Target table, its bulk messages, the outcome tables, the key columns. */
 static void
 load_table(DvProjection *p, MemoryContext context)
@@ -54,7 +61,8 @@ load_table(DvProjection *p, MemoryContext context)
 		" (t.on_closed IS NOT NULL OR dvmig._closing_table(t.target)) AND EXISTS (SELECT FROM dvmig.metadata_column c"
 		" WHERE c.server = m.server AND c.table_name = t.target AND c.column_name = 'statecode'),"
 		" (SELECT count(*) = 2 FROM dvmig.metadata_column c WHERE c.server = m.server AND c.table_name = t.target AND c.column_name IN ('createdon', 'createdby')),"
-		" CASE WHEN t.keep_before_image THEN t.before_table::pg_catalog.oid END, CASE WHEN t.keep_before_image THEN dvmig._before_select(t.staging) END"
+		" CASE WHEN t.keep_before_image THEN t.before_table::pg_catalog.oid END, CASE WHEN t.keep_before_image THEN dvmig._before_select(t.staging) END,"
+		" dvmig._lost_parent(t.staging)"
 		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
 		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
 		" WHERE t.staging = $1::pg_catalog.regclass";
@@ -70,6 +78,11 @@ load_table(DvProjection *p, MemoryContext context)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the target table of \"%s\" has no metadata", p->staging_sql),
 				 errhint("Read it with dvmig.refresh_metadata().")));
+	if (dv_spi_text(0, 19) != NULL && joins_parents(p))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("column map \"%s\" of %s points at a staging table that has been dropped", dv_spi_text(0, 19), p->table_name),
+				 errhint("Take it out with dvmig.unmap(), and map it anew where there is another table.")));
 	p->wire.logical_name = dv_spi_keep(context, 0, 1);
 	p->wire.entity_set = dv_spi_keep(context, 0, 2);
 	p->wire.primary_id = dv_spi_keep(context, 0, 3);

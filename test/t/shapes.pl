@@ -98,6 +98,33 @@ for my $case (
 }
 $t->account('m', map { ("staging.$_" => { name => 's.name' }) } (sort keys %keys), 'typed');
 
+# ------------------------------------------------------------------ tables that others point at
+
+$t->sql(q{
+	CREATE TABLE staging.firms (k int PRIMARY KEY, name text);
+	CREATE TABLE staging.branches (k int PRIMARY KEY, name text, firm int);
+	INSERT INTO staging.firms SELECT i, 'Firm ' || i FROM generate_series(1, 5) i;
+	INSERT INTO staging.branches SELECT i, 'Branch ' || i, i FROM generate_series(1, 5) i;
+	SELECT dvmig.create_migration('n', 'sim');
+	SELECT dvmig.add_table('n', 'staging.firms', 'account', source_key => 'k', auto_map => false);
+	SELECT dvmig.map_column('staging.firms', 'name', 'name');
+	SELECT dvmig.add_table('n', 'staging.branches', 'account', source_key => 'k', auto_map => false);
+	SELECT dvmig.map_column('staging.branches', 'name', 'name');
+	SELECT dvmig.map_lookup('staging.branches', 'parentaccountid', 'firm', 'staging.firms')});
+is(ended($t->run('n')), 'completed: ', 'a table that another one points at: loaded');
+my $firms = $t->sql(q{SELECT 'staging.firms'::regclass::oid});
+$t->sql(q{DROP TABLE staging.firms; UPDATE staging.branches SET name = name || '!', processing_flag = 'U' WHERE k = 1});
+my $lost = qr/column map "parentaccountid" of staging\.branches points at a staging table that has been dropped/;
+like($t->sql(q{SELECT string_agg(concat_ws(' ', severity, staging, rule, message), E'\n') FROM dvmig.check('n')}),
+	qr/error staging\.branches unreadable .*$lost/, 'dropped: a check says so, of the table that points at it');
+like($t->error(q{SELECT dvmig.preview('staging.branches')}), qr/42P01: $lost.*unmap/s, 'dropped: a preview says so');
+like($t->error(q{SELECT dvmig.plan('n')}), qr/42P01: staging table with OID $firms does not exist.*drop_table\('$firms'\)/s, 'dropped: a plan says what to do');
+like(ended(job(q{dvmig.verify('n', 'staging.branches')})), qr/^failed: .*$lost/s, 'dropped: a verification says so');
+like(ended($t->run('n', 'resend => true')), qr/^failed: .*staging table with OID $firms does not exist/s, 'dropped: a run says so');
+$t->sql(qq{SELECT dvmig.unmap('staging.branches', 'parentaccountid'); SELECT dvmig.drop_table('$firms')});
+is(ended($t->run('n', 'resend => true')), 'completed: ', 'dropped: and goes on once it has been taken out');
+is($t->counts('staging.branches'), '5/0/5/0/0', 'dropped: no row is lost');
+
 unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|cache lookup failed|XX000/, 'no process of the server came to harm');
 
 done_testing();
