@@ -101,11 +101,28 @@ dv_call_extension_owner(void)
 	return owner;
 }
 
+void
+dv_call_require(FunctionCallInfo fcinfo, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %d of an internal function is null", i + 1)));
+}
+
 DvSwitch
 dv_call_become(Oid role, bool restricted)
 {
 	DvSwitch	was;
 
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", role),
+				 errhint("What it defined is kept: take it with dvmig.export(), drop the migration, and create it anew as another role.")));
 	was.guc_level = 0;
 	GetUserIdAndSecContext(&was.userid, &was.sec_context);
 	SetUserIdAndSecContext(role, was.sec_context | SECURITY_LOCAL_USERID_CHANGE |

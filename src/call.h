@@ -19,13 +19,16 @@ typedef struct DvSwitch
 /* Role that owns the extension; throws where the extension is gone. */
 extern Oid	dv_call_extension_owner(void);
 
+/* Throws where one of the first "n" arguments is null: of functions that are not strict because of others. */
+extern void dv_call_require(FunctionCallInfo fcinfo, int n);
+
 /*
  * Become the extension's owner, or any role, and come back. An error in
  * between needs no care: the end of the (sub)transaction restores the role.
  * With the extension's owner come settings that no user can have changed: a
  * hostile search_path would give him another's operators. "restricted" makes it
  * a security-restricted operation, in which code that the role's objects bring
- * along cannot escape.
+ * along cannot escape. Throws where the role was dropped.
  */
 extern DvSwitch dv_call_become_extension_owner(void);
 extern DvSwitch dv_call_become(Oid role, bool restricted);

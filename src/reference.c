@@ -27,6 +27,7 @@
 #include "utils/uuid.h"
 #include "utils/varlena.h"
 
+#include "call.h"
 #include "compat.h"
 #include "connection.h"
 #include "metadata.h"
@@ -421,8 +422,8 @@ id_datum(const char *id)
 Datum
 dv_fetch_records(PG_FUNCTION_ARGS)
 {
-	char	   *server = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *table = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	char	   *server;
+	char	   *table;
 	List	   *match_on = NIL;
 	MemoryContext context = CurrentMemoryContext;
 	Datum	   *names;
@@ -432,7 +433,10 @@ dv_fetch_records(PG_FUNCTION_ARGS)
 	DvWhoAmI	who;
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	dv_call_require(fcinfo, 4);
 	dv_compat_init_materialized(fcinfo);
+	server = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	table = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);
 	for (int i = 0; i < n; i++)
 		match_on = lappend(match_on, TextDatumGetCString(names[i]));

@@ -12,6 +12,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+#include "call.h"
 #include "connection.h"
 
 PG_FUNCTION_INFO_V1(dv_service_call);
@@ -36,6 +37,7 @@ dv_service_call(PG_FUNCTION_ARGS)
 	Datum		values[2] = {Int32GetDatum(0), (Datum) 0};
 	bool		nulls[2] = {false, true};
 
+	dv_call_require(fcinfo, 4);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != 2)
 		elog(ERROR, "dv_service_call must return a row of 2 columns");
 	session = dv_connection_open(text_to_cstring(PG_GETARG_TEXT_PP(1)), PG_GETARG_OID(0), &who);

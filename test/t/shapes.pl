@@ -125,6 +125,35 @@ $t->sql(qq{SELECT dvmig.unmap('staging.branches', 'parentaccountid'); SELECT dvm
 is(ended($t->run('n', 'resend => true')), 'completed: ', 'dropped: and goes on once it has been taken out');
 is($t->counts('staging.branches'), '5/0/5/0/0', 'dropped: no row is lost');
 
+# ------------------------------------------------------------------ a role that was dropped
+
+$t->sql(q{
+	CREATE ROLE mover;
+	GRANT USAGE ON FOREIGN SERVER sim TO mover;
+	SELECT dvmig.grant_owner('mover');
+	CREATE TABLE staging.moved (k int PRIMARY KEY, name text);
+	GRANT USAGE, CREATE ON SCHEMA staging TO mover;
+	ALTER TABLE staging.moved OWNER TO mover;
+	SET ROLE mover;
+	SELECT dvmig.create_migration('o', 'sim');
+	SELECT dvmig.add_table('o', 'staging.moved', 'account', source_key => 'k', auto_map => false);
+	SELECT dvmig.map_column('staging.moved', 'name', 'name');
+	RESET ROLE;
+	REASSIGN OWNED BY mover TO CURRENT_USER; DROP OWNED BY mover; DROP ROLE mover});
+for my $call (q{dvmig.preview('staging.moved')}, q{dvmig.plan('o')}, q{dvmig.map_column('staging.moved', 'name', 'upper(name)')}, q{dvmig.start('o')})
+{
+	like($t->error("SELECT $call"), qr/42704: role .*does not exist|no user mapping/, "of a dropped role's migration, $call says so");
+}
+isnt($t->sql(q{SELECT count(*) FROM dvmig.export('o')}), '0', 'what it defined can be taken along');
+like($t->sql(q{SELECT dvmig.drop_migration('o')}), qr/is dropped/, 'and be dropped');
+
+# Superusers alone can call what is inside: with nothing, or in the name of nobody.
+for my $call (q{_fetch_records(NULL, NULL, NULL, NULL, NULL)}, q{_service_call(NULL, NULL, NULL, NULL, NULL)})
+{
+	like($t->error("SELECT dvmig.$call"), qr/22004: argument 1 of an internal function is null/, "$call is refused");
+}
+like($t->error(q{SELECT dvmig._query_as(0, 'SELECT 1')}), qr/42704: role with OID 0 does not exist/, 'nobody is no role');
+
 unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|cache lookup failed|XX000/, 'no process of the server came to harm');
 
 done_testing();
