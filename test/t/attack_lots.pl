@@ -80,12 +80,12 @@ sub load
 	return;
 }
 
-# trap(place, does, SQL that gives rows, lane): lanes are told by their names, all where none is given.
+# trap(place, does, SQL that gives rows, lane): lanes are told by their names, all where none is given; users pass.
 sub trap
 {
 	my ($place, $does, $which, $lane) = @_;
 
-	$t->sql(sprintf q{INSERT INTO staging.trap SELECT '%s', id, '%s', '%s' FROM (%s) q}, $place, $does, $lane // '.', $which);
+	$t->sql(sprintf q{INSERT INTO staging.trap SELECT '%s', id, '%s', '%s' FROM (%s) q}, $place, $does, $lane // 'dvmig run', $which);
 	$t->sql(q{CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON staging.lots_success DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION staging.at_commit()})
 	  if $place eq 'commit';
 	return;
@@ -203,7 +203,7 @@ sub beside
 			$t->wait_for(q{SELECT count(*) > 0 FROM pg_stat_activity WHERE query ~ '^(VACUUM FULL|LOCK TABLE)' AND wait_event_type = 'Lock'});
 		}
 		elsif ($what eq 'seen') { $session->do('BEGIN ISOLATION LEVEL REPEATABLE READ'); $stays{was} = $session->do($seen); }
-		else { $session->do('BEGIN; SELECT count(*) FROM (SELECT FROM staging.lots WHERE id IN (' . lie(6) . ') FOR UPDATE) q'); }
+		else { $session->do('BEGIN; SELECT count(*) FROM (SELECT FROM staging.lots WHERE id IN (' . lie(6) . ') FOR UPDATE SKIP LOCKED) q'); }
 	}
 	return \%stays;
 }
