@@ -255,7 +255,10 @@ CREATE FUNCTION dvmig._undo_store(undo bigint, staging regclass, deleted bigint,
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-	UPDATE dvmig._undo_table u SET deleted = $3, failed = $4, restored = $7 WHERE u.undo = $1 AND u.staging = $2::text;
+	UPDATE dvmig._undo_table u SET deleted = $3, failed = $4, restored = $7,
+		-- with those that went away after they were looked at
+		gone = CASE WHEN $5 THEN u.images_gone + (SELECT count(*) FROM dvmig._undo_row r WHERE r.undo = $1 AND r.staging = $2 AND r.verdict = 'gone') ELSE u.gone END
+	WHERE u.undo = $1 AND u.staging = $2::text;
 	UPDATE dvmig.run_table t SET rows_read = $3 + $4 + $7, succeeded = $3 + $7, failed = $4,
 		message = coalesce($6, (SELECT u.note FROM dvmig._undo_table u WHERE u.undo = $1 AND u.staging = $2::text)),
 		state = CASE WHEN $5 THEN 'done' ELSE t.state END, ended_at = CASE WHEN $5 THEN clock_timestamp() END

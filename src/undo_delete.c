@@ -320,6 +320,29 @@ leave_changed(DvUndo *u, DvUndoTable *table, const pg_uuid_t *ids, int n)
 	dv_undo_changed_meanwhile(u, table, marked);
 }
 
+/*
+ * Records that are no longer there count as gone, not as deleted: a user, or
+ * Dataverse along with another of ours, has deleted them since they were looked at.
+ */
+static void
+note_gone(DvUndo *u, const DeleteAsk *part, const bool *there)
+{
+	DvUndoChunk *chunk = part->chunk;
+	pg_uuid_t  *gone = palloc(sizeof(pg_uuid_t) * part->n);
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < part->n; i++)
+	{
+		chunk->was_gone[part->rows[i]] = !there[i];
+		if (!there[i])
+			gone[n++] = chunk->ids[part->rows[i]];
+	}
+	if (n > 0)
+		(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", gone, n, "gone");
+	pfree(gone);
+}
+
 /* False where the page was not understood. */
 static bool
 take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
@@ -353,8 +376,8 @@ take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
 			chunk->etags[part->rows[i]] = chunk->table->without_etag ? NULL : dv_asker_etag(dv_page_find(record, "@odata.etag"), chunk->context);
 		there[i] = true;
 	}
-	for (i = 0; i < part->n && part->tries == 0; i++)
-		chunk->was_gone[part->rows[i]] = !there[i];
+	if (part->tries == 0)
+		note_gone(u, part, there);
 	leave_changed(u, chunk->table, changed, nchanged);
 	for (i = 0; i < part->n; i++)
 		if (!stays[i])

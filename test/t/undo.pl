@@ -154,12 +154,16 @@ my $faults = $sim->sim('GET', 'stats')->{faults};
 $job = $t->sql("SELECT dvmig.start_undo($r6)");
 for (1 .. 1200) { last if $sim->sim('GET', 'stats')->{faults} > $faults; select undef, undef, undef, 0.05; }
 $sim->change('contacts', $person, { lastname => 'By a user' }, as => $stranger);
+my $other = $t->sql("SELECT max(dataverse_id::text) FROM staging.firms_success WHERE created_run = $r6 AND dataverse_id <> '$firm'");
+is(($sim->api('DELETE', "accounts($other)"))[0], 204, 'a user deletes one himself');
 $sim->sim('DELETE', 'fault');
 is($t->finish($job)->{state}, 'completed', 'it ends');
 is((grep { $_->{contactid} eq $person } @{ $sim->export('contacts') })[0]{lastname}, 'By a user', 'what was changed meanwhile is not deleted');
 ok((grep { $_->{accountid} eq $firm } @{ $sim->export('accounts') }), 'nor what it belongs to');
 is($t->sql("SELECT concat_ws(' ', changed, deleted, note) FROM dvmig._undo_table WHERE undo = $job AND staging = 'staging.people'"),
 	'1 898 1 record was changed by another user while the undo was at work, and is left', 'and it is counted');
+is($t->sql("SELECT concat_ws(' ', created, gone, changed, related, deleted, failed) FROM dvmig._undo_table WHERE undo = $job AND staging = 'staging.firms'"),
+	'292 1 0 0 291 0', 'what somebody has deleted meanwhile is gone, and the figures add up');
 is($t->sql('SELECT processing_flag FROM staging.people WHERE id = 400'), 'P', 'its row keeps its verdict');
 
 # --------------------------------------- what belongs to them cannot be asked
