@@ -217,8 +217,9 @@ AS $$
 DECLARE
 	m dvmig.migration := dvmig._migration(caller, migration, 'operator');
 BEGIN
-	IF sample <= 0 OR sample = 'NaN' THEN
-		RAISE EXCEPTION 'sample must be above zero'
+	-- NaN is above all numbers
+	IF sample <= 0 OR sample > 9223372036854775807 THEN
+		RAISE EXCEPTION 'sample must be above zero and at most 9223372036854775807'
 			USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'A sample of 1 or more is a number of rows of each table, below 1 it is their share; null compares all.';
 	END IF;

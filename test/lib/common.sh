@@ -103,6 +103,8 @@ dv_begin()
 	PIDS=()
 	RUN_USER=
 	AS_USER=(env)
+	# a caller's cluster is not ours to stop
+	unset PGDATA_DIR
 	trap dv_end EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
