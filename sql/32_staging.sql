@@ -168,6 +168,17 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._refuse_null_keys(oid, regclass, text[]) IS 'make the source key not null, or say how many rows forbid it';
 
+CREATE FUNCTION dvmig._is_unique(staging regclass, key text[]) RETURNS bool
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am am ON am.oid = i.relam
+		WHERE x.indrelid = $1 AND x.indisunique AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL AND am.amname = 'btree'
+		  AND $2 = ARRAY(SELECT a.attname::text FROM unnest(x.indkey::int2[]) WITH ORDINALITY k(attnum, i)
+			JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = k.attnum WHERE k.i <= x.indnkeyatts ORDER BY k.i))
+$$;
+COMMENT ON FUNCTION dvmig._is_unique(regclass, text[]) IS 'whether a unique index guards these columns, in this order';
+
 -- _ensure_unique: use the key's unique index or make it; true where it was made.
 CREATE FUNCTION dvmig._ensure_unique(caller oid, staging regclass, key text[]) RETURNS bool
 LANGUAGE plpgsql
@@ -177,10 +188,7 @@ DECLARE
 	cols text := (SELECT string_agg(format('%I', k), ', ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i));
 	dup jsonb;
 BEGIN
-	IF EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am am ON am.oid = i.relam
-		WHERE x.indrelid = staging AND x.indisunique AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL AND am.amname = 'btree'
-		  AND key = ARRAY(SELECT a.attname::text FROM unnest(x.indkey::int2[]) WITH ORDINALITY k(attnum, i)
-			JOIN pg_attribute a ON a.attrelid = staging AND a.attnum = k.attnum WHERE k.i <= x.indnkeyatts ORDER BY k.i)) THEN
+	IF dvmig._is_unique(staging, key) THEN
 		RETURN false;
 	END IF;
 	BEGIN

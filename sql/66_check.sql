@@ -24,6 +24,13 @@ AS $$
 		SELECT FROM dvmig.column_map c, unnest(c.expression_sql) e WHERE c.staging = t.staging AND c.kind = 'value'
 		  AND dvmig._uses_column(e, k)))
 	UNION ALL
+	SELECT dvmig._check_finding('warning', t.name, NULL, 'key_unguarded', NULL, NULL,
+		'the source key is no longer unique and not null: rows that share a key become one record, and a row without one ends the run',
+		format('Make columns %s NOT NULL, and give them a unique index of their own in this order.', (SELECT string_agg(quote_ident(k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i))))
+	FROM t JOIN pg_class r ON r.oid = t.staging
+	WHERE NOT dvmig._is_unique(t.staging, t.source_key)
+	   OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.staging AND a.attname = ANY (t.source_key) AND NOT a.attnotnull)
+	UNION ALL
 	SELECT dvmig._check_finding('info', t.name, NULL, 'not_mapped', NULL, NULL,
 		'staging columns that go nowhere: ' || string_agg(u.col, ', ' ORDER BY u.i), 'Map them, or leave them if they are not wanted in Dataverse.')
 	FROM t, unnest(dvmig._unmapped(t.staging)) WITH ORDINALITY u(col, i)

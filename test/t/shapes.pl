@@ -52,6 +52,8 @@ for my $kind (sort keys %keys)
 	$t->sql("ALTER TABLE $table DROP CONSTRAINT ${kind}_pkey");
 	$t->sql("ALTER TABLE $table ALTER $_ DROP NOT NULL") for split /,/, $key;
 	$t->sql("INSERT INTO $table (name) VALUES ('Nobody')");
+	is($t->sql(q{SELECT concat_ws(' ', severity, staging, hint) FROM dvmig.check('m') WHERE rule = 'key_unguarded'}),
+		"warning $table Make columns " . join(', ', split /,/, $key) . ' NOT NULL, and give them a unique index of their own in this order.', "$kind: a check says that nothing guards the key");
 	like(ended($t->run('m')), qr/^failed: .*$names/s, "$kind: a run does not take a row whose key is null for another");
 	is($t->counts($table), '31/1/30/0/0', "$kind: and no row loses its outcome");
 	$t->sql("UPDATE $table SET processing_flag = 'P' WHERE k IS NULL");
