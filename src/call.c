@@ -122,7 +122,7 @@ dv_call_become(Oid role, bool restricted)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role with OID %u does not exist", role),
-				 errhint("What it defined is kept: take it with dvmig.export(), drop the migration, and create it anew as another role.")));
+				 errhint("If it owned a migration, take what it defined with dvmig.export(), drop the migration, and create it anew as another role.")));
 	was.guc_level = 0;
 	GetUserIdAndSecContext(&was.userid, &was.sec_context);
 	SetUserIdAndSecContext(role, was.sec_context | SECURITY_LOCAL_USERID_CHANGE |

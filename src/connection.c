@@ -25,6 +25,9 @@
 PG_FUNCTION_INFO_V1(dv_whoami);
 PG_FUNCTION_INFO_V1(dv_present_organisation);
 
+/* Asked again so often where it is told to wait: as reader.c does it. */
+#define WHOAMI_ATTEMPTS	5
+
 /* Columns of dvmig._whoami(). */
 #define WHOAMI_COLUMNS	13
 
@@ -101,9 +104,12 @@ dv_connection_open(const char *server, Oid caller, DvWhoAmI *who)
 {
 	DvSession  *session = dv_session_open(server, caller, 1);
 	DvProblem	problem;
+	int			attempts = 1;
 
-	if (!dv_session_whoami(session, who, &problem))
-		dv_problem_throw(&problem);
+	/* The session waits as it was told before it sends again, or throws where that takes too long. */
+	while (!dv_session_whoami(session, who, &problem))
+		if (!problem.throttled || problem.retry_after_ms < 0 || attempts++ >= WHOAMI_ATTEMPTS)
+			dv_problem_throw(&problem);
 	if (!dv_session_is_pinned(session))
 	{
 		pin(server, who->organisation_id, caller);

@@ -404,7 +404,8 @@ dv_compile_expressions(PG_FUNCTION_ARGS)
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("staging table with OID %u does not exist", PG_GETARG_OID(1))));
+				 errmsg("staging table with OID %u does not exist", PG_GETARG_OID(1)),
+				 errhint("Take it out with dvmig.drop_table('%u').", PG_GETARG_OID(1))));
 	frame.text = source;
 	frame.table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 											 RelationGetRelationName(rel));

@@ -308,8 +308,8 @@ dv_live_store_pace(DvStep *step)
 	Oid			types[7];
 	Datum		values[7];
 
-	/* a step that sent nothing learnt nothing; one that failed early has no projection */
-	if (step->projection == NULL || !dv_pace_table_has_learnt(pace))
+	/* a step that sent nothing learnt nothing */
+	if (!dv_pace_table_has_learnt(pace))
 		return;
 	pace_key(step, types, values);
 	types[3] = types[4] = types[5] = INT4OID;

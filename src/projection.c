@@ -446,7 +446,7 @@ dv_projection_check_type(const DvProjection *p, TupleDesc desc, int at, const ch
 	if (getBaseType(found) != type)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of the outcome tables of %s has type %s instead of %s", name, p->table_name, format_type_be(found), format_type_be(type)),
+				 errmsg("column \"%s\" of the tables beside %s has type %s instead of %s", name, p->table_name, format_type_be(found), format_type_be(type)),
 				 errhint("Give it back the type that dvmig.add_table() made it with, and start again.")));
 }
 

@@ -182,7 +182,7 @@ extern int	dv_projection_bounds(const DvProjection *p, const Datum *after, const
 extern void dv_projection_check_keys(const DvProjection *p, TupleDesc desc, int first);
 
 /*
- * An error where one of the key values of a row is null: "nulls" begins with that
+ * Throws where one of the key values of a row is null: "nulls" begins with that
  * of the first key. There is no row to name then, nor an outcome to give it.
  */
 extern void dv_projection_check_values(const DvProjection *p, const bool *nulls);

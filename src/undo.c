@@ -170,7 +170,17 @@ take_result(DvUndo *u)
 		if (u->part == DV_UNDO_LINKS)
 			dv_undo_links_take(chunk, i, tuple, SPI_tuptable->tupdesc, u->table->projection->nkeys + 2);
 		else
-			chunk->ids[i] = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
+		{
+			Datum		id = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull);
+
+			/* of outcomes those without one are not read; a before-image may have lost it */
+			if (isnull)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+						 errmsg("column \"dataverse_id\" of the before-images of %s is null in a row", u->table->projection->table_name),
+						 errhint("Fill it or delete the row, and start again.")));
+			chunk->ids[i] = *DatumGetUUIDP(id);
+		}
 		if (chunk->images != NULL)
 			chunk->images[i] = dv_spi_keep(context, i, u->table->projection->nkeys + 2);
 	}

@@ -320,29 +320,6 @@ leave_changed(DvUndo *u, DvUndoTable *table, const pg_uuid_t *ids, int n)
 	dv_undo_changed_meanwhile(u, table, marked);
 }
 
-/*
- * Records that are no longer there count as gone, not as deleted: a user, or
- * Dataverse along with another of ours, has deleted them since they were looked at.
- */
-static void
-note_gone(DvUndo *u, const DeleteAsk *part, const bool *there)
-{
-	DvUndoChunk *chunk = part->chunk;
-	pg_uuid_t  *gone = palloc(sizeof(pg_uuid_t) * part->n);
-	int			n = 0;
-	int			i;
-
-	for (i = 0; i < part->n; i++)
-	{
-		chunk->was_gone[part->rows[i]] = !there[i];
-		if (!there[i])
-			gone[n++] = chunk->ids[part->rows[i]];
-	}
-	if (n > 0)
-		(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", gone, n, "gone");
-	pfree(gone);
-}
-
 /* False where the page was not understood. */
 static bool
 take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
@@ -376,8 +353,8 @@ take_versions(DvUndo *u, const DeleteAsk *part, const DvHttpReply *reply)
 			chunk->etags[part->rows[i]] = chunk->table->without_etag ? NULL : dv_asker_etag(dv_page_find(record, "@odata.etag"), chunk->context);
 		there[i] = true;
 	}
-	if (part->tries == 0)
-		note_gone(u, part, there);
+	for (i = 0; i < part->n && part->tries == 0; i++)
+		chunk->was_gone[part->rows[i]] = !there[i];
 	leave_changed(u, chunk->table, changed, nchanged);
 	for (i = 0; i < part->n; i++)
 		if (!stays[i])
@@ -446,6 +423,27 @@ judge(DvUndo *u, const DeleteAsk *part, const DvVerdict *v, Judged *j)
 	}
 }
 
+/*
+ * What was not there any more when it was to be deleted counts as gone, not as
+ * deleted: a user, or Dataverse along with another of ours, has deleted it since
+ * it was looked at.
+ */
+static void
+count_deleted(DvUndo *u, DvUndoChunk *chunk, const int *rows, int n)
+{
+	pg_uuid_t  *gone = palloc(sizeof(pg_uuid_t) * (n + 1));
+	int			ngone = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (chunk->was_gone[rows[i]])
+			gone[ngone++] = chunk->ids[rows[i]];
+	chunk->table->deleted += n - ngone;
+	if (ngone > 0)
+		(void) dv_undo_call(u, "SELECT dvmig._undo_mark($1, $2, $3)", gone, ngone, "gone");
+	pfree(gone);
+}
+
 static void
 handle_deleted(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 {
@@ -454,14 +452,12 @@ handle_deleted(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 	DvWireReply w = dv_answer_wire_reply(reply);
 	DvVerdict  *v = palloc0(sizeof(DvVerdict) * part->n);
 	Judged		j;
-	int			i;
 
 	dv_wire_batch_reply(&w, wire_rows(part), part->n, v, NULL);
 	judge(u, part, v, &j);
 	if (j.ndone > 0)
 		dv_undo_patiently(u, chunk->table, chunk, j.done, j.ndone, take_back);
-	for (i = 0; i < j.ndone; i++)
-		chunk->table->deleted += !chunk->was_gone[j.done[i]];
+	count_deleted(u, chunk, j.done, j.ndone);
 	dv_undo_answered(u, chunk->table, reply, part->n, j.ndone);
 	/* what was too much in one request goes in two */
 	if (j.nagain > 1 && v[0].kind == DV_SHRINK)

@@ -416,8 +416,7 @@ read_others(DvVerify *v, DvVerifyChunk *chunk, ReadWhat what, int limit, const c
 	dv_spi_run(sql, n, types, parameters, NULL, SPI_OK_SELECT);
 	desc = SPI_tuptable->tupdesc;
 	dv_projection_check_keys(v->projection, desc, what == READ_KNOWN ? DV_KNOWN_KEYS : 2);
-	if (what == READ_GONE)
-		dv_projection_check_type(v->projection, desc, 1, "dataverse_id", UUIDOID);
+	dv_projection_check_type(v->projection, desc, what == READ_KNOWN ? DV_KNOWN_ID : 1, "dataverse_id", UUIDOID);
 	values = palloc(sizeof(Datum) * desc->natts);
 	nulls = palloc(sizeof(bool) * desc->natts);
 	for (i = 0; i < SPI_processed; i++)

@@ -182,6 +182,8 @@ sub kill_process
 {
 	my ($self, $pid) = @_;
 
+	# 0 would be the group of this test
+	die "no process to kill\n" unless ($pid // 0) > 1;
 	kill 'KILL', $pid or return 0;
 	return $self->until("process $pid is gone", sub { !kill 0, $pid }) && $self->await_server;
 }

@@ -35,7 +35,7 @@ for my $m (qw(one two three))
 # Nothing was ever told: no process waits any more.
 sub forget { unlink $file; return $sim->sim('DELETE', 'fault'); }
 
-# told(seconds): a session of the first user is told to wait so long, and ends; when that was.
+# told(seconds): a session of the first user is told to wait so long, for which it has not the time, and ends; when that was.
 sub told
 {
 	my ($seconds) = @_;
@@ -44,7 +44,7 @@ sub told
 	$sim->sim('POST', 'reset?keep=records');
 	$sim->fault({ match => { path_contains => 'WhoAmI', user => DvMig::Sim::USER }, do => 'throttle', retry_after => $seconds, count => 1 });
 	my $before = time;
-	like($t->error(q{SELECT * FROM dvmig.whoami('sim')}), qr/53400.*service protection limits/s, "told to wait for $seconds seconds");
+	like($t->error("SET statement_timeout = '@{[ $seconds - 1 ]}s'; SELECT * FROM dvmig.whoami('sim')"), qr/53400.*service protection limits/s, "told to wait for $seconds seconds");
 	return $before;
 }
 
@@ -115,6 +115,15 @@ $t->node->psql('postgres', q{SELECT * FROM dvmig.refresh_metadata('sim', '{accou
 like($err, qr/NOTICE: .*Dataverse told application user 1 to wait until .*, which is waited for/, 'a session is told why it waits');
 like($out, qr/account/, 'and goes on by itself');
 obeyed('a session', $since, 4);
+
+# One that is told so itself goes on, too; but not for ever.
+forget();
+$sim->fault({ match => { path_contains => 'WhoAmI' }, do => 'throttle', retry_after => 1, count => 2 });
+is($t->sql(q{SELECT table_name FROM dvmig.refresh_metadata('sim', '{account}')}), 'account', 'a session whose first request is refused asks again when it may');
+forget();
+$sim->fault({ match => { path_contains => 'WhoAmI' }, do => 'throttle', retry_after => 1, count => 0 });
+like($t->error(q{SELECT * FROM dvmig.whoami('sim')}), qr/53400.*service protection limits hold/s, 'where it is refused each time it says so');
+$sim->sim('DELETE', 'fault');
 
 # Seconds are waited for, an hour is not, nor what the statement may not take.
 told(3600);

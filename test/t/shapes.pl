@@ -30,8 +30,9 @@ sub job
 {
 	my ($call) = @_;
 
+	my $last = $t->sql('SELECT coalesce(max(run), 0) FROM dvmig.run_history');
 	my $error = $t->error("SELECT $call");
-	my $run = $t->rows('SELECT * FROM dvmig.run_history ORDER BY run DESC LIMIT 1')->[0];
+	my $run = $t->rows("SELECT * FROM dvmig.run_history WHERE run > $last ORDER BY run DESC LIMIT 1")->[0] // { state => 'refused' };
 	return { %$run, message => $run->{message} // $error };
 }
 
@@ -87,7 +88,7 @@ for my $case (
 	[ 'dataverse_id', 'text', 'uuid USING dataverse_id::uuid', 'uuid' ])
 {
 	my ($column, $type, $back, $name) = @$case;
-	my $says = qr/column "$column" of the outcome tables of staging\.typed has type \w+ instead of $name|COALESCE types|operator does not exist: uuid = text/;
+	my $says = qr/column "$column" of the tables beside staging\.typed has type \w+ instead of $name|COALESCE types|operator does not exist: uuid = text/;
 	my $both = sub { $t->sql("ALTER TABLE staging.typed_$_ ALTER $column TYPE $_[0]") for $column eq 'content_hash' ? 'success' : qw(success error); };
 
 	$both->($type);

@@ -159,9 +159,9 @@ sub paused
 {
 	anew();
 	my $n = $t->sql(q{WITH r AS MATERIALIZED (SELECT dvmig.start('m', lanes => 2, resend => true) AS run) SELECT run FROM r, dvmig.pause(r.run)});
-	$t->wait_for("SELECT EXISTS (SELECT FROM dvmig.run_table WHERE run = $n AND state = 'running')");
+	ok($t->wait_for("SELECT EXISTS (SELECT FROM dvmig.run_table WHERE run = $n AND state = 'running')"), 'a run that was paused when it began is at work');
 	mirrored($n);
-	is(seen()->{bulk_targets}, 0, 'paused when it began: no row goes');
+	is(seen()->{bulk_targets}, 0, 'and no row goes');
 	return $n;
 }
 $run = paused();
