@@ -112,7 +112,9 @@ chunk_query(DvUndo *u)
 	bool		images = u->part == DV_UNDO_IMAGES;
 	const char *keys = dv_keys_list(p, "x.");
 	char	   *rows = u->part == DV_UNDO_LINKS ? dv_undo_links_query(u)
-		: psprintf("SELECT x.dataverse_id, %s%s FROM %s", keys, images ? ", x.columns::text" : "", images ? images_of(u) : created_of(u));
+		: psprintf("SELECT x.dataverse_id, %s%s FROM %s", keys,
+				   images ? ", CASE pg_catalog.jsonb_typeof(x.columns) WHEN 'object' THEN x.columns::pg_catalog.text END" : "",
+				   images ? images_of(u) : created_of(u));
 
 	return psprintf("%s%s ORDER BY %s LIMIT %d", rows, u->walk.last != NULL ? dv_keys_behind(p, "x.") : "",
 					keys, images ? IMAGE_ROWS : CHUNK_ROWS);
@@ -134,6 +136,16 @@ copy_keys(DvUndo *u, HeapTuple tuple, MemoryContext context)
 		keys[i] = datumCopy(keys[i], p->keys[i].byval, p->keys[i].len);
 	MemoryContextSwitchTo(old);
 	return keys;
+}
+
+/* Somebody has written into the table of before-images: what the record held is not known from it. */
+static void
+refuse_image(const DvUndoTable *table, const char *column, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+			 errmsg("column \"%s\" of the before-images of %s is %s in a row", column, table->projection->table_name, what),
+			 errhint("Write it as it was or delete the row, and start again.")));
 }
 
 static DvUndoChunk *
@@ -175,14 +187,15 @@ take_result(DvUndo *u)
 
 			/* of outcomes those without one are not read; a before-image may have lost it */
 			if (isnull)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-						 errmsg("column \"dataverse_id\" of the before-images of %s is null in a row", u->table->projection->table_name),
-						 errhint("Fill it or delete the row, and start again.")));
+				refuse_image(u->table, "dataverse_id", "null");
 			chunk->ids[i] = *DatumGetUUIDP(id);
 		}
 		if (chunk->images != NULL)
+		{
 			chunk->images[i] = dv_spi_keep(context, i, u->table->projection->nkeys + 2);
+			if (chunk->images[i] == NULL)
+				refuse_image(u->table, "columns", "no object");
+		}
 	}
 	dv_walk_read(&u->walk, u->table->projection, chunk->keys[chunk->n - 1]);
 	return chunk;
@@ -278,7 +291,8 @@ load_members(void *arg)
 
 	dv_spi_begin("dvmig: loading what images hold");
 	dv_spi_wait_briefly();
-	dv_spi_run(psprintf("SELECT pg_catalog.string_agg(k, ',') FROM (SELECT b.columns FROM %s b WHERE b.run = " INT64_FORMAT " LIMIT 1) b,"
+	dv_spi_run(psprintf("SELECT pg_catalog.string_agg(k, ',') FROM (SELECT b.columns FROM %s b WHERE b.run = " INT64_FORMAT
+						" AND pg_catalog.jsonb_typeof(b.columns) = 'object' LIMIT 1) b,"
 						" pg_catalog.jsonb_object_keys(b.columns) k WHERE k NOT LIKE '%%@%%'", table->before_sql, u->target),
 			   0, NULL, NULL, NULL, SPI_OK_SELECT);
 	table->members = dv_spi_keep(u->context, 0, 1);

@@ -92,14 +92,16 @@ dv_verify_read_files(DvVerify *v, DvVerifyChunk *chunk)
 		for (i = 0; i < n; i++)
 		{
 			DvVerifyRow *row = &chunk->rows[atoi(dv_spi_text(i, 1)) - 1];
+			char	   *size = dv_spi_text(i, 2);
 			bool		isnull;
-			bytea	   *digest = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3, &isnull));
+			Datum		digest = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3, &isnull);
 
-			if (row->files == NULL)
+			/* of a volatile expression, the condition may have seen a file that there is not now */
+			if (row->files == NULL || size == NULL || isnull)
 				continue;
 			row->files[k].there = true;
-			row->files[k].size = strtoll(dv_spi_text(i, 2), NULL, 10);
-			memcpy(row->files[k].digest, VARDATA_ANY(digest), DV_SHA256_DIGEST);
+			row->files[k].size = strtoll(size, NULL, 10);
+			memcpy(row->files[k].digest, VARDATA_ANY(DatumGetByteaPP(digest)), DV_SHA256_DIGEST);
 		}
 	}
 }
