@@ -87,7 +87,7 @@ BEGIN
 			RAISE EXCEPTION 'the filter does not fit table %: %', t.staging, SQLERRM
 				USING ERRCODE = 'undefined_column',
 				HINT = 'The staging row is s. A filter is for all tables of the run; name those it is meant for with tables => ''{...}''.';
-		WHEN data_exception OR plpgsql_error THEN
+		WHEN data_exception OR feature_not_supported OR plpgsql_error THEN
 			RAISE EXCEPTION USING ERRCODE = SQLSTATE,
 				MESSAGE = format('the filter throws for a row of %s: %s', t.staging, SQLERRM),
 				DETAIL = 'Which rows a run with a filter takes is decided before it begins; no run was begun.',

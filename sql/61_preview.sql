@@ -46,7 +46,7 @@ BEGIN
 			EXIT WHEN NOT FOUND;
 		-- the classes of errors that a run calls the row's own
 		EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
-			OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
+			OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR feature_not_supported THEN
 			operation := NULL;
 			dataverse_id := NULL;
 			request := NULL;
@@ -68,7 +68,7 @@ AS $$
 BEGIN
 	RETURN QUERY SELECT * FROM dvmig._preview_rows(staging, sample, deferred, owner);
 EXCEPTION WHEN data_exception OR cardinality_violation OR integrity_constraint_violation OR raise_exception
-	OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded THEN
+	OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR feature_not_supported THEN
 	RETURN QUERY SELECT * FROM dvmig._preview_each(staging, sample, deferred, owner);
 END
 $$;

@@ -11,7 +11,8 @@ BEGIN
 	PERFORM dvmig._query_as(owner, query);
 	RETURN NULL;
 EXCEPTION WHEN cardinality_violation OR data_exception OR integrity_constraint_violation
-	OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error THEN
+	OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error
+	OR feature_not_supported THEN	-- NaN as an integer, say
 	RETURN SQLSTATE || ' ' || SQLERRM;
 END
 $$;

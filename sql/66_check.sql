@@ -235,7 +235,7 @@ BEGIN
 		BEGIN
 			r := dvmig._query_as(m.owner, q.query_sql)::jsonb;
 		EXCEPTION WHEN cardinality_violation OR data_exception OR integrity_constraint_violation OR external_routine_invocation_exception
-			OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error THEN
+			OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error OR feature_not_supported THEN
 			-- some row throws: find those, and read again without them
 			b := dvmig._check_transform(m.owner, t.staging, dvmig._check_scope(t.staging, loaded, NULL), samples, shown);
 			failing := b.findings;

@@ -133,7 +133,7 @@ BEGIN
 					RETURN QUERY SELECT * FROM jsonb_array_elements(r.findings);
 				END IF;
 			EXCEPTION WHEN syntax_error_or_access_rule_violation OR cardinality_violation OR data_exception OR integrity_constraint_violation
-				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error THEN
+				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error OR feature_not_supported THEN
 				RETURN NEXT coalesce(dvmig._check_filter_fault(m.owner, t, shown, may_see), dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
 					CASE WHEN may_see THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
 					'A run would fail here as well: correct the filter, the column maps or the privileges.'));

@@ -68,7 +68,7 @@ count_rows_of(DvStep *step, const char *activity, const char *query, bool meanwh
 		ErrorData  *error = dv_spi_abort(step->context);
 
 		/* the filter may throw for a row, which then fails when it is read */
-		if (!dv_spi_is_contention(error) && !dv_source_is_row_fault(error->sqlerrcode))
+		if (!dv_spi_is_contention(error) && !dv_source_is_row_fault(error))
 			ReThrowError(error);
 		FreeErrorData(error);
 		number = -1;

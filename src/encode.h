@@ -59,7 +59,7 @@ extern void dv_source_format_id(const pg_uuid_t *uuid, char *out);
 extern void dv_source_key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *handle);
 
 /* source.c: is an error of this SQLSTATE the fault of the row that was read? */
-extern bool dv_source_is_row_fault(int sqlerrcode);
+extern bool dv_source_is_row_fault(const ErrorData *error);
 
 /* source.c: was this row answered so often that its flag does not hold? Counts it; and takes back what that counted. */
 extern bool dv_source_answered_too_often(DvStep *step, const DvRow *row);

@@ -161,7 +161,7 @@ look(Upload *u, bool (*take) (Upload *u))
 
 	while ((error = try_look(u, take)) != NULL)
 	{
-		if (dv_source_is_row_fault(error->sqlerrcode))
+		if (dv_source_is_row_fault(error))
 		{
 			own_verdict(u, DV_FAIL_ROW, "transform", unpack_sql_state(error->sqlerrcode), error->message);
 			return false;

@@ -201,7 +201,7 @@ changed_or_bad(Comparer *c, Oid table, Datum *ctids, int n)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		if (!dv_source_is_row_fault(error->sqlerrcode))
+		if (!dv_source_is_row_fault(error))
 			ReThrowError(error);
 		thrown = true;
 	}

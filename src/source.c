@@ -95,14 +95,20 @@ dv_source_unanswer(DvStep *step, const DvRow *row)
 		dv_sets_uncount_answer(step->sets, &row->handle);
 }
 
-/* SQLSTATE classes that are the row's fault: data, constraints, raised errors, limits. */
+/*
+ * SQLSTATE classes that are the row's fault: data, constraints, raised errors,
+ * limits, and what is not supported of a value: NaN as an integer is of class 0A.
+ * One that has a place in the statement is of the statement.
+ */
 bool
-dv_source_is_row_fault(int sqlerrcode)
+dv_source_is_row_fault(const ErrorData *error)
 {
 	static const char *const classes[] = {"21", "22", "23", "39", "2F", "54", "P0"};
-	const char *state = unpack_sql_state(sqlerrcode);
+	const char *state = unpack_sql_state(error->sqlerrcode);
 	int			i;
 
+	if (strncmp(state, "0A", 2) == 0)
+		return error->cursorpos == 0 && error->internalpos == 0;
 	for (i = 0; i < (int) lengthof(classes); i++)
 		if (strncmp(state, classes[i], 2) == 0)
 			return true;
@@ -321,7 +327,7 @@ take_error(DvStep *step, ErrorData *error, int ask, DvRow *bad)
 {
 	bool		passing = dv_source_is_passing(step, error);
 
-	if ((dv_source_is_row_fault(error->sqlerrcode) || (dv_spi_is_contention(error) && !passing)) && blame(step, error, ask, bad))
+	if ((dv_source_is_row_fault(error) || (dv_spi_is_contention(error) && !passing)) && blame(step, error, ask, bad))
 	{
 		FreeErrorData(error);
 		return true;

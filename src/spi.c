@@ -128,7 +128,7 @@ const char *
 dv_spi_told(const ErrorData *error)
 {
 	/* SQLSTATE classes of errors that are about values; see also source.c */
-	static const char *const classes[] = {"21", "22", "23", "2F", "38", "39", "44", "54", "P0"};
+	static const char *const classes[] = {"0A", "21", "22", "23", "2F", "38", "39", "44", "54", "P0"};
 	const char *state = unpack_sql_state(error->sqlerrcode);
 	bool		by_user = dv_spi_is_raised(error);
 	size_t		i;

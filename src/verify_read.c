@@ -512,7 +512,7 @@ dv_verify_read(DvVerify *v)
 
 	if (error != NULL && dv_spi_is_contention(error))
 		wait_for_user(v, error);
-	else if (error != NULL && what == READ_MAPPED && dv_source_is_row_fault(error->sqlerrcode))
+	else if (error != NULL && what == READ_MAPPED && dv_source_is_row_fault(error))
 	{
 		char	   *fault = psprintf("the row cannot be transformed (SQLSTATE %s)", unpack_sql_state(error->sqlerrcode));
 

@@ -65,6 +65,22 @@ for my $case ([ 'columns = NULL', 'no object' ], [ 'dataverse_id = NULL', 'null'
 is(ended(job("dvmig.undo($run->{run})")), 'completed: ', 'with the images as they were it is undone');
 is(join(' ', sort map { $_->{new_name} } grep { $_->{new_name} =~ /^Region \d+/ } @{ $t->sim->export('new_regions') }), join(' ', sort map { "Region $_" } 1 .. 20), 'and all is restored');
 
+# ------------------------------------------------------------------ numbers that are none
+
+$t->sql(q{
+	CREATE TABLE staging.areas (id int PRIMARY KEY, name text, state numeric);
+	INSERT INTO staging.areas SELECT n, 'Area ' || n, CASE n WHEN 3 THEN 'NaN'::numeric WHEN 4 THEN 'Infinity' WHEN 5 THEN 1e30 ELSE 0 END FROM generate_series(1, 20) n;
+	SELECT dvmig.add_table('m', 'staging.areas', 'new_region', source_key => 'id', auto_map => false);
+	SELECT dvmig.map_column('staging.areas', 'new_name', 'name');
+	SELECT dvmig.map_column('staging.areas', 'statecode', 'state::int')});
+is($t->sql(q{SELECT sum(affected_rows) FROM dvmig.check('m') WHERE severity = 'error' AND staging = 'staging.areas'}), 3, 'a check counts the states that are no numbers');
+is($t->sql(q{SELECT count(*) FROM dvmig.preview('staging.areas', 5) WHERE request IS NULL}), 3, 'a preview shows them');
+is(ended($t->run('m', 'ignore_gate => true')), 'completed: ', 'a run goes on without their rows');
+is($t->counts('staging.areas'), '20/0/17/3/0', 'which fail');
+is($t->sql(q{SELECT string_agg(concat_ws(' ', id, error_class, code), ', ' ORDER BY id) FROM staging.areas_error}),
+	'3 transform 0A000, 4 transform 0A000, 5 transform 22003', 'and say why');
+is(ended(job(q{dvmig.verify('m', 'staging.areas')})), 'completed: ', 'a verification knows them');
+
 # ------------------------------------------------------------------ a file that comes and goes
 
 $t->sql(q{
