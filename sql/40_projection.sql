@@ -192,25 +192,27 @@ $$;
 COMMENT ON FUNCTION dvmig._same_order(regclass, text[], regclass) IS 'whether the keys of an outcome table have the types and collations of the staging table';
 
 -- _lost_parent: a column map that points at a staging table which was dropped; null
--- where there is none. SQL would have a number for the name of such a table.
-CREATE FUNCTION dvmig._lost_parent(staging regclass) RETURNS text
+-- where there is none, or in a pass whose values are no ids of parents. SQL would
+-- have a number for the name of such a table.
+CREATE FUNCTION dvmig._lost_parent(staging regclass, pass text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT c.target_column FROM dvmig.column_map c
-	WHERE c.staging = $1 AND c.parent IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class k WHERE k.oid = c.parent)
+	WHERE $2 IN ('write', 'links', 'deferred', 'verify')
+	  AND c.staging = $1 AND c.parent IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class k WHERE k.oid = c.parent)
 	ORDER BY c.position, c.target_column LIMIT 1
 $$;
-COMMENT ON FUNCTION dvmig._lost_parent(regclass) IS 'target column of a map that points at a staging table that was dropped';
+COMMENT ON FUNCTION dvmig._lost_parent(regclass, text) IS 'target column of a map that points at a staging table that was dropped';
 
 -- _require_tables: an error where the staging table or one that it points at was
 -- dropped; the engine, whose errors must not quote what users raise, asks itself.
-CREATE FUNCTION dvmig._require_tables(staging regclass, with_parents bool) RETURNS void
+CREATE FUNCTION dvmig._require_tables(staging regclass, pass text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	lost CONSTANT text := CASE WHEN with_parents THEN dvmig._lost_parent($1) END;
+	lost CONSTANT text := dvmig._lost_parent($1, $2);
 BEGIN
 	IF NOT EXISTS (SELECT FROM pg_class k WHERE k.oid = $1) THEN
 		RAISE EXCEPTION 'staging table with OID % does not exist', $1::oid
@@ -221,7 +223,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION dvmig._require_tables(regclass, bool) IS 'error where a staging table, or one that it points at, was dropped';
+COMMENT ON FUNCTION dvmig._require_tables(regclass, text) IS 'error where a staging table, or one that it points at, was dropped';
 
 -- _projection: the parts of the SELECT; the engine adds the key range and the
 -- LIMIT to "inner_sql" and puts them together as
@@ -262,7 +264,7 @@ DECLARE
 		WHERE mt.staging = $1 AND pass IN ('write', 'links', 'delete')), '');
 	kept CONSTANT text := dvmig._kept_sql();
 BEGIN
-	PERFORM dvmig._require_tables($1, pass IN ('write', 'links', 'deferred', 'verify'));
+	PERFORM dvmig._require_tables($1, pass);
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	SELECT string_agg(format('s.%I', k), ', ' ORDER BY i),
 		string_agg(format('x.%I = s.%1$I', k), ' AND ' ORDER BY i),

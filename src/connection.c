@@ -19,14 +19,12 @@
 #include "connection.h"
 #include "problem.h"
 #include "proof.h"
+#include "reader.h"
 #include "reply_json.h"
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(dv_whoami);
 PG_FUNCTION_INFO_V1(dv_present_organisation);
-
-/* Asked again so often where it is told to wait: as reader.c does it. */
-#define WHOAMI_ATTEMPTS	5
 
 /* Columns of dvmig._whoami(). */
 #define WHOAMI_COLUMNS	13
@@ -108,7 +106,7 @@ dv_connection_open(const char *server, Oid caller, DvWhoAmI *who)
 
 	/* The session waits as it was told before it sends again, or throws where that takes too long. */
 	while (!dv_session_whoami(session, who, &problem))
-		if (!problem.throttled || problem.retry_after_ms < 0 || attempts++ >= WHOAMI_ATTEMPTS)
+		if (!problem.throttled || problem.retry_after_ms < 0 || attempts++ >= DV_READ_ATTEMPTS)
 			dv_problem_throw(&problem);
 	if (!dv_session_is_pinned(session))
 	{

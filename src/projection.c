@@ -41,13 +41,6 @@ keeps_images(const DvProjection *p)
 		strcmp(p->pass, "verify") == 0;
 }
 
-/* Passes whose values may be ids of parents. */
-static bool
-joins_parents(const DvProjection *p)
-{
-	return strcmp(p->pass, "write") == 0 || strcmp(p->pass, "links") == 0 || strcmp(p->pass, "deferred") == 0 || strcmp(p->pass, "verify") == 0;
-}
-
 /* Target table, its bulk messages, the outcome tables, the key columns. */
 static void
 load_table(DvProjection *p, MemoryContext context)
@@ -62,23 +55,23 @@ load_table(DvProjection *p, MemoryContext context)
 		" WHERE c.server = m.server AND c.table_name = t.target AND c.column_name = 'statecode'),"
 		" (SELECT count(*) = 2 FROM dvmig.metadata_column c WHERE c.server = m.server AND c.table_name = t.target AND c.column_name IN ('createdon', 'createdby')),"
 		" CASE WHEN t.keep_before_image THEN t.before_table::pg_catalog.oid END, CASE WHEN t.keep_before_image THEN dvmig._before_select(t.staging) END,"
-		" dvmig._lost_parent(t.staging)"
+		" dvmig._lost_parent(t.staging, $2)"
 		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
 		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
 		" WHERE t.staging = $1::pg_catalog.regclass";
-	Oid			types[1] = {OIDOID};
-	Datum		values[1] = {ObjectIdGetDatum(p->staging)};
+	Oid			types[2] = {OIDOID, TEXTOID};
+	Datum		values[2] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass)};
 	ArrayType  *source_key;
 	Datum	   *names;
 	bool		isnull;
 	int			i;
 
-	if (dv_spi_run(sql, 1, types, values, NULL, SPI_OK_SELECT) != 1)
+	if (dv_spi_run(sql, 2, types, values, NULL, SPI_OK_SELECT) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the target table of \"%s\" has no metadata", p->staging_sql),
 				 errhint("Read it with dvmig.refresh_metadata().")));
-	if (dv_spi_text(0, 19) != NULL && joins_parents(p))
+	if (dv_spi_text(0, 19) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("column map \"%s\" of %s points at a staging table that has been dropped", dv_spi_text(0, 19), p->table_name),

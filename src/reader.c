@@ -17,9 +17,6 @@
 /* Well below what one application user may have on its way at a time (52). */
 #define READ_PARALLEL	8
 
-/* A read that failed this often will not succeed. */
-#define READ_ATTEMPTS	5
-
 void
 dv_reader_encode(StringInfo url, const char *text, size_t len)
 {
@@ -76,7 +73,7 @@ try_later(DvRead *read, const DvProblem *problem, TimestampTz *hold_until)
 		return false;
 	if (pause < 0)
 		pause = dv_pace_backoff_ms(read->attempts, pg_prng_uint32(&pg_global_prng_state));
-	if (dv_session_patience == NULL && (read->attempts >= READ_ATTEMPTS || pause > dv_request_timeout_ms))
+	if (dv_session_patience == NULL && (read->attempts >= DV_READ_ATTEMPTS || pause > dv_request_timeout_ms))
 		return false;
 	read->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	if (problem->throttled)

@@ -14,6 +14,9 @@
 
 #include "session.h"
 
+/* A read that failed this often will not succeed. */
+#define DV_READ_ATTEMPTS	5
+
 typedef struct DvRead
 {
 	char	   *path;			/* below the API's path; palloc'ed */

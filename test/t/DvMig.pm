@@ -197,6 +197,21 @@ sub finish
 	return $self->rows("SELECT * FROM dvmig.run_history WHERE run = $run")->[0];
 }
 
+# ended(run as a hash): its state and what it says
+sub ended { return "$_[1]{state}: " . ($_[1]{message} // ''); }
+
+# job(call): a call that waits for a run of its own, and may take the server with it; the run's row
+sub job
+{
+	my ($self, $call) = @_;
+	my $last = $self->sql('SELECT coalesce(max(run), 0) FROM dvmig.run_history');
+	my $error = $self->error("SELECT $call");
+
+	$self->await_server;
+	my $run = $self->rows("SELECT * FROM dvmig.run_history WHERE run > $last ORDER BY run DESC LIMIT 1")->[0] // { state => 'refused' };
+	return { %$run, message => $run->{message} // $error };
+}
+
 # status(staging): the row of dvmig.status.
 sub status
 {

@@ -22,20 +22,6 @@ my %keys = (
 	word => [ 'k text', 'k', q{'k' || i} ],
 	pair => [ 'k int, j text', 'k,j', q{i, 'j' || i} ]);
 
-# ended(run as a hash): its state and what it says
-sub ended { return "$_[0]{state}: " . ($_[0]{message} // ''); }
-
-# job(call): a call that waits for a run of its own; the run's row
-sub job
-{
-	my ($call) = @_;
-
-	my $last = $t->sql('SELECT coalesce(max(run), 0) FROM dvmig.run_history');
-	my $error = $t->error("SELECT $call");
-	my $run = $t->rows("SELECT * FROM dvmig.run_history WHERE run > $last ORDER BY run DESC LIMIT 1")->[0] // { state => 'refused' };
-	return { %$run, message => $run->{message} // $error };
-}
-
 for my $kind (sort keys %keys)
 {
 	my ($columns, $key, $values) = @{ $keys{$kind} };
@@ -55,20 +41,20 @@ for my $kind (sort keys %keys)
 	$t->sql("INSERT INTO $table (name) VALUES ('Nobody')");
 	is($t->sql(q{SELECT concat_ws(' ', severity, staging, hint) FROM dvmig.check('m') WHERE rule = 'key_unguarded'}),
 		"warning $table Make columns " . join(', ', split /,/, $key) . ' NOT NULL, and give them a unique index of their own in this order.', "$kind: a check says that nothing guards the key");
-	like(ended($t->run('m')), qr/^failed: .*$names/s, "$kind: a run does not take a row whose key is null for another");
+	like($t->ended($t->run('m')), qr/^failed: .*$names/s, "$kind: a run does not take a row whose key is null for another");
 	is($t->counts($table), '31/1/30/0/0', "$kind: and no row loses its outcome");
 	$t->sql("UPDATE $table SET processing_flag = 'P' WHERE k IS NULL");
-	like(ended(job(q{dvmig.verify('m')})), qr/^failed: .*$names/s, "$kind: nor does a verification");
-	like(ended(job("dvmig.rebuild_outcomes('$table')")), qr/^failed: .*$names/s, "$kind: nor where outcomes are made anew");
+	like($t->ended($t->job(q{dvmig.verify('m')})), qr/^failed: .*$names/s, "$kind: nor does a verification");
+	like($t->ended($t->job("dvmig.rebuild_outcomes('$table')")), qr/^failed: .*$names/s, "$kind: nor where outcomes are made anew");
 	$t->sql(qq{DELETE FROM $table WHERE k IS NULL; ALTER TABLE $table ADD CONSTRAINT ${kind}_pkey PRIMARY KEY ($key)});
-	is(ended($t->run('m')), 'completed: ', "$kind: without it a run completes");
+	is($t->ended($t->run('m')), 'completed: ', "$kind: without it a run completes");
 
 	# ------------------------------------------------------------ in the outcome tables
 	$t->sql("ALTER TABLE ${table}_success DROP CONSTRAINT ${kind}_success_pkey");
 	$t->sql("ALTER TABLE ${table}_success ALTER $_ DROP NOT NULL") for split /,/, $key;
 	$t->sql("INSERT INTO ${table}_success (dataverse_id, operation, pass, created_run, run) VALUES (gen_random_uuid(), 'I', 'write', $first, $first)");
-	like(ended(job(q{dvmig.verify('m')})), qr/^failed: .*$names/s, "$kind: a verification says so of an outcome");
-	like(ended(job("dvmig.undo($first)")), qr/^failed: .*$names/s, "$kind: an undo says so, too");
+	like($t->ended($t->job(q{dvmig.verify('m')})), qr/^failed: .*$names/s, "$kind: a verification says so of an outcome");
+	like($t->ended($t->job("dvmig.undo($first)")), qr/^failed: .*$names/s, "$kind: an undo says so, too");
 	$t->sql(qq{DELETE FROM ${table}_success WHERE k IS NULL; ALTER TABLE ${table}_success ADD CONSTRAINT ${kind}_success_pkey PRIMARY KEY ($key)});
 }
 
@@ -93,11 +79,11 @@ for my $case (
 
 	$both->($type);
 	$t->sql(q{UPDATE staging.typed SET name = name || '!', processing_flag = 'U' WHERE k < 10});
-	like(ended($t->run('m', 'resend => true')), qr/^failed: .*$says/s, "$column as $type: a run says so");
-	like(ended(job(q{dvmig.verify('m')})), qr/^failed: .*$says/s, "$column as $type: a verification says so");
-	like(ended(job("dvmig.undo($run)")), qr/^failed: .*$says/s, "$column as $type: an undo says so") if $column eq 'dataverse_id';
+	like($t->ended($t->run('m', 'resend => true')), qr/^failed: .*$says/s, "$column as $type: a run says so");
+	like($t->ended($t->job(q{dvmig.verify('m')})), qr/^failed: .*$says/s, "$column as $type: a verification says so");
+	like($t->ended($t->job("dvmig.undo($run)")), qr/^failed: .*$says/s, "$column as $type: an undo says so") if $column eq 'dataverse_id';
 	$both->($back);
-	is(ended($t->run('m', 'resend => true')), 'completed: ', "$column as $type: and all is well again with the old one");
+	is($t->ended($t->run('m', 'resend => true')), 'completed: ', "$column as $type: and all is well again with the old one");
 }
 $t->account('m', map { ("staging.$_" => { name => 's.name' }) } (sort keys %keys), 'typed');
 
@@ -114,7 +100,7 @@ $t->sql(q{
 	SELECT dvmig.add_table('n', 'staging.branches', 'account', source_key => 'k', auto_map => false);
 	SELECT dvmig.map_column('staging.branches', 'name', 'name');
 	SELECT dvmig.map_lookup('staging.branches', 'parentaccountid', 'firm', 'staging.firms')});
-is(ended($t->run('n')), 'completed: ', 'a table that another one points at: loaded');
+is($t->ended($t->run('n')), 'completed: ', 'a table that another one points at: loaded');
 my $firms = $t->sql(q{SELECT 'staging.firms'::regclass::oid});
 $t->sql(q{DROP TABLE staging.firms; UPDATE staging.branches SET name = name || '!', processing_flag = 'U' WHERE k = 1});
 my $lost = qr/column map "parentaccountid" of staging\.branches points at a staging table that has been dropped/;
@@ -122,10 +108,10 @@ like($t->sql(q{SELECT string_agg(concat_ws(' ', severity, staging, rule, message
 	qr/error staging\.branches unreadable .*$lost/, 'dropped: a check says so, of the table that points at it');
 like($t->error(q{SELECT dvmig.preview('staging.branches')}), qr/42P01: $lost.*unmap/s, 'dropped: a preview says so');
 like($t->error(q{SELECT dvmig.plan('n')}), qr/42P01: staging table with OID $firms does not exist.*drop_table\('$firms'\)/s, 'dropped: a plan says what to do');
-like(ended(job(q{dvmig.verify('n', 'staging.branches')})), qr/^failed: .*$lost/s, 'dropped: a verification says so');
-like(ended($t->run('n', 'resend => true')), qr/^failed: .*staging table with OID $firms does not exist/s, 'dropped: a run says so');
+like($t->ended($t->job(q{dvmig.verify('n', 'staging.branches')})), qr/^failed: .*$lost/s, 'dropped: a verification says so');
+like($t->ended($t->run('n', 'resend => true')), qr/^failed: .*staging table with OID $firms does not exist/s, 'dropped: a run says so');
 $t->sql(qq{SELECT dvmig.unmap('staging.branches', 'parentaccountid'); SELECT dvmig.drop_table('$firms')});
-is(ended($t->run('n', 'resend => true')), 'completed: ', 'dropped: and goes on once it has been taken out');
+is($t->ended($t->run('n', 'resend => true')), 'completed: ', 'dropped: and goes on once it has been taken out');
 is($t->counts('staging.branches'), '5/0/5/0/0', 'dropped: no row is lost');
 
 # ------------------------------------------------------------------ a role that was dropped

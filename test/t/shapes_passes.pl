@@ -14,20 +14,6 @@ use DvMig;
 
 my $t = DvMig->new(name => 'shapes_passes', conf => "restart_after_crash = on\ndvmig.settle_time = 300ms\n");
 
-# ended(run as a hash): its state and what it says
-sub ended { return "$_[0]{state}: " . ($_[0]{message} // ''); }
-
-# job(call): a call that waits for a run of its own; the run's row
-sub job
-{
-	my ($call) = @_;
-
-	my $error = $t->error("SELECT $call");
-	$t->await_server;
-	my $run = $t->rows('SELECT * FROM dvmig.run_history ORDER BY run DESC LIMIT 1')->[0];
-	return { %$run, message => $run->{message} // $error };
-}
-
 $t->sql(q{
 	CREATE SCHEMA staging;
 	CREATE SEQUENCE staging.looks;
@@ -43,7 +29,7 @@ $t->sql(q{
 	SELECT dvmig.add_table('m', 'staging.regions', 'new_region', source_key => 'id', auto_map => false);
 	SELECT dvmig.map_column('staging.regions', 'new_name', 'name');
 	SELECT dvmig.set_table('staging.regions', 'keep_before_image', 'true')});
-is(ended($t->run('m')), 'completed: ', 'records and files are loaded');
+is($t->ended($t->run('m')), 'completed: ', 'records and files are loaded');
 
 # ------------------------------------------------------------------ before-images that somebody wrote into
 
@@ -57,12 +43,12 @@ for my $case ([ 'columns = NULL', 'no object' ], [ 'dataverse_id = NULL', 'null'
 	my ($column) = $set =~ /(\w+)/;
 
 	$t->sql("UPDATE staging.regions_before SET $set WHERE id < 4");
-	like(ended(job("dvmig.undo($run->{run})")), qr/^failed: column "$column" of the before-images of staging\.regions is $what in a row/,
+	like($t->ended($t->job("dvmig.undo($run->{run})")), qr/^failed: column "$column" of the before-images of staging\.regions is $what in a row/,
 		"an undo says so of an image with $set");
 	is($t->sql('SELECT count(*) FROM staging.regions_before'), 20, 'and restores nothing');
 	$t->sql('TRUNCATE staging.regions_before; INSERT INTO staging.regions_before TABLE staging.kept');
 }
-is(ended(job("dvmig.undo($run->{run})")), 'completed: ', 'with the images as they were it is undone');
+is($t->ended($t->job("dvmig.undo($run->{run})")), 'completed: ', 'with the images as they were it is undone');
 is(join(' ', sort map { $_->{new_name} } grep { $_->{new_name} =~ /^Region \d+/ } @{ $t->sim->export('new_regions') }), join(' ', sort map { "Region $_" } 1 .. 20), 'and all is restored');
 
 # ------------------------------------------------------------------ numbers that are none
@@ -75,18 +61,18 @@ $t->sql(q{
 	SELECT dvmig.map_column('staging.areas', 'statecode', 'state::int')});
 is($t->sql(q{SELECT sum(affected_rows) FROM dvmig.check('m') WHERE severity = 'error' AND staging = 'staging.areas'}), 3, 'a check counts the states that are no numbers');
 is($t->sql(q{SELECT count(*) FROM dvmig.preview('staging.areas', 5) WHERE request IS NULL}), 3, 'a preview shows them');
-is(ended($t->run('m', 'ignore_gate => true')), 'completed: ', 'a run goes on without their rows');
+is($t->ended($t->run('m', 'ignore_gate => true')), 'completed: ', 'a run goes on without their rows');
 is($t->counts('staging.areas'), '20/0/17/3/0', 'which fail');
 is($t->sql(q{SELECT string_agg(concat_ws(' ', id, error_class, code), ', ' ORDER BY id) FROM staging.areas_error}),
 	'3 transform 0A000, 4 transform 0A000, 5 transform 22003', 'and say why');
-is(ended(job(q{dvmig.verify('m', 'staging.areas')})), 'completed: ', 'a verification knows them');
+is($t->ended($t->job(q{dvmig.verify('m', 'staging.areas')})), 'completed: ', 'a verification knows them');
 
 # ------------------------------------------------------------------ a file that comes and goes
 
 $t->sql(q{
 	SELECT dvmig.unmap('staging.invoices', 'new_document');
 	SELECT dvmig.map_file('staging.invoices', 'new_document', $$CASE WHEN nextval('staging.looks') % 2 = 0 THEN document END$$)});
-is(ended(job(q{dvmig.verify('m', 'staging.invoices')})), 'completed: ', 'a verification of files that come and go comes to its end');
+is($t->ended($t->job(q{dvmig.verify('m', 'staging.invoices')})), 'completed: ', 'a verification of files that come and go comes to its end');
 
 unlike(slurp_file($t->node->logfile), qr/PANIC|TRAP|terminated by signal|cache lookup failed|XX000/, 'no process of the server came to harm');
 
