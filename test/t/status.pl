@@ -9,7 +9,8 @@ use Test::More;
 
 use DvMig;
 
-my $t = DvMig->new(name => 'status');
+# Pages and rows that are read are counted, whoever reads them.
+my $t = DvMig->new(name => 'status', conf => "autovacuum = off\n");
 $t->migration('m', tables => 'account,contact');
 
 sub whole
