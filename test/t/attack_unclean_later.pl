@@ -16,14 +16,15 @@ my $t = $h->t;
 my $sim = $h->sim;
 
 # forgotten(arguments, match): a run whose requests are carried out, and whose
-# worker ends before it learns of it.
+# worker ends before it learns of it. Of rows that make more than one, "requests"
+# tells how many.
 sub forgotten
 {
 	my ($arguments, %match) = @_;
-	my $nth = delete $match{nth} // 1;
+	my $requests = delete $match{requests} // 1;
 
-	$h->hold(%match, after => 1, nth => $nth);
-	my $run = $h->start(arguments => $arguments);
+	$h->hold(%match, after => 1);
+	my $run = $h->start(arguments => $arguments, least => $requests);
 	$h->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run'");
 	$h->gone($run);
 	$h->quiet;
@@ -36,7 +37,7 @@ sub done { my ($name, $arguments) = @_; is($t->run($h->migration, $arguments)->{
 my $table = $h->scene(rows => 40);
 done('loaded');
 $h->sql("UPDATE $table SET action_flag = 'D', processing_flag = 'U'");
-forgotten(q{passes => '{delete}'}, method => 'POST', path_contains => '$batch');
+forgotten(q{passes => '{delete}'}, method => 'POST', path_contains => '$batch', requests => 2);
 is(scalar @{ $sim->export('contacts') }, 0, 'deletes alone: all records are gone');
 $h->sql("UPDATE $table SET action_flag = 'I', processing_flag = 'U'");
 done('deletes alone: the next run completes');
@@ -93,7 +94,7 @@ $table = $h->scene(rows => 40);
 my $loaded = $t->run($h->migration);
 $h->hold(method => 'POST', path_contains => '$batch', body_contains => 'DELETE', after => 1);
 my $undo = $t->sql("SELECT dvmig.start_undo($loaded->{run})");
-$h->until('records are gone', sub { $h->held > 0 });
+$h->until('records are gone', sub { $sim->counters('contacts')->{records} == 0 });
 $h->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});
 $h->gone($undo);
 $h->quiet;
@@ -128,6 +129,7 @@ $h->sql("UPDATE $table SET action_flag = 'D', processing_flag = 'U'");
 $h->hold(method => 'POST', path_contains => '$batch', after => 1);
 my $run = $t->start($h->migration, 'lanes => 2');
 $t->wait_for("SELECT count(*) = 2 FROM dvmig.run_lane WHERE run = $run AND in_flight > 0");
+$h->until('what is on its way has come', sub { $h->held >= $t->sql("SELECT sum(in_flight) FROM dvmig.run_lane WHERE run = $run") });
 $h->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run lane 2'");
 $h->until('it is gone', sub { $h->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dvmig run $run lane 2'") == 0 });
 $h->sql("UPDATE $table SET action_flag = 'I', processing_flag = 'U' WHERE processing_flag = 'U'");

@@ -54,7 +54,7 @@ for my $case (
 	is($run->{state}, 'failed', "$name cannot grow: the run fails");
 	like($run->{message}, qr/No space left on device|disk full/i, "$name: and says why") or diag explain $run;
 	cmp_ok($t->status('people')->{unprocessed}, '>', 0, "$name: rows are left");
-	is($t->sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'}), 0, "$name: no worker is left");
+	ok($t->wait_for(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'dvmig worker'}), "$name: no worker is left");
 	clear();
 	$run = $t->run('m', $arguments);
 	is($run->{state}, 'completed', "$name: with room again the next run completes");

@@ -56,7 +56,7 @@ sql(sprintf q{CREATE ROLE %1$s LOGIN; CREATE ROLE %7$s LOGIN; GRANT CREATE ON DA
 as(qq{CREATE SCHEMA @{[ id($schema) ]};
 	CREATE TABLE $t{firms} ($k int PRIMARY KEY, $n text, $o text, $p int);
 	INSERT INTO $t{firms} SELECT i, 'Firm ' || i, 'who' || i % 3, nullif(i / 10, 0) FROM generate_series(1, 120) i;
-	CREATE TABLE $t{people} ($k int PRIMARY KEY, $n text, $p int); INSERT INTO $t{people} SELECT i, 'Person ' || i, i FROM generate_series(1, 60) i;
+	CREATE TABLE $t{people} ($k int PRIMARY KEY, $n text, $p int); INSERT INTO $t{people} SELECT i, 'Undisclosed ' || i, i FROM generate_series(1, 60) i;
 	CREATE TABLE $t{deals} ($k int PRIMARY KEY, $n text, $s text); INSERT INTO $t{deals} SELECT i, 'Deal ' || i, CASE WHEN i % 2 = 0 THEN 'Won' END FROM generate_series(1, 10) i;
 	CREATE TABLE $t{mails} ($k int PRIMARY KEY, $n text, $p int[], $o text); INSERT INTO $t{mails} SELECT i, 'Mail ' || i, ARRAY[i, i + 1], 'guest\@example.net' FROM generate_series(1, 8) i;
 	CREATE TABLE $t{users} ($k int PRIMARY KEY, $n text, $o text, $s text); INSERT INTO $t{users} VALUES (1, 'One', 'user1\@example.org', 'root business unit')});
@@ -107,7 +107,7 @@ is($sim->counters($_)->{created_twice}, 0, "nothing of $_ was created twice") fo
 ended(as("SELECT dvmig.start($M, passes => '{states}')"), 'deals are closed');
 is((scalar grep { $_->{statecode} == 1 } @{ $sim->export('opportunities') }), 5, 'half of them');
 is((scalar grep { $_->{participationtypemask} =~ /^[23]$/ } @{ $sim->export('activityparties') }), 24, 'mails have their parties');
-is((scalar grep { $_->{lastname} =~ /Person/ } @{ $sim->export('contacts') }), 0, 'names are masked');
+is((scalar grep { $_->{lastname} =~ /Undisclosed/ } @{ $sim->export('contacts') }), 0, 'names are masked');
 
 # --- proof, correction, what is taken back
 my $proof = as("SELECT dvmig.start_verify($M)");

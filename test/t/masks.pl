@@ -17,10 +17,10 @@ $t->sql(q{
 	CREATE SCHEMA staging;
 	CREATE TABLE staging.customers (nr text PRIMARY KEY, company text, phone text, mail text, turnover numeric, branch text, boss_code text);
 	INSERT INTO staging.customers
-	SELECT 'DEBTOR' || i, 'Contoso ' || (i % 5), '+49 30 ' || 100000 + i, 'bookkeeping' || i || '@contoso.com', i * 1000.5, 'Accounting', CASE WHEN i > 1 THEN 'DEBTOR1' END
+	SELECT 'CUSTOMERNUMBER' || i, 'Contoso ' || (i % 5), '+49 30 ' || 100000 + i, 'bookkeeping' || i || '@contoso.com', i * 1000.5, 'Accounting', CASE WHEN i > 1 THEN 'CUSTOMERNUMBER1' END
 	FROM generate_series(1, 40) i;
 	CREATE TABLE staging.people (id int PRIMARY KEY, family text, company text, owner text);
-	INSERT INTO staging.people SELECT i, 'Contoso ' || (i % 5), 'DEBTOR' || i, 'user' || (i % 10 + 1) || '@example.org' FROM generate_series(1, 20) i});
+	INSERT INTO staging.people SELECT i, 'Contoso ' || (i % 5), 'CUSTOMERNUMBER' || i, 'user' || (i % 10 + 1) || '@example.org' FROM generate_series(1, 20) i});
 $t->migration('m', tables => 'account,contact');
 $t->sql(q{
 	SELECT dvmig.add_table('m', 'staging.customers', 'account');
@@ -55,7 +55,7 @@ is($run->{state}, 'completed', 'masked rows are loaded');
 is($t->counts('staging.customers') . ' ' . $t->counts('staging.people'), '40/0/40/0/0 20/0/20/0/0', 'all of them');
 my @accounts = @{ $t->sim->export('accounts') };
 my @contacts = @{ $t->sim->export('contacts') };
-my $leaked = join ' ', grep { /contoso|bookkeeping|debtor/i } map { my $r = $_; map { $r->{$_} // '' } qw(name telephone1 emailaddress1 accountnumber lastname) } @accounts, @contacts;
+my $leaked = join ' ', grep { /contoso|bookkeeping|customernumber/i } map { my $r = $_; map { $r->{$_} // '' } qw(name telephone1 emailaddress1 accountnumber lastname) } @accounts, @contacts;
 is($leaked, '', 'nothing sensitive has reached the sandbox');
 is(scalar(grep { $_->{emailaddress1} !~ /^[a-z]{11}\d+\@[a-z]+\.invalid$/ || length $_->{emailaddress1} != length('bookkeeping1@contoso.com') + ($_->{emailaddress1} =~ /[a-z]\d\d\@/ ? 1 : 0) } @accounts), 0,
 	'masks have the format of what they mask');
