@@ -16,6 +16,7 @@
 #include "gate.h"
 #include "links.h"
 #include "problem.h"
+#include "servertext.h"
 #include "settings.h"
 #include "states.h"
 
@@ -48,13 +49,19 @@ dv_answer_backoff(int attempt)
 	return later_ms(dv_pace_backoff_ms(attempt > 0 ? attempt : 1, pg_prng_uint32(&pg_global_prng_state)));
 }
 
+char *
+dv_answer_told(const DvVerdict *v)
+{
+	return dv_server_text(v->message, strlen(v->message), "?");
+}
+
 void
 dv_answer_outage(DvStep *step, TimestampTz sent_at, const char *why)
 {
 	DvRunContext *rc = step->rc;
 
 	dv_gate_trouble(step);
-	strlcpy(rc->waiting, why, sizeof(rc->waiting));
+	dv_server_text_cut(rc->waiting, sizeof(rc->waiting), why);
 	if (rc->outage_since == 0)
 		rc->outage_since = GetCurrentTimestamp();
 	/* Requests that were on their way together tell of one failure. */
@@ -112,12 +119,12 @@ dv_answer_fail_run(DvStep *step, const DvHttpReply *reply, const DvVerdict *v)
 	if (reply->status < 400)
 	{
 		dv_engine_fail_run(step->rc, strcmp(v->error_class, "privilege") == 0
-						   ? psprintf("the application user lacks a privilege in Dataverse: %s", v->message) : v->message);
+						   ? psprintf("the application user lacks a privilege in Dataverse: %s", dv_answer_told(v)) : dv_answer_told(v));
 		return;
 	}
 	memset(&problem, 0, sizeof(problem));
 	dv_session_explain(step->rc->session, reply, &problem);
-	dv_engine_fail_run(step->rc, problem.message[0] ? dv_problem_text(&problem) : v->message);
+	dv_engine_fail_run(step->rc, problem.message[0] ? dv_problem_text(&problem) : dv_answer_told(v));
 }
 
 static void
@@ -445,7 +452,7 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 				judge_row(step, task, task->rows[i], &v[i], reply, s);
 	}
 	if (v[0].kind == DV_SETTLE)
-		write_unanswered(step, task, v[0].message[0] ? v[0].message : "the answer was not understood");
+		write_unanswered(step, task, v[0].message[0] ? dv_answer_told(&v[0]) : "the answer was not understood");
 	else if (v[0].kind != DV_WAIT && v[0].kind != DV_RETRY)
 	{
 		step->rc->unanswered = false;

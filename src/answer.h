@@ -24,6 +24,9 @@ typedef struct DvSorted
 /* When to try for the n-th time (from 1). */
 extern TimestampTz dv_answer_backoff(int attempt);
 
+/* What the service said, in this database's encoding; palloc'ed. */
+extern char *dv_answer_told(const DvVerdict *v);
+
 /* A request sent then has failed for the service; ends the run after dvmig.max_outage of nothing else. */
 extern void dv_answer_outage(DvStep *step, TimestampTz sent_at, const char *why);
 extern void dv_answer_good(DvStep *step, const DvHttpReply *reply);

@@ -13,6 +13,7 @@
 #include "gate.h"
 #include "problem.h"
 #include "request.h"
+#include "servertext.h"
 #include "settings.h"
 #include "spi.h"
 #include "wiretext.h"
@@ -160,7 +161,7 @@ outage(DvAsker *asker, int user, const char *why)
 	DvRunContext *rc = asker->rc;
 
 	dv_pace_trouble(dv_users_pace(asker->users, user), GetCurrentTimestamp());
-	strlcpy(rc->waiting, why, sizeof(rc->waiting));
+	dv_server_text_cut(rc->waiting, sizeof(rc->waiting), why);
 	if (rc->outage_since == 0)
 		rc->outage_since = GetCurrentTimestamp();
 	if (TimestampDifferenceExceeds(rc->outage_since, GetCurrentTimestamp(), dv_max_outage_s * 1000))

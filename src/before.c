@@ -27,7 +27,7 @@ typedef struct Images
 {
 	int			n;
 	DvRow	  **rows;
-	Datum	   *records;		/* text, as answered */
+	const char **records;		/* as answered */
 } Images;
 
 bool
@@ -57,34 +57,36 @@ take_records(const DvStep *step, const DvTask *task, const DvHttpReply *reply, I
 
 	images->n = 0;
 	images->rows = palloc(sizeof(DvRow *) * task->n);
-	images->records = palloc(sizeof(Datum) * task->n);
+	images->records = palloc(sizeof(char *) * task->n);
 	if (!dv_page_open(&page, reply->body.data, reply->body.len) || page.next_link.p != NULL)
 		return false;
 	while (images->n < task->n && dv_page_record(&page, &record))
 	{
 		pg_uuid_t	id;
 		DvRow	   *row;
-		char	   *text;
 
 		if (!dv_page_uuid(dv_page_find(record, step->projection->wire.primary_id), id.data) || (row = row_of(task, &id)) == NULL)
 			return false;
-		text = pnstrdup(record.p, record.len);
 		images->rows[images->n] = row;
-		images->records[images->n++] = CStringGetTextDatum(pg_any_to_server(text, (int) record.len, PG_UTF8));
+		images->records[images->n++] = pnstrdup(record.p, record.len);
 	}
 	return true;
 }
 
 void
-dv_before_store(const DvProjection *p, int64 run, Datum *const *keys, Datum *ids, Datum *records, int n)
+dv_before_store(const DvProjection *p, int64 run, Datum *const *keys, Datum *ids, const char **records, int n)
 {
 	DvArrays	a;
+	Datum	   *texts = palloc(sizeof(Datum) * n);
+	int			i;
 
 	dv_spi_begin("dvmig: keeping what records hold");
 	dv_spi_wait_briefly();
 	dv_keys_arrays(&a, p, keys, n);
 	dv_keys_add(&a, ids, NULL, UUIDOID);
-	dv_keys_add(&a, records, NULL, TEXTOID);
+	for (i = 0; i < n; i++)
+		texts[i] = CStringGetTextDatum(pg_any_to_server(records[i], (int) strlen(records[i]), PG_UTF8));
+	dv_keys_add(&a, texts, NULL, TEXTOID);
 	/* the first image of a run stands: later ones hold what the run wrote */
 	dv_spi_run(psprintf("INSERT INTO %s (%s, dataverse_id, run, columns, taken_at) SELECT %s, u.\"dvmig id\", " INT64_FORMAT
 						", u.\"dvmig record\"::pg_catalog.jsonb - '{@odata.etag,modifiedon,_modifiedby_value,%s}'::pg_catalog.text[], pg_catalog.clock_timestamp()"

@@ -16,9 +16,9 @@ extern bool dv_before_wants(const DvStep *step, const DvRow *row);
 /*
  * Keep images of n records in a transaction of its own that is on disk when
  * this returns; the first image of a record in a run stands. "keys" are their
- * rows', "records" their JSON. Throws where they cannot be kept.
+ * rows', "records" their JSON in UTF-8. Throws where they cannot be kept.
  */
-extern void dv_before_store(const DvProjection *p, int64 run, Datum *const *keys, Datum *ids, Datum *records, int n);
+extern void dv_before_store(const DvProjection *p, int64 run, Datum *const *keys, Datum *ids, const char **records, int n);
 
 /* The answer to that read: images are committed, then the rows are sent. */
 extern void dv_before_handle(DvStep *step, DvTask *task, const DvHttpReply *reply);

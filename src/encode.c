@@ -19,6 +19,7 @@
 #include "encode.h"
 #include "hash128.h"
 #include "links.h"
+#include "servertext.h"
 #include "sets.h"
 #include "states.h"
 
@@ -96,9 +97,10 @@ dv_encode_verdict(const char *error_class, const char *code, const char *column,
 	/* cut at a character, not inside one */
 	if (message != NULL)
 	{
-		int			len = pg_mbcliplen(message, strlen(message), sizeof(v->message) - 1);
+		char	   *utf8 = dv_server_text_utf8(message);
+		int			len = pg_encoding_mbcliplen(PG_UTF8, utf8, (int) strlen(utf8), sizeof(v->message) - 1);
 
-		memcpy(v->message, message, len);
+		memcpy(v->message, utf8, len);
 		v->message[len] = '\0';
 	}
 	return v;
@@ -491,7 +493,7 @@ dv_encode_preview(DvStep *step, HeapTuple tuple, TupleDesc desc, StringInfo body
 			resetStringInfo(body);
 	}
 	if (step->noutcomes > 0)
-		return psprintf("%s: %s", step->outcomes[0].verdict->column, step->outcomes[0].verdict->message);
+		return psprintf("%s: %s", step->outcomes[0].verdict->column, dv_answer_told(step->outcomes[0].verdict));
 	initStringInfo(&scratch);
 	return note_of(step, values, nulls, &scratch);
 }

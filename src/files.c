@@ -244,7 +244,7 @@ static void
 unanswered(Upload *u, const char *message)
 {
 	own_verdict(u, DV_RETRY, "unanswered", "unanswered", message);
-	dv_answer_outage(u->step, GetCurrentTimestamp(), u->verdict.message);
+	dv_answer_outage(u->step, GetCurrentTimestamp(), message);
 	dv_engine_doubt(u->step);
 }
 

@@ -13,6 +13,7 @@
 #include "gate.h"
 #include "lanes.h"
 #include "refusals.h"
+#include "servertext.h"
 #include "settings.h"
 #include "spi.h"
 
@@ -308,7 +309,7 @@ share_state(DvRunContext *rc, char *failure, size_t size)
 	if (rc->failed && !shared->failed)
 	{
 		shared->failed = true;
-		strlcpy(shared->message, rc->message ? rc->message : "", sizeof(shared->message));
+		dv_server_text_cut(shared->message, sizeof(shared->message), rc->message ? rc->message : "");
 	}
 	if (rc->stopping && !dv_lane_of(rc->lanes)->leave)
 		shared->stopping = true;

@@ -11,6 +11,7 @@
 
 #include "gate.h"
 #include "lanes.h"
+#include "servertext.h"
 #include "settings.h"
 #include "spi.h"
 
@@ -312,7 +313,7 @@ dv_lanes_report_error(DvLanes *lanes, const ErrorData *error)
 	{
 		shared->failing = true;
 		shared->error_code = error->sqlerrcode;
-		strlcpy(shared->error, told, sizeof(shared->error));
+		dv_server_text_cut(shared->error, sizeof(shared->error), told);
 	}
 	SpinLockRelease(&shared->mutex);
 }

@@ -12,7 +12,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -25,6 +24,7 @@
 #include "reader.h"
 #include "reply_json.h"
 #include "runstate.h"
+#include "servertext.h"
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(dv_fetch_metadata);
@@ -129,47 +129,14 @@ part_path(const DvPart *part, const char *table)
 }
 
 /*
- * UTF-8 text in this database's encoding. Characters that it lacks become
- * question marks: labels in all languages of an organisation must not keep a
- * LATIN1 database from working.
+ * An answer's body as jsonb. Characters that the database lacks become question
+ * marks: labels in all languages of an organisation must not keep a LATIN1
+ * database from working.
  */
-static char *
-server_text(const char *text, size_t len)
-{
-	int			encoding = GetDatabaseEncoding();
-	Oid			proc = encoding == PG_UTF8 ? InvalidOid : FindDefaultConversionProc(PG_UTF8, encoding);
-	StringInfoData out;
-	int			n;
-
-	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true))
-		ereport(ERROR,
-				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
-				 errmsg("Dataverse answered with invalid UTF-8")));
-	if (encoding == PG_UTF8)
-		return pnstrdup(text, len);
-	initStringInfo(&out);
-	for (size_t i = 0; i < len; i += (size_t) n)
-	{
-		unsigned char one[MAX_CONVERSION_GROWTH * 4 + 1];
-
-		n = pg_encoding_mblen(PG_UTF8, text + i);
-		if (n == 1)
-			appendStringInfoChar(&out, text[i]);
-		else if (OidIsValid(proc) &&
-				 pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, text + i),
-											   n, one, sizeof(one), true) == n)
-			appendStringInfoString(&out, (char *) one);
-		else
-			appendStringInfoChar(&out, '?');
-	}
-	return out.data;
-}
-
-/* An answer's body as jsonb. */
 static Datum
 body_jsonb(const char *body, size_t len)
 {
-	char	   *text = server_text(body, len);
+	char	   *text = dv_server_text(body, len, "?");
 
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 }

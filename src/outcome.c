@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "answer.h"
 #include "direct.h"
 #include "engine.h"
 #include "files.h"
@@ -311,7 +312,7 @@ add_verdict_arrays(DvArrays *a, DvOutcome **rows)
 		texts[0][i] = v->column;
 		texts[1][i] = v->error_class;
 		texts[2][i] = v->code;
-		texts[3][i] = v->message;
+		texts[3][i] = dv_answer_told(v);
 		texts[4][i] = v->request_id;
 		status[i] = Int32GetDatum(v->http_status);
 		nulls[i] = v->http_status == 0;

@@ -35,6 +35,7 @@
 #include "reader.h"
 #include "reply_json.h"
 #include "runstate.h"
+#include "servertext.h"
 #include "spi.h"
 #include "wiretext.h"
 
@@ -386,25 +387,10 @@ reference_fetch(DvSession *session, DvReference *ref)
 static text *
 key_datum(const char *key)
 {
-	int			len = (int) strlen(key);
-	int			encoding = GetDatabaseEncoding();
-	unsigned char *converted;
-	Oid			proc;
-	text	   *result;
+	size_t		len = strlen(key);
+	char	   *converted = pg_verify_mbstr(PG_UTF8, key, (int) len, true) ? dv_server_text(key, len, NULL) : NULL;
 
-	if (!pg_verify_mbstr(PG_UTF8, key, len, true))
-		return NULL;
-	if (encoding == PG_UTF8)
-		return cstring_to_text_with_len(key, len);
-	proc = FindDefaultConversionProc(PG_UTF8, encoding);
-	if (!OidIsValid(proc))
-		return NULL;
-	converted = palloc((Size) len * MAX_CONVERSION_GROWTH + 1);
-	result = pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, key),
-										   len, converted, len * MAX_CONVERSION_GROWTH + 1, true) == len ?
-		cstring_to_text((char *) converted) : NULL;
-	pfree(converted);
-	return result;
+	return converted == NULL ? NULL : cstring_to_text(converted);
 }
 
 static Datum

@@ -9,7 +9,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -22,6 +21,7 @@
 #include "encode.h"
 #include "hash128.h"
 #include "keys.h"
+#include "servertext.h"
 #include "spi.h"
 #include "verify.h"
 
@@ -100,7 +100,7 @@ static void
 fail_row(DvResend *r, const char *problem)
 {
 	if (r->failed++ == 0)
-		strlcpy(r->problem, problem, sizeof(r->problem));
+		dv_server_text_cut(r->problem, sizeof(r->problem), problem);
 }
 
 /* The members to be sent, and the version they are for. */
@@ -324,7 +324,7 @@ typedef struct Images
 	DvVerify   *v;
 	Datum	  **keys;
 	Datum	   *ids;
-	Datum	   *records;
+	const char **records;
 	int			n;
 } Images;
 
@@ -340,7 +340,7 @@ store_images(void *arg)
 static void
 keep_images(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
 {
-	Images		images = {v, palloc(sizeof(Datum *) * (n + 1)), palloc(sizeof(Datum) * (n + 1)), palloc(sizeof(Datum) * (n + 1)), n};
+	Images		images = {v, palloc(sizeof(Datum *) * (n + 1)), palloc(sizeof(Datum) * (n + 1)), palloc(sizeof(char *) * (n + 1)), n};
 	int			i;
 
 	if (v->projection->before_sql == NULL || n == 0)
@@ -351,7 +351,7 @@ keep_images(DvVerify *v, DvVerifyChunk *chunk, const int *rows, int n)
 
 		images.keys[i] = row->keys;
 		images.ids[i] = UUIDPGetDatum(&row->id);
-		images.records[i] = CStringGetTextDatum(pg_any_to_server(row->image, (int) strlen(row->image), PG_UTF8));
+		images.records[i] = row->image;
 	}
 	dv_asker_patiently(v->rc, v->context, store_images, &images);
 }
@@ -406,7 +406,7 @@ take_verdict(DvVerify *v, DvVerifyChunk *chunk, int i, const DvVerdict *verdict)
 			look_again(v, chunk, i, verdict);
 			break;
 		case DV_FAIL_RUN:
-			dv_asker_fail(&v->asker, verdict->message);
+			dv_asker_fail(&v->asker, dv_answer_told(verdict));
 			break;
 		default:
 			no_conditions = pg_strcasecmp(verdict->code, DV_CODE_NO_CONDITIONS) == 0;

@@ -14,6 +14,7 @@
 
 #include "call.h"
 #include "connection.h"
+#include "servertext.h"
 
 PG_FUNCTION_INFO_V1(dv_service_call);
 
@@ -51,7 +52,7 @@ dv_service_call(PG_FUNCTION_ARGS)
 		nulls[1] = reply->body.len == 0 || reply->body.len > MAX_ANSWER ||
 			!pg_verify_mbstr(PG_UTF8, reply->body.data, (int) reply->body.len, true);
 		if (!nulls[1])
-			values[1] = CStringGetTextDatum(pg_any_to_server(pnstrdup(reply->body.data, reply->body.len), (int) reply->body.len, PG_UTF8));
+			values[1] = CStringGetTextDatum(dv_server_text(reply->body.data, reply->body.len, "?"));
 	}
 	dv_http_reply_free(reply);
 	dv_session_close(session);

@@ -422,7 +422,7 @@ dv_settle_unread(DvStep *step, DvTask *task, const DvHttpReply *reply, const DvV
 			}
 			/* FALLTHROUGH */
 		default:
-			dv_answer_outage(step, task->sent_at, v->message[0] ? v->message : "reading ids back failed");
+			dv_answer_outage(step, task->sent_at, v->message[0] ? dv_answer_told(v) : "reading ids back failed");
 			dv_engine_queue(step, task->stage, task->rows, task->n, dv_answer_backoff(task->attempts + 1), task->attempts + 1);
 	}
 }

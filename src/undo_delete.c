@@ -413,7 +413,7 @@ judge(DvUndo *u, const DeleteAsk *part, const DvVerdict *v, Judged *j)
 		if (v[i].kind == DV_DONE || v[i].kind == DV_GONE)
 			j->done[j->ndone++] = part->rows[i];
 		else if (v[i].kind == DV_FAIL_RUN)
-			dv_asker_fail(&u->asker, v[i].message);
+			dv_asker_fail(&u->asker, dv_answer_told(&v[i]));
 		else if ((no_conditions || v[i].http_status == 412) && part->tries < ROW_TRIES)
 			j->stale[j->nstale++] = part->rows[i];
 		else if (passing && part->tries < ROW_TRIES)

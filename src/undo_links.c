@@ -142,7 +142,7 @@ handle_links(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 		if (v[i].kind == DV_DONE || v[i].kind == DV_GONE || (v[i].http_status == 404 && !passing))
 			done[ndone++] = part->rows[i];
 		else if (v[i].kind == DV_FAIL_RUN)
-			dv_asker_fail(asker, v[i].message);
+			dv_asker_fail(asker, dv_answer_told(&v[i]));
 		else if (passing && part->tries < LINK_TRIES)
 			again[nagain++] = part->rows[i];
 		else

@@ -18,8 +18,12 @@
 #include "answer.h"
 #include "encode.h"
 #include "keys.h"
+#include "servertext.h"
 #include "spi.h"
 #include "undo.h"
+
+/* In a record, for a character that this database and so its image cannot have. */
+#define NOT_OF_AN_IMAGE	"\\u001a"
 
 /* Times a record is looked at again because its update was not clear. */
 #define LOOKS_MAX		8
@@ -129,7 +133,7 @@ static void
 fail(DvUndoTable *table, const char *problem)
 {
 	if (table->failed++ == 0)
-		strlcpy(table->problem, problem, sizeof(table->problem));
+		dv_server_text_cut(table->problem, sizeof(table->problem), problem);
 }
 
 /* ---------------------------------------------------------------- recording */
@@ -215,7 +219,7 @@ take_page(DvUndo *u, const RestoreAsk *part, const DvHttpReply *reply, Answered 
 		chunk->seen[part->rows[i]] = true;
 		a->rows[a->n] = part->rows[i];
 		a->images[a->n] = CStringGetTextDatum(chunk->images[part->rows[i]]);
-		a->records[a->n] = CStringGetTextDatum(pg_any_to_server(pnstrdup(record.p, record.len), (int) record.len, PG_UTF8));
+		a->records[a->n] = CStringGetTextDatum(dv_server_text(record.p, record.len, NOT_OF_AN_IMAGE));
 		a->etags[a->n] = dv_page_find(record, "@odata.etag");
 		a->changed[a->n++] = dv_undo_is_changed(u, record, strict);
 	}
@@ -428,7 +432,7 @@ handle_updates(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 		if (v[i].kind == DV_DONE)
 			done[ndone++] = part->rows[i];
 		else if (v[i].kind == DV_FAIL_RUN)
-			dv_asker_fail(&u->asker, v[i].message);
+			dv_asker_fail(&u->asker, dv_answer_told(&v[i]));
 		else if (is_unclear(table, &v[i]) && chunk->looks[part->rows[i]]++ < LOOKS_MAX)
 			again[nagain++] = part->rows[i];
 		else

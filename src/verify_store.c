@@ -5,7 +5,6 @@
 
 #include "catalog/pg_type.h"
 #include "common/int.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
@@ -14,6 +13,7 @@
 
 #include "http.h"
 #include "keys.h"
+#include "servertext.h"
 #include "spi.h"
 #include "verify.h"
 #include "wiretext.h"
@@ -40,7 +40,7 @@ value_text(DvSlice value)
 	clean = palloc(size);
 	(void) dv_page_text(value, raw, size);
 	dv_wiretext_clean(clean, size, raw, strlen(raw));	/* blanks at the ends may be all that differs */
-	return pg_any_to_server(clean, (int) strlen(clean), PG_UTF8);
+	return dv_server_text(clean, strlen(clean), "?");
 }
 
 /* Of a lookup only the id, as it is read back. */

@@ -45,6 +45,7 @@
 #include "metadata.h"
 #include "problem.h"
 #include "runstate.h"
+#include "servertext.h"
 #include "settings.h"
 #include "spi.h"
 #include "worker.h"
@@ -294,7 +295,7 @@ be_patient(const DvProblem *problem)
 		rc->outage_since = now;
 	if (strcmp(rc->waiting, why) != 0)
 	{
-		strlcpy(rc->waiting, why, sizeof(rc->waiting));
+		dv_server_text_cut(rc->waiting, sizeof(rc->waiting), why);
 		rc->stopping |= dv_live_mirror(rc);
 	}
 	return rc->outage_since == 0 || !TimestampDifferenceExceeds(rc->outage_since, now, dv_max_outage_s * 1000);
@@ -561,6 +562,7 @@ dv_worker_main(Datum arg)
 	else if (!dv_worker_share(&tag))
 		return;
 	pin_settings();
+	dv_server_text_prepare();
 	if (args.job != DSM_HANDLE_INVALID && !dv_job_begin(args.run, args.job))
 		return;
 
