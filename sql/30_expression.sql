@@ -16,15 +16,17 @@ LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_check_query';
 COMMENT ON FUNCTION dvmig._check_query(text) IS 'error unless the text is one query that only reads';
 
-CREATE FUNCTION dvmig._run_as(role oid, command text, restricted bool DEFAULT true) RETURNS bigint
+CREATE FUNCTION dvmig._run_as(role oid, command text, restricted bool DEFAULT true, as_in_a_run bool DEFAULT false) RETURNS bigint
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_run_as';
-COMMENT ON FUNCTION dvmig._run_as(oid, text, bool) IS 'run a command as a role, in a security-restricted operation unless it is the caller''s own DDL; returns the rows it touched';
+COMMENT ON FUNCTION dvmig._run_as(oid, text, bool, bool) IS 'run a command as a role, in a security-restricted operation unless it is the caller''s own DDL; returns the rows it touched';
 
-CREATE FUNCTION dvmig._query_as(role oid, query text) RETURNS SETOF text
+-- _query_as: as_in_a_run pins the settings that change what an expression of a
+-- migration gives. What the caller wrote is of his session.
+CREATE FUNCTION dvmig._query_as(role oid, query text, as_in_a_run bool DEFAULT true) RETURNS SETOF text
 LANGUAGE c STRICT
 AS 'MODULE_PATHNAME', 'dv_query_as';
-COMMENT ON FUNCTION dvmig._query_as(oid, text) IS 'first column of a query, as text, run as a role in a security-restricted operation';
+COMMENT ON FUNCTION dvmig._query_as(oid, text, bool) IS 'first column of a query, as text, run as a role in a security-restricted operation';
 
 -- _is_no_rows_fault: whether an error is about something else than a row, so that its
 -- text can be told to everybody.

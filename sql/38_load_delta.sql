@@ -79,11 +79,11 @@ BEGIN
 		RAISE NOTICE 'columns of the extract that % does not have are left: %', t.staging, ignored;
 	END IF;
 	n := dvmig._query_as(caller, format('SELECT count(*) FROM %s x WHERE %s', source,
-		(SELECT string_agg(format('x.%I IS NULL', k), ' OR ') FROM unnest(t.source_key) k)));
+		(SELECT string_agg(format('x.%I IS NULL', k), ' OR ') FROM unnest(t.source_key) k)), false);
 	IF n > 0 THEN
 		RAISE EXCEPTION '% no source key', dvmig._count_of(n, 'row of the extract has', 'rows of the extract have') USING ERRCODE = 'not_null_violation';
 	END IF;
-	n := dvmig._query_as(caller, format('SELECT count(*) FROM (SELECT FROM %s x GROUP BY %s HAVING count(*) > 1) q', source, keys));
+	n := dvmig._query_as(caller, format('SELECT count(*) FROM (SELECT FROM %s x GROUP BY %s HAVING count(*) > 1) q', source, keys), false);
 	IF n > 0 THEN
 		RAISE EXCEPTION '% source keys occur more than once in the extract', n
 			USING ERRCODE = 'unique_violation',
@@ -114,7 +114,7 @@ BEGIN
 		string_agg(d.differs_sql, ' OR ') FILTER (WHERE NOT d.is_key)
 	INTO same, cols, vals, sets, differs
 	FROM dvmig._delta_columns(t.staging, source, t.source_key) d;
-	total := dvmig._query_as(writer, format('SELECT count(*) FROM %s', source));
+	total := dvmig._query_as(writer, format('SELECT count(*) FROM %s', source), false);
 	IF total = 0 AND deletes THEN
 		RAISE EXCEPTION 'the extract is empty: every record of % would be deleted', t.staging
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call it without deletes if there is nothing new.';

@@ -66,7 +66,7 @@ BEGIN
 		(SELECT '/' || mt.entity_set FROM dvmig.metadata_table mt WHERE mt.server = m.server AND mt.table_name = 'systemuser'), p.request);
 	PERFORM dvmig._log(caller, m.name, 'stub_users', t.staging::text, jsonb_build_object('tried', p.dataverse_id, 'http_status', nullif(r.status, 0)));
 	IF r.status BETWEEN 200 AND 299 THEN
-		PERFORM dvmig._run_as(m.owner, format('UPDATE %s s SET dataverse_id = %L WHERE %s = %L', t.staging, p.dataverse_id, key_sql, p.source_key));
+		PERFORM dvmig._run_as(m.owner, format('UPDATE %s s SET dataverse_id = %L WHERE %s = %L', t.staging, p.dataverse_id, key_sql, p.source_key), true, true);
 		RETURN '';
 	END IF;
 	RETURN dvmig._refusal(r.status, r.answer);
@@ -140,8 +140,6 @@ COMMENT ON FUNCTION dvmig._stub_value(name, dvmig.column_map, text) IS 'SQL of t
 CREATE FUNCTION dvmig._stub_user_list(caller oid, migration text) RETURNS SETOF text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET TimeZone = 'UTC'
-SET DateStyle = 'ISO, YMD'
 AS $$
 DECLARE
 	m dvmig.migration := dvmig._migration(caller, migration, 'operator');

@@ -4,8 +4,6 @@ CREATE FUNCTION dvmig._unmapped_choices(caller oid, migration text)
 RETURNS TABLE (staging text, target_column text, source_text text, affected_rows bigint, outcome text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET TimeZone = 'UTC'
-SET DateStyle = 'ISO, YMD'
 AS $$
 DECLARE
 	m dvmig.migration := dvmig._migration(caller, migration, 'operator');

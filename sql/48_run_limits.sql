@@ -81,7 +81,7 @@ BEGIN
 			INSERT INTO dvmig._run_row (run, staging, hash1, hash2)
 			SELECT $2, t.staging, split_part(q, ' ', 1)::bigint, split_part(q, ' ', 2)::bigint
 			FROM dvmig._query_as(caller, format(E'SELECT %s || \' \' || %s FROM %s s WHERE s.processing_flag <> \'P\' AND (%s\n)',
-				hash[1], hash[2], t.staging, filter)) q
+				hash[1], hash[2], t.staging, filter), false) q
 			ON CONFLICT DO NOTHING;
 		EXCEPTION WHEN undefined_column THEN
 			RAISE EXCEPTION 'the filter does not fit table %: %', t.staging, SQLERRM

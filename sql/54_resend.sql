@@ -45,7 +45,7 @@ BEGIN
 	PERFORM dvmig._check_filter(filter);
 	PERFORM dvmig._check_filtered(caller, t);
 	RETURN ARRAY(SELECT q FROM dvmig._query_as(caller, format(E'SELECT %s || \' \' || %s FROM %s s WHERE s.processing_flag IN (\'S\', \'P\') AND (%s\n)',
-		hash[1], hash[2], t.staging, filter)) q);
+		hash[1], hash[2], t.staging, filter), false) q);
 END
 $$;
 COMMENT ON FUNCTION dvmig._resend_rows(oid, dvmig.migration_table, text) IS 'hashes of loaded rows that a filter takes';

@@ -17,7 +17,7 @@ BEGIN
 	RETURN ARRAY(SELECT q FROM dvmig._query_as(caller, format(
 		E'SELECT s.tableoid || \' \' || s.ctid FROM %s s JOIN %s e ON %s WHERE s.processing_flag = \'E\' AND (%s\n)',
 		t.staging, t.error_table,
-		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k), filter)) q);
+		(SELECT string_agg(format('e.%1$I = s.%1$I', k), ' AND ') FROM unnest(t.source_key) k), filter), false) q);
 EXCEPTION WHEN ambiguous_column OR undefined_column THEN
 	RAISE EXCEPTION '%', SQLERRM
 		USING ERRCODE = SQLSTATE, HINT = format('In the filter s.%I is of the staging row, and e.error_class of its error.', t.source_key[1]);

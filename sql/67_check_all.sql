@@ -164,17 +164,11 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._raise_quietly(oid, dvmig.migration, text, text) IS 'error in the place of one that may quote a row, for callers who may not read it';
 
--- _check: the settings are those that a run's worker pins, so that expressions
--- mean here what they mean there.
+-- _check: policies hold for the owner, as in a run's worker.
 CREATE FUNCTION dvmig._check(caller oid, migration text, samples int)
 RETURNS TABLE (severity text, staging text, target_column text, rule text, affected_rows bigint, sample_keys text[], message text, hint text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET TimeZone = 'UTC'
-SET DateStyle = 'ISO, YMD'
-SET IntervalStyle = 'postgres'
-SET extra_float_digits = 1
-SET bytea_output = 'hex'
 SET row_security = on
 AS $$
 DECLARE
@@ -220,8 +214,6 @@ CREATE FUNCTION dvmig._refresh_references(caller oid, migration text)
 RETURNS TABLE (referenced_table text, match_on text, keys_read bigint, found_once bigint, ambiguous bigint, missing bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET TimeZone = 'UTC'
-SET DateStyle = 'ISO, YMD'
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -464,8 +464,9 @@ dv_caller_regclass(PG_FUNCTION_ARGS)
 }
 
 /*
- * Run SQL as a role; settings it changes end with it. Rows of a query go to
- * "dest", or are kept by SPI where that is NULL. Returns SPI's answer.
+ * Run SQL as a role; settings it changes end with it. With "path" NULL what has a
+ * meaning of its own is pinned as in a run. Rows of a query go to "dest", or are
+ * kept by SPI where that is NULL. Returns SPI's answer.
  */
 static int
 execute_as(Oid role, const char *sql, bool restricted, const char *path, DestReceiver *dest)
@@ -475,7 +476,10 @@ execute_as(Oid role, const char *sql, bool restricted, const char *path, DestRec
 	DvSwitch	was = dv_call_become(role, restricted);
 	int			rc;
 
-	(void) set_config_option("search_path", path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (path == NULL)
+		dv_spi_pin_meaning(GUC_ACTION_SAVE);
+	else
+		(void) set_config_option("search_path", path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	rc = SPI_execute_extended(sql, &options);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_extended failed: %s", SPI_result_code_string(rc));
@@ -485,8 +489,8 @@ execute_as(Oid role, const char *sql, bool restricted, const char *path, DestRec
 }
 
 /*
- * dv_run_as(role oid, command text, restricted bool) runs a command as that
- * role under search_path pg_catalog, pg_temp and returns the rows it touched.
+ * dv_run_as(role oid, command text, restricted bool, as_in_a_run bool) runs a command
+ * as that role under search_path pg_catalog, pg_temp and returns the rows it touched.
  */
 Datum
 dv_run_as(PG_FUNCTION_ARGS)
@@ -497,7 +501,7 @@ dv_run_as(PG_FUNCTION_ARGS)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	(void) execute_as(role, sql, PG_GETARG_BOOL(2), OUR_PATH, NULL);
+	(void) execute_as(role, sql, PG_GETARG_BOOL(2), PG_GETARG_BOOL(3) ? NULL : OUR_PATH, NULL);
 	rows = SPI_processed;
 	SPI_finish();
 	PG_RETURN_INT64((int64) rows);
@@ -522,8 +526,8 @@ dv_run_as_caller(PG_FUNCTION_ARGS)
 }
 
 /*
- * dv_query_as(role oid, query text) returns the first column of the query's
- * rows as text, run as that role in a security-restricted operation.
+ * dv_query_as(role oid, query text, as_in_a_run bool) returns the first column of
+ * the query's rows as text, run as that role in a security-restricted operation.
  */
 Datum
 dv_query_as(PG_FUNCTION_ARGS)
@@ -534,7 +538,7 @@ dv_query_as(PG_FUNCTION_ARGS)
 	dv_compat_init_texts(fcinfo);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (execute_as(role, sql, true, OUR_PATH, dv_texts_receiver((ReturnSetInfo *) fcinfo->resultinfo)) != SPI_OK_SELECT)
+	if (execute_as(role, sql, true, PG_GETARG_BOOL(2) ? NULL : OUR_PATH, dv_texts_receiver((ReturnSetInfo *) fcinfo->resultinfo)) != SPI_OK_SELECT)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("only a query can be run here")));

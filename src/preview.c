@@ -64,9 +64,7 @@ offline_open(Offline *o, DvStep *step, const char *sql, Oid owner)
 
 	o->step = step;
 	o->guc_level = NewGUCNestLevel();
-	(void) set_config_option("TimeZone", "UTC", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("DateStyle", "ISO, YMD", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	dv_spi_pin_meaning(GUC_ACTION_SAVE);
 	o->was = dv_call_become(owner, true);
 	plan = SPI_prepare(sql, 0, NULL);
 	if (plan == NULL)

@@ -89,6 +89,28 @@ dv_spi_print_no_values(GucAction action)
 }
 
 void
+dv_spi_pin_meaning(GucAction action)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+		{"standard_conforming_strings", "on"},
+		{"transform_null_equals", "off"},
+		{"array_nulls", "on"},
+		{"xmloption", "content"},
+		{"xmlbinary", "base64"},
+	};
+	size_t		i;
+
+	for (i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, action, true, 0, false);
+}
+
+void
 dv_spi_commit(bool asynchronous)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);

@@ -46,6 +46,12 @@ extern void dv_spi_no_timeouts(void);
  */
 extern void dv_spi_print_no_values(GucAction action);
 
+/*
+ * Expressions of a migration mean the same wherever they are evaluated: set what
+ * changes their values or their reading. search_path is set, too.
+ */
+extern void dv_spi_pin_meaning(GucAction action);
+
 /* End it by commit. asynchronous: its WAL need not be flushed before going on. */
 extern void dv_spi_commit(bool asynchronous);
 

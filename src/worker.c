@@ -129,15 +129,9 @@ static void
 pin_settings(void)
 {
 	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
-		{"TimeZone", "UTC"},
-		{"DateStyle", "ISO, YMD"},
-		{"IntervalStyle", "postgres"},
-		{"extra_float_digits", "1"},
-		{"bytea_output", "hex"},
 		{"jit", "off"},
 		{"max_parallel_workers_per_gather", "0"},
 		{"row_security", "on"},
@@ -148,6 +142,7 @@ pin_settings(void)
 	for (i = 0; i < (int) lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
+	dv_spi_pin_meaning(GUC_ACTION_SET);
 	dv_spi_print_no_values(GUC_ACTION_SET);
 }
 
