@@ -14,23 +14,35 @@ COMMENT ON FUNCTION dvmig._run_as_caller(oid, text) IS
 
 -- _delta_columns: columns of the staging table that the source has too, with the
 -- condition that they differ. Equal is what is the same byte for byte in text, and
--- equal by its type in all else: 1.0 and 1.00 are one number, A and a are two.
+-- equal by its type in all else: 1.0 and 1.00 are one number, A and a are two. A cast
+-- to varchar(5) would cut in silence what an INSERT refuses: no length is given.
+-- key_sql and inexact_sql are of keys, for whoever reads the extract: without domains,
+-- whose checks are their owner's, and whether the cast makes another key of it.
 CREATE FUNCTION dvmig._delta_columns(staging regclass, source regclass, source_key text[])
-RETURNS TABLE (col text, value_sql text, is_key bool, differs_sql text)
+RETURNS TABLE (col text, value_sql text, is_key bool, differs_sql text, key_sql text, inexact_sql text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT a.attname::text, format('x.%I::%s', a.attname, format_type(a.atttypid, a.atttypmod)), a.attname = ANY ($3),
-		CASE WHEN t.typcollation <> 0 THEN
-				format('s.%1$I::text COLLATE "C" IS DISTINCT FROM (x.%1$I::%2$s)::text COLLATE "C"', a.attname, format_type(a.atttypid, a.atttypmod))
-			WHEN EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod WHERE o.opcintype = b.oid AND o.opcdefault AND m.amname = 'btree') THEN
-				format('s.%1$I IS DISTINCT FROM x.%1$I::%2$s', a.attname, format_type(a.atttypid, a.atttypmod))
-			ELSE format('s.%1$I::text IS DISTINCT FROM (x.%1$I::%2$s)::text', a.attname, format_type(a.atttypid, a.atttypmod)) END
-	FROM pg_attribute a JOIN pg_attribute x ON x.attrelid = $2 AND x.attname = a.attname AND x.attnum > 0 AND NOT x.attisdropped
-	JOIN pg_type t ON t.oid = a.atttypid JOIN pg_type b ON b.oid = dvmig._base_type(a.atttypid)
-	WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity <> 'a'
-	  AND NOT a.attname = ANY ('{processing_flag,action_flag,dm_created_at,dataverse_id}')
-	ORDER BY a.attnum
+	SELECT c.attname, c.value_sql, c.is_key,
+		CASE WHEN c.typcollation <> 0 THEN format('s.%I::text COLLATE "C" IS DISTINCT FROM (%s)::text COLLATE "C"', c.attname, c.value_sql)
+			WHEN EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod WHERE o.opcintype = c.base AND o.opcdefault AND m.amname = 'btree') THEN
+				format('s.%I IS DISTINCT FROM %s', c.attname, c.value_sql)
+			ELSE format('s.%I::text IS DISTINCT FROM (%s)::text', c.attname, c.value_sql) END,
+		CASE WHEN c.is_key THEN c.base_sql END,
+		CASE WHEN c.is_key THEN concat_ws(' OR ',
+			CASE WHEN c.base_mod >= 0 AND NOT c.has_length THEN format('%s IS DISTINCT FROM x.%I::%s', c.base_sql, c.attname, format_type(c.base, c.base_mod)) END,
+			CASE WHEN c.source_category <> 'S' AND EXISTS (SELECT FROM pg_cast k WHERE k.castsource = c.base AND k.casttarget = c.source_base)
+				THEN format('(%s)::%s IS DISTINCT FROM x.%I', c.base_sql, format_type(c.source_base, -1), c.attname) END) END
+	FROM (SELECT a.attnum, a.attname::text, a.attname = ANY ($3) AS is_key, t.typcollation, b.oid AS base, v.has_length,
+			CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS base_mod, sb.oid AS source_base, sb.typcategory AS source_category,
+			format('x.%I::%s', a.attname, format_type(b.oid, -1)) AS base_sql,
+			format('x.%I::%s', a.attname, CASE WHEN v.has_length THEN format_type(b.oid, -1) ELSE format_type(a.atttypid, a.atttypmod) END) AS value_sql
+		FROM pg_attribute a JOIN pg_attribute x ON x.attrelid = $2 AND x.attname = a.attname AND x.attnum > 0 AND NOT x.attisdropped
+		JOIN pg_type t ON t.oid = a.atttypid JOIN pg_type b ON b.oid = dvmig._base_type(a.atttypid) JOIN pg_type sb ON sb.oid = dvmig._base_type(x.atttypid)
+		CROSS JOIN LATERAL (SELECT b.typcategory IN ('S', 'V') AS has_length) v
+		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity <> 'a'
+		  AND NOT a.attname = ANY ('{processing_flag,action_flag,dm_created_at,dataverse_id}')) c
+	ORDER BY c.attnum
 $$;
 COMMENT ON FUNCTION dvmig._delta_columns(regclass, regclass, text[]) IS 'columns that a staging table and an extract have in common, and when they differ';
 
@@ -63,7 +75,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	keys text := (SELECT string_agg(format('x.%I', k), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(k, i));
+	keys text;
+	inexact text;
+	generated text := (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+		WHERE a.attrelid = t.staging AND a.attname = ANY (t.source_key) AND (a.attgenerated <> '' OR a.attidentity = 'a'));
 	missing text := (SELECT string_agg(k, ', ') FROM unnest(t.source_key) k WHERE NOT EXISTS
 		(SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = k AND a.attnum > 0 AND NOT a.attisdropped));
 	ignored text := (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
@@ -75,6 +90,10 @@ BEGIN
 		RAISE EXCEPTION 'the extract lacks the source key of %: %', t.staging, missing
 			USING ERRCODE = 'undefined_column', HINT = 'Columns of the extract are matched by name: rename them in a query, SELECT id AS ... .';
 	END IF;
+	IF generated IS NOT NULL THEN
+		RAISE EXCEPTION 'an extract cannot fill the source key of %: it is generated always: %', t.staging, generated
+			USING ERRCODE = 'feature_not_supported', HINT = 'An identity that is GENERATED BY DEFAULT takes the keys of the source.';
+	END IF;
 	IF ignored IS NOT NULL THEN
 		RAISE NOTICE 'columns of the extract that % does not have are left: %', t.staging, ignored;
 	END IF;
@@ -82,6 +101,13 @@ BEGIN
 		(SELECT string_agg(format('x.%I IS NULL', k), ' OR ') FROM unnest(t.source_key) k)), false);
 	IF n > 0 THEN
 		RAISE EXCEPTION '% no source key', dvmig._count_of(n, 'row of the extract has', 'rows of the extract have') USING ERRCODE = 'not_null_violation';
+	END IF;
+	SELECT string_agg(d.key_sql, ', '), string_agg(nullif(d.inexact_sql, ''), ' OR ') INTO keys, inexact
+	FROM dvmig._delta_columns(t.staging, source, t.source_key) d WHERE d.is_key;
+	n := dvmig._query_as(caller, format('SELECT count(*) FROM %s x WHERE %s', source, coalesce(inexact, 'false')), false);
+	IF n > 0 THEN
+		RAISE EXCEPTION '% of the extract would become another key in %', dvmig._count_of(n, 'source key', 'source keys'), t.staging
+			USING ERRCODE = 'data_exception', HINT = format('They are: SELECT * FROM ... x WHERE %s.', inexact);
 	END IF;
 	n := dvmig._query_as(caller, format('SELECT count(*) FROM (SELECT FROM %s x GROUP BY %s HAVING count(*) > 1) q', source, keys), false);
 	IF n > 0 THEN

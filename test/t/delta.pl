@@ -124,4 +124,40 @@ is($t->sql(q{SELECT inserted FROM dvmig.load_delta('parts', 'parts_new'::regclas
 $t->sql(q{UPDATE parts_new SET body = '{"n": "other"}' WHERE b = 2});
 is($t->sql(q{SELECT inserted, updated, unchanged FROM dvmig.load_delta('parts', 'parts_new')}), '0|1|2', 'json is compared as text');
 
+# What the staging table has no room for is refused like any INSERT's, and a key never becomes another one.
+$t->sql(q{
+	CREATE DOMAIN five AS varchar(5);
+	CREATE TABLE narrow (id int PRIMARY KEY, word varchar(5), fixed char(5), own five, bits bit(3));
+	INSERT INTO narrow VALUES (1, 'abc', 'abc', 'abc', '101');
+	CREATE TABLE words (id varchar(3) PRIMARY KEY, name text);
+	INSERT INTO words VALUES ('abc', 'one');
+	CREATE TABLE days (id date, part numeric(10, 1), name text, PRIMARY KEY (id, part));
+	INSERT INTO days VALUES ('2024-01-01', 1.5, 'one');
+	CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text);
+	SELECT dvmig.add_table('m', x, 'account', auto_map => false) FROM unnest('{narrow,words,days,numbered}'::regclass[]) x});
+for my $case (
+	[ 'narrow', q{SELECT 1 AS id, 'abcdef' AS word}, '22001' ],
+	[ 'narrow', q{SELECT 2 AS id, 'abcdef' AS word}, '22001' ],
+	[ 'narrow', q{SELECT 1 AS id, 'abcdef' AS fixed}, '22001' ],
+	[ 'narrow', q{SELECT 1 AS id, 'abcdef' AS own}, '22001' ],
+	[ 'narrow', q{SELECT 1 AS id, '10111'::bit(5) AS bits}, '22026' ],
+	[ 'narrow', q{SELECT 1.4 AS id}, '22000.*1 source key of the extract would become another key' ],
+	[ 'narrow', q{SELECT 0.6::float8 AS id}, '22000.*1 source key of the extract would become another key' ],
+	[ 'narrow', q{VALUES ('1'), ('01')) q(id); SELECT * FROM (SELECT 1 AS id}, '42601' ],
+	[ 'narrow', q{SELECT * FROM (VALUES ('1'), ('01')) q(id)}, '23505.*1 source keys occur more than once' ],
+	[ 'words', q{SELECT * FROM (VALUES ('abcde', 'two'), ('abcxy', 'three')) q(id, name)}, '22001' ],
+	[ 'days', q{SELECT timestamp '2024-01-01 12:00' AS id, 1.5 AS part, 'two' AS name}, '22000.*1 source key of the extract would become another key' ],
+	[ 'days', q{SELECT date '2024-01-01' AS id, 1.52 AS part, 'two' AS name}, '22000.*1 source key of the extract would become another key' ],
+	[ 'days', q{SELECT '2024-01-01' AS id, '1.52' AS part, 'two' AS name}, '22000.*1 source key of the extract would become another key' ],
+	[ 'numbered', q{SELECT 1 AS id, 'two' AS name}, '0A000.*generated always: id' ])
+{
+	my ($table, $query, $says) = @$case;
+	my $before = $t->sql("SELECT string_agg(x::text, ' ') FROM $table x");
+
+	like($t->error("SELECT dvmig.load_delta('$table', \$q\$$query\$q\$)"), qr/$says/s, "$table: $query is refused");
+	is($t->sql("SELECT string_agg(x::text, ' ') FROM $table x"), $before, 'and changes nothing');
+}
+is($t->sql(q{SELECT inserted, updated, unchanged FROM dvmig.load_delta('narrow', $$SELECT 1.0 AS id, 'abc'::char(9) AS fixed, 'abc' AS word$$)}), '0|0|1', 'the same key and values in wider types are the same');
+is($t->sql(q{SELECT inserted, updated, unchanged FROM dvmig.load_delta('days', $$SELECT '2024-01-01 00:00'::timestamp AS id, 1.50 AS part, 'one' AS name$$)}), '0|0|1', 'those of several columns, too');
+
 done_testing();
