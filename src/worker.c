@@ -146,13 +146,17 @@ pin_settings(void)
 	dv_spi_print_no_values(GUC_ACTION_SET);
 }
 
-/* start() returned, but its transaction decides whether there is a run. */
+/*
+ * start() returned, but its transaction decides whether there is a run. It may
+ * stay open for longer than the owner lets his own statements wait for a lock.
+ */
 static void
 wait_for_starter(TransactionId starter)
 {
 	if (!TransactionIdIsValid(starter))
 		return;
 	StartTransactionCommand();
+	dv_spi_no_timeouts();
 	XactLockTableWait(starter, NULL, NULL, XLTW_None);
 	CommitTransactionCommand();
 }

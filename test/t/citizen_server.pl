@@ -300,12 +300,18 @@ is($h->sim->stats->{requests}{create_multiple} // 0, 0, 'and nothing was sent');
 # A transaction that stays open after start(): the run begins at its commit,
 # however late, and nobody takes it for dead meanwhile.
 my $starter = $h->session;
+# Nor is that a lock which the owner's statements would not wait for.
+$starter->do("ALTER ROLE CURRENT_USER SET lock_timeout = '50ms'");
 $starter->do('BEGIN');
 $run = $starter->do("SELECT dvmig.start('$m')");
 chomp $run;
 $starter->do("RESET ALL; UPDATE dvmig.run_history SET started_at = started_at - interval '1 hour' WHERE run = $run");
 ok($t->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'dvmig run $run' OR backend_type = 'dvmig worker'"), 'its worker is there');
 ok($t->wait_for('SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 17490 AND granted'), 'with the lock of its run');
+my $waits = q{EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted AND waitstart < clock_timestamp() - interval '1 s')};
+$t->wait_for("SELECT $waits OR NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'dvmig worker')");
+is($t->sql("SELECT $waits"), 't', 'which waits longer than the owner lets his statements wait');
+$t->sql('ALTER ROLE CURRENT_USER RESET lock_timeout');
 $starter->do('COMMIT');
 $t->sql('SELECT count(*) FROM dvmig.status');	# takes runs for dead whose worker is gone
 like($t->sql("SELECT state FROM dvmig.run_history WHERE run = $run"), qr/^(starting|running)$/, 'it has begun at the commit');
