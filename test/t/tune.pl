@@ -35,7 +35,8 @@ sub sent
 	return;
 }
 
-$t->sim->set(row_time => 2000, latency => 20);
+# slow enough that rows are left when the machine is slow as well
+$t->sim->set(row_time => 10000, latency => 20);
 my $run = $t->start('m', 'lanes => 1');
 sent(500);
 
@@ -65,6 +66,7 @@ cmp_ok(seen()->{in_flight_max}, '<=', 2 + 1, 'and holds');
 cmp_ok(seen()->{bulk_targets}, '<=', 40 * seen()->{requests}{create_multiple}, 'as batch_rows does');
 
 # --- rows a second: never more than the cap, and a request
+$t->sim->set(row_time => 2000);
 $t->sql("SELECT dvmig.tune($run, in_flight => 0, rate => 100)");
 ok($t->wait_for("SELECT hold_ms > 500 FROM dvmig.run_history WHERE run = $run"), 'a rate cap is taken up, and its time is hold');
 my ($began, $before) = (time, seen()->{rows_created});
