@@ -28,41 +28,53 @@ sub begin
 	return $run;
 }
 
-# waits(run): it says that it waits for what hangs; false where it is at its end without
-sub waits
+# lets_go_first(run): what hangs is answered while the run says that it waits for that; false where it waited no more
+sub lets_go_first
 {
 	my ($run) = @_;
+	my $waits = q{state IN ('starting', 'running') AND message LIKE '%may still be carried out, see dvmig.settle_time'};
 
-	$t->wait_for("SELECT state NOT IN ('starting', 'running') OR message LIKE '%may still be carried out, see dvmig.settle_time' FROM dvmig.run_history WHERE run = $run");
-	return $t->sql("SELECT state IN ('starting', 'running') FROM dvmig.run_history WHERE run = $run") eq 't';
+	$t->wait_for("SELECT $waits OR state NOT IN ('starting', 'running') FROM dvmig.run_history WHERE run = $run");
+	$h->quiet;
+	return $t->sql("SELECT coalesce($waits, false) FROM dvmig.run_history WHERE run = $run") eq 't';
 }
 
-# overtaken(name, change, dies): the row is changed while the request hangs (and the worker ends, where it is to), and
-# whoever sends what the row says now lets the request go first; the state of the first run
-sub overtaken
+# changed(name, change, dies): the row is changed while the request hangs (and the worker ends, where it is to); the run
+# that sends what the row says now
+sub changed
 {
 	my ($name, $change, $dies, %match) = @_;
 	my $run = begin(%match);
 
-	if ($dies)
-	{
-		$t->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run'");
-		$h->gone($run);
-		$t->sql($change);
-		is($t->sql("SELECT dvmig.wait($run)"), 'interrupted', "$name: the run is interrupted");
-		$run = $t->start($h->migration);
-	}
-	else
+	if (!$dies)
 	{
 		$t->sql($change);
+		return $run;
 	}
-	# Nobody waits: then what the row says now is sent first.
-	if (!waits($run))
+	$t->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dvmig run $run'");
+	$h->gone($run);
+	$t->sql($change);
+	is($t->sql("SELECT dvmig.wait($run)"), 'interrupted', "$name: the run is interrupted");
+	return $t->start($h->migration);
+}
+
+# overtaken(name, prepare, as for changed): whoever sends what the row says now lets the request go first. On a machine
+# that is so slow that it is waited for no more by then, all of it is done again, with more time.
+my $slow = 0;
+sub overtaken
+{
+	my ($name, $prepare, @changed) = @_;
+	my $run;
+
+	for (0, 1)
 	{
-		fail("$name: what hangs is waited for");
-		done("$name: the next run");
+		$t->sql(sprintf q{ALTER DATABASE postgres SET dvmig.settle_time = '%ds'}, $slow ? 90 : 3);
+		$prepare->();
+		$run = changed($name, @changed);
+		last if lets_go_first($run);
+		fail("$name: what hangs is waited for") if $slow++;
+		$t->finish($run);
 	}
-	$h->quiet;
 	is($t->finish($run)->{state}, 'completed', "$name: the run completes");
 	done("$name: and the next one");
 	return;
@@ -86,8 +98,7 @@ for my $dies (0, 1)
 {
 	my $name = 'files' . ($dies ? ', the worker ends' : '');
 
-	$t->sql(q{TRUNCATE bills, bills_success; INSERT INTO bills VALUES (1, 'N1', 'first')});
-	overtaken($name, q{UPDATE bills SET document = 'second', processing_flag = 'U'}, $dies, method => 'PATCH', path_contains => 'new_document');
+	overtaken($name, sub { $t->sql(q{TRUNCATE bills, bills_success; INSERT INTO bills VALUES (1, 'N1', 'first')}) }, q{UPDATE bills SET document = 'second', processing_flag = 'U'}, $dies, method => 'PATCH', path_contains => 'new_document');
 	is($t->counts('bills'), '1/0/1/0/0', "$name: figures");
 	is(uploaded(), 'second', "$name: the file is the one that the row says");
 }
@@ -106,10 +117,15 @@ for my $case ([ 'made', 'I', 'D', 0 ], [ 'taken away', 'D', 'I', 1 ])
 	{
 		my $name = "link $what" . ($dies ? ', the worker ends' : '');
 
-		$t->sql('DELETE FROM pairs; DELETE FROM pairs_success; INSERT INTO pairs VALUES (1, 1)');
-		done("$name: there") if $first eq 'D';
-		$t->sql("UPDATE pairs SET action_flag = '$first', processing_flag = 'U'");
-		overtaken($name, "UPDATE pairs SET action_flag = '$then', processing_flag = 'U'", $dies, method => 'POST', path_contains => '$batch', body_contains => '$ref');
+		my $prepare = sub {
+			$t->sql('DELETE FROM pairs; DELETE FROM pairs_success; INSERT INTO pairs VALUES (1, 1)');
+			# as it is to be before the request
+			$t->sql(q{UPDATE pairs SET action_flag = 'D'}) if $first eq 'I';
+			done("$name: before");
+			is(made(), $first eq 'I' ? 0 : 1, "$name: as it was");
+			$t->sql("UPDATE pairs SET action_flag = '$first', processing_flag = 'U'");
+		};
+		overtaken($name, $prepare, "UPDATE pairs SET action_flag = '$then', processing_flag = 'U'", $dies, method => 'POST', path_contains => '$batch', body_contains => '$ref');
 		is($t->counts('pairs'), '1/0/1/0/0', "$name: figures");
 		is(made(), $there, "$name: and it is as the row says");
 		$t->sql(q{UPDATE pairs SET action_flag = 'D', processing_flag = 'U'});

@@ -111,6 +111,8 @@ for my $round (1 .. $rounds)
 		(SELECT count(*) FROM staging.people_success WHERE id > 1000) || ' ' || (SELECT count(*) FROM staging.people_before WHERE run = RUN) + (SELECT count(*) FROM staging.firms_before WHERE run = RUN)} =~ s/RUN/$run->{run}/gr),
 		'200 600 0 0', "round $round: rows are unprocessed, without outcomes and images");
 	is($t->sql('SELECT (SELECT count(*) FROM dvmig._undo_row) + (SELECT count(*) FROM dvmig._undo_pair) + (SELECT count(*) FROM dvmig._undo_image)'), 0, "round $round: no notes are left");
+	# what was slow may come later than settle_time
+	$t->until('nothing is on its way', sub { $sim->stats->{in_flight} == 0 });
 	$t->sql(q{SELECT dvmig.release('staging.firms'); SELECT dvmig.release('staging.people')});
 	is($t->run('m', 'resend => true')->{state}, 'completed', "round $round: loaded again");
 	is_deeply({ map { $_->{contactid} => "$_->{lastname} " . ($_->{creditlimit} + 0) } @{ $sim->export('contacts') } },

@@ -34,6 +34,7 @@ sub run_and_listen
 	my ($out, $err);
 	$t->node->psql('postgres', sprintf(q{LISTEN dvmig; SELECT dvmig.start('m'%s) AS run \\gset
 		SELECT dvmig.wait(:run);
+		SELECT pg_notify('dvmig', '{"event": "all were told before this one"}');
 		SELECT 'run ' || :run}, $args ? ", $args" : ''), stdout => \$out, stderr => \$err, timeout => $PostgreSQL::Test::Utils::timeout_default);
 	my ($run) = $out =~ /^run (\d+)$/m or die "$out $err";
 	return ($t->rows("SELECT * FROM dvmig.run_history WHERE run = $run")->[0],
@@ -131,7 +132,7 @@ $t->sim->fault({ match => { path_contains => 'UpdateMultiple' }, do => 'throttle
 ($run, @heard) = run_and_listen();
 is($run->{state}, 'completed', 'a throttled run completes');
 is_told('throttled_share', $run, @heard);
-cmp_ok(abs($run->{throttled_ms} - 7000), '<', 1500, 'for how long it was held is measured');
+cmp_ok(abs($run->{throttled_ms} - 7000), '<', 3000, 'for how long it was held is measured');
 
 # Several refusals of one hold are one hold, and with two application users, of whom
 # one is held, the run is held by half.
@@ -155,7 +156,8 @@ is(alerts($run->{run}), '', 'which is less than 70 per cent');
 $t->sql(q{UPDATE firms SET name = name || '.', processing_flag = 'U'; SELECT dvmig.set_migration('m', 'alert_auth_failures', '2')});
 $t->sim->fault({ match => { path_contains => 'UpdateMultiple', user => $_ }, do => 'status', status => 401, code => '0x80072560', message => 'not now' })
   for DvMig::Sim::USER, DvMig::Sim::USER2;
-$t->sim->set(row_time => 20000);
+# long enough that both lanes are at work before one of them has done all
+$t->sim->set(row_time => 200000);
 $t->sql('UPDATE dvmig.table_pace SET bulk_rows = 5, bulk_max = 5');
 $run = $t->run('m', 'lanes => 2');
 $t->sim->set(row_time => 0);
