@@ -121,11 +121,7 @@ $t->sql(q{UPDATE staging.people SET family = 'Crash ' || id, firm = NULL, proces
 $sim->fault({ match => { method => 'POST', path_contains => 'UpdateMultiple' }, do => 'hold', count => 0, after => JSON::PP::true });
 my $crashed = $t->start('m', 'resend => true');
 ok($t->wait_for("SELECT count(*) > 0 FROM staging.people_before WHERE run = $crashed"), 'images are there');
-for (1 .. 600)
-{
-	last if grep { $_->{lastname} =~ /^Crash/ } @{ $sim->export('contacts') };
-	select undef, undef, undef, 0.1;
-}
+$t->until('updates are carried out', sub { grep { $_->{lastname} =~ /^Crash/ } @{ $sim->export('contacts') } });
 $t->kill_process($t->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'dvmig run $crashed'"));
 $sim->sim('DELETE', 'fault');
 ok($t->wait_for('SELECT count(*) = 0 FROM dvmig.progress'), 'the run is dead');

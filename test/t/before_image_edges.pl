@@ -156,7 +156,7 @@ $sim->fault({ match => { path_contains => '$batch', nth => 1 }, do => 'hold' });
 my $faults = $sim->sim('GET', 'stats')->{faults};
 my $job = $t->sql("SELECT dvmig.start_undo($fifth, 'staging.firms')");
 ok($t->wait_for("SELECT state = 'running' FROM dvmig.run_table WHERE run = $job"), 'the undo has looked');
-for (1 .. 600) { last if $sim->sim('GET', 'stats')->{faults} > $faults; select undef, undef, undef, 0.05; }
+$t->until('an update is on its way', sub { $sim->sim('GET', 'stats')->{faults} > $faults });
 $sim->change('accounts', $victim, { name => 'By a user' }, as => $stranger);
 $sim->sim('DELETE', 'fault');
 is($t->finish($job)->{state}, 'completed', 'it ends');

@@ -66,7 +66,7 @@ for my $profile (qw(strict lenient odd))
 		JOIN (SELECT row_number() OVER () AS i, * FROM (VALUES $known) v (author, entra)) k ON k.i = 1 + n % 3});
 	$t->sim->fault({ match => { method => 'POST', path_contains => 'CreateMultiple' }, count => 0, do => 'hold', after => JSON::PP::true });
 	my $ended = $t->start('m');
-	for (1 .. 3000) { last if $t->sim->held > 1; select undef, undef, undef, 0.05; }
+	$t->until('requests hang', sub { $t->sim->held > 1 });
 	$t->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dvmig worker'});
 	is($t->sql("SELECT dvmig.wait($ended)"), 'interrupted', "$profile: a run is ended");
 	$t->sim->sim('DELETE', 'fault');

@@ -225,14 +225,14 @@ $h->exact('statement_timeout while waiting', '300/0/300/0/0');
 
 # Nor is it idleness, neither of the workers nor of who called.
 $table = $h->scene(rows => 300);
-my %idle = map { $_ => '200ms' } qw(idle_session_timeout idle_in_transaction_session_timeout);
+my %idle = map { $_ => '3s' } qw(idle_session_timeout idle_in_transaction_session_timeout);
 $t->sql("ALTER DATABASE postgres SET $_ = '$idle{$_}'") for keys %idle;
 $h->hold;
 $caller = $h->session;
 $caller->send(sprintf "CALL dvmig.run('%s', lanes => 2);\n\\echo done\n", $h->migration);
 $h->until('requests hang', sub { $h->held >= 1 });
 $run = running();
-$t->wait_for("SELECT clock_timestamp() - started_at > '3 s' FROM dvmig.run_history WHERE run = $run");
+$t->wait_for("SELECT clock_timestamp() - started_at > '8 s' FROM dvmig.run_history WHERE run = $run");
 $t->sql("ALTER DATABASE postgres RESET $_") for keys %idle;
 ok($h->held > 0 && $h->worker($run), 'a request takes longer than the time-outs of idle sessions');
 $h->release;

@@ -78,7 +78,7 @@ sub record
 		CREATE FUNCTION never_e() RETURNS trigger LANGUAGE plpgsql AS \$\$
 			BEGIN IF NEW.processing_flag = 'E' THEN NEW.processing_flag := 'U'; END IF; RETURN NEW; END \$\$;
 		CREATE TRIGGER never_e BEFORE UPDATE ON $m FOR EACH ROW EXECUTE FUNCTION never_e()});
-	is(ends($m, 20)->{state}, 'completed', 'a trigger that undoes the flag of a row that throws does not keep a run busy');
+	is(ends($m, 150)->{state}, 'completed', 'a trigger that undoes the flag of a row that throws does not keep a run busy');
 	is(row($m, 3), 'U transform', 'its error is recorded');
 	is(row($m, 4), 'P I', 'and the other rows are loaded');
 }
@@ -158,7 +158,7 @@ sub record
 	$t->sql(qq{SELECT dvmig.map_column('$m', 'name', 'n')});
 	$t->sql(q{ALTER DATABASE postgres SET dvmig.max_outage = '3s'});
 	$t->sim->fault({ match => { path_contains => 'Multiple' }, do => 'garbage', count => 0 });
-	my $run = ends($m, 40);
+	my $run = ends($m, 150);
 	is($run->{state}, 'failed', 'a run ends where no write is ever answered');
 	like($run->{message}, qr/max_outage/, 'and says why');
 	is($t->counts($m), '30/30/0/0/0', 'its rows stay unprocessed');

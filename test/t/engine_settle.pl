@@ -168,10 +168,12 @@ for my $do (qw(reset_before reset_after))
 $a->fresh;
 $a->run;
 $a->edit('customers');
-$a->faults({ $write->('UpdateMultiple'), do => 'commit_later', seconds => 1.2, count => 1 });
+# what became of it is not known before the row is edited
+$a->faults({ $write->('UpdateMultiple'), do => 'commit_later', seconds => 1.2, count => 1 }, { %read, do => 'status', status => 502, count => 0 });
 $run = $a->t->start('m');
 $a->fired(1);
 $a->sql(q{UPDATE staging.customers SET name = 'Edited meanwhile' WHERE id = 7});
+$a->clear;
 is($a->t->finish($run)->{state}, 'completed', 'late update: the run completes');
 $a->until('the late update has come', sub { $a->sim->counters('accounts')->{updates} >= 201 });
 $a->exact('late update', customers => '100/0/100/0/0');

@@ -152,7 +152,7 @@ my $firm = $t->sql('SELECT f.dataverse_id FROM staging.people p JOIN staging.fir
 $sim->fault({ match => { path_contains => '$batch', count => 0 }, do => 'hold' });
 my $faults = $sim->sim('GET', 'stats')->{faults};
 $job = $t->sql("SELECT dvmig.start_undo($r6)");
-for (1 .. 1200) { last if $sim->sim('GET', 'stats')->{faults} > $faults; select undef, undef, undef, 0.05; }
+$t->until('a delete is on its way', sub { $sim->sim('GET', 'stats')->{faults} > $faults });
 $sim->change('contacts', $person, { lastname => 'By a user' }, as => $stranger);
 my $other = $t->sql("SELECT max(dataverse_id::text) FROM staging.firms_success WHERE created_run = $r6 AND dataverse_id <> '$firm'");
 is(($sim->api('DELETE', "accounts($other)"))[0], 204, 'a user deletes one himself');
