@@ -120,9 +120,9 @@ is($sim->req('POST', 'accounts', '{"name":"x"}', {'Content-Type' => 'application
 
 # --- a token expires
 $sim->stop;
-$sim = Sim->start(set => {token_lifetime => 1});
+$sim = Sim->start(set => {token_lifetime => 3});
 my $short = $sim->token_request->json;
-is($short->{expires_in}, 1, 'a short lifetime');
+is($short->{expires_in}, 3, 'a short lifetime');
 is($sim->req('GET', 'WhoAmI', undef, undef, token => $short->{access_token})->{status}, 200, 'a fresh token works');
 my $until = time + Sim::PATIENCE;
 my $last;

@@ -85,7 +85,7 @@ for my $case (['reset_before', 0], ['reset_after', 1])
 }
 {
 	my $id = guid();
-	fault($sim, do => 'commit_later', seconds => 0.3);
+	fault($sim, do => 'commit_later', seconds => 2);
 	is(create($id), undef, 'commit_later: no answer');
 	ok(!there($id), 'not there at first');
 	ok(wait_until(sub {there($id)}), 'there in the end');
