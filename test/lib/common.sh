@@ -313,7 +313,7 @@ dv_start_sim()
 	"${AS_USER[@]}" "$DVSIM" --metadata "$TREE/test/dataverse/metadata" --port 0 \
 		--port-file "$port_file" "$@" >"$WORK/dvsim.log" 2>&1 &
 	PIDS+=($!)
-	for ((i = 0; i < 200; i++)); do
+	for ((i = 0; i < 1200; i++)); do
 		if [ -s "$port_file" ]; then
 			SIM_PORT=$(cat "$port_file")
 			return 0

@@ -20,7 +20,7 @@ use TAP::Harness;
 
 my $jobs = 1;
 my $verbose = 0;
-my $timeout = $ENV{DVMIG_TAP_TIMEOUT} // 900;
+my $timeout = $ENV{DVMIG_TAP_TIMEOUT} // 3000;
 my $results;
 GetOptions('jobs=i' => \$jobs, 'timeout=i' => \$timeout, 'results=i' => \$results, 'verbose!' => \$verbose)
   or die "usage: $0 [--jobs N] [--timeout SECONDS] [--results FD] [--verbose] file ...\n";

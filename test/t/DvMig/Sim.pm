@@ -11,6 +11,7 @@ use Carp;
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use File::Temp qw(tempdir);
+use IO::Socket::INET;
 use JSON::PP;
 use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
@@ -44,7 +45,11 @@ sub start
 
 	chmod 0755, $self->{dir};
 	$self->make_certificates if $o{tls};
-	$self->launch($o{port} // 0);
+	# Bound, though nobody listens: while the simulator is down, its port is
+	# given to nothing else that asks for any.
+	$self->{bound} = IO::Socket::INET->new(Proto => 'tcp', LocalAddr => '127.0.0.1', LocalPort => $o{port} // 0, ReuseAddr => 1)
+	  or croak "bind: $!";
+	$self->launch($self->{bound}->sockport);
 	return $self;
 }
 
@@ -74,7 +79,7 @@ sub launch
 	}
 	$self->{pid} = $pid;
 	$running{$pid} = $self;
-	for (1 .. 1000)
+	for (1 .. 6000)
 	{
 		if (-s $port_file)
 		{
