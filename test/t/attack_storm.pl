@@ -16,7 +16,7 @@ use DvMig::Attack;
 
 my $seed = $ENV{DVMIG_SEED} // time();
 my $n = 600;
-my $a = DvMig::Attack->new(name => 'storm', rows => 1, settle => '600ms');
+my $a = DvMig::Attack->new(name => 'storm', rows => 1, settle => '1s');
 my $t = $a->t;
 
 sub pick { return $_[ rand @_ ]; }
@@ -51,7 +51,7 @@ $t->sql(q{CREATE TABLE staging.storm (id int PRIMARY KEY, name text, phone text,
 	END$$});
 
 my @faults = (
-	{ do => 'reset_before', count => 2 }, { do => 'reset_after', count => 2 }, { do => 'commit_later', seconds => 0.3, count => 2 },
+	{ do => 'reset_before', count => 2 }, { do => 'reset_after', count => 2 }, { do => 'commit_later', seconds => 0.1, count => 2 },
 	{ do => 'status', status => 502, count => 1 }, { do => 'status', status => 504, after => JSON::PP::true, count => 2 },
 	{ do => 'throttle', retry_after => 1, count => 2 }, { do => 'deadlock', count => 2 }, { do => 'cut', count => 2 },
 	{ do => 'garbage', after => JSON::PP::true, count => 1 }, { do => 'status', status => 401, count => 1 }, { do => 'drop_ids', bytes => 2, count => 2 });

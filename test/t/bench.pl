@@ -15,7 +15,7 @@ use DvMig;
 # Requests in flight at most, and MB of each of their bodies.
 use constant { IN_FLIGHT => 8, BODY_MB => 1.7 };
 
-my $t = DvMig->new(name => 'bench', args => ['--sink'], set => { dop_hint => IN_FLIGHT }, conf => "autovacuum = off\n");
+my $t = DvMig->new(name => 'bench', args => ['--sink'], set => { dop_hint => IN_FLIGHT }, conf => "autovacuum = off\ncheckpoint_timeout = 1d\nmax_wal_size = 16GB\n");
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my ($out, $err);
 

@@ -142,9 +142,9 @@ like($t->error(q{SELECT dvmig.map_owner('staging.customers', 'seller', fallback_
 # ------------------------------------------------------------------- time-outs of the owner's own
 
 # what he set for his statements is not for what dvmig keeps in its own tables
+$t->sql(q{BEGIN; LOCK TABLE dvmig.reference IN SHARE MODE; PREPARE TRANSACTION 'reader'});
 $t->sql(q{INSERT INTO staging.customers VALUES (15, 'later', 'nobody', NULL);
 	ALTER ROLE CURRENT_USER SET lock_timeout = '100ms'});
-$t->sql(q{BEGIN; LOCK TABLE dvmig.reference IN SHARE MODE; PREPARE TRANSACTION 'reader'});
 my $number = $t->start('m');
 $t->wait_for("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'dvmig.reference'::regclass AND waitstart < clock_timestamp() - interval '1 s')
 	OR EXISTS (SELECT FROM dvmig.run_history WHERE run = $number AND ended_at IS NOT NULL)");
