@@ -397,9 +397,42 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._platform_key(regclass, text[]) IS 'columns of the alternate key that stands for ids => ''platform''; null where none will do';
 
+-- _circle_opener: the table to begin with where every table left waits for
+-- another one. It is one of a circle that waits for no table outside of itself:
+-- what only points at a circle comes after it, and keeps its lookups. Of these
+-- the one that is created with most of what Dataverse requires of it.
+CREATE FUNCTION dvmig._circle_opener(migration_id int, placed regclass[]) RETURNS regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH RECURSIVE edge AS (
+		SELECT c.staging, c.parent, mc.required_level = 'SystemRequired' OR c.kind = 'party' AS needed
+		FROM dvmig.column_map c
+		JOIN dvmig.migration_table t ON t.staging = c.staging
+		JOIN dvmig.migration_table p ON p.staging = c.parent
+		JOIN dvmig.migration m ON m.migration_id = t.migration_id
+		LEFT JOIN dvmig.metadata_column mc ON mc.server = m.server AND mc.table_name = t.target AND mc.column_name = c.target_column
+		WHERE t.migration_id = $1 AND p.migration_id = $1 AND c.kind IN ('parent', 'party')
+		  AND NOT c.staging = ANY ($2) AND NOT c.parent = ANY ($2)
+	), reach AS (
+		SELECT e.staging, e.parent FROM edge e
+		UNION
+		SELECT r.staging, e.parent FROM reach r JOIN edge e ON e.staging = r.parent
+	)
+	SELECT t.staging
+	FROM dvmig.migration_table t
+	WHERE t.migration_id = $1 AND NOT t.staging = ANY ($2)
+	  AND NOT EXISTS (SELECT FROM reach r WHERE r.staging = t.staging
+		AND NOT EXISTS (SELECT FROM reach b WHERE b.staging = r.parent AND b.parent = t.staging))
+	ORDER BY (SELECT count(*) FROM edge e WHERE e.staging = t.staging AND e.parent <> e.staging AND e.needed),
+		(SELECT count(DISTINCT e.parent) FROM edge e WHERE e.staging = t.staging), t.position
+	LIMIT 1
+$$;
+COMMENT ON FUNCTION dvmig._circle_opener(int, regclass[]) IS 'table of a circle to begin with, its lookups to the others left to the deferred pass';
+
 -- _waves: dependency order. Tables whose parents are all placed form the next
--- wave; where none is left and tables remain, they form a circle: the one with
--- fewest open parents is placed and its lookups to unplaced tables deferred.
+-- wave; where none is left and tables remain, there is a circle: the table that
+-- opens it is placed and its lookups to unplaced tables deferred.
 CREATE FUNCTION dvmig._waves(migration_id int)
 RETURNS TABLE (staging regclass, wave int, deferred text[])
 LANGUAGE plpgsql STABLE
@@ -418,14 +451,9 @@ BEGIN
 			WHERE c.staging = t.staging AND c.kind IN ('parent', 'party') AND c.parent <> t.staging
 			  AND p.migration_id = $1 AND NOT c.parent = ANY (placed));
 		IF ready IS NULL THEN
-			SELECT ARRAY[t.staging] INTO ready
-			FROM dvmig.migration_table t
-			WHERE t.migration_id = $1 AND NOT t.staging = ANY (placed)
-			ORDER BY (SELECT count(DISTINCT c.parent) FROM dvmig.column_map c
-				WHERE c.staging = t.staging AND c.kind IN ('parent', 'party') AND NOT c.parent = ANY (placed)), t.position
-			LIMIT 1;
+			ready := array_remove(ARRAY[dvmig._circle_opener($1, placed)], NULL);
 		END IF;
-		EXIT WHEN ready IS NULL;
+		EXIT WHEN cardinality(ready) = 0;
 		w := w + 1;
 		RETURN QUERY
 			SELECT r, w, coalesce((SELECT array_agg(DISTINCT c.target_column) FROM dvmig.column_map c
