@@ -80,7 +80,7 @@ RETURNS TABLE (n int, target_column text, kind text, base_type text, column_type
 	referenced_table text, parent regclass, known bool, valid_for_create bool, valid_for_update bool, max_length int,
 	min_value numeric, max_value numeric, precision_digits int, max_size_kb int, choices text, value_sql text,
 	filled_sql text, join_sql text, present_sql text, has_source_sql text, policy text, noted_sql text, chained bool, is_last bool,
-	before_sql text, default_row text)
+	before_sql text, default_row text, default_read bool)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -105,7 +105,9 @@ AS $$
 			ELSE format('v%s IS NOT NULL', s.ordinal) END,
 		CASE WHEN c.kind IN ('value', 'id') THEN format('v%s IS NOT NULL', s.ordinal) ELSE 'f' || s.ordinal END,
 		CASE WHEN c.on_too_long <> 'error' THEN c.on_too_long WHEN c.kind IN ('parent', 'reference', 'id') THEN c.on_missing ELSE c.on_unknown END,
-		s.noted_sql, s.chained, s.is_last, s.before_sql, CASE WHEN c.on_missing = 'default' THEN dvmig._default_row(s.c) END
+		s.noted_sql, s.chained, s.is_last, s.before_sql, CASE WHEN c.on_missing = 'default' THEN dvmig._default_row(s.c) END,
+		c.kind = 'reference' AND EXISTS (SELECT FROM dvmig.reference d WHERE d.server = m.server AND d.table_name = c.referenced_table
+			AND d.match_on = dvmig._reference_name(m.migration_id, c.match_on) AND d.match_key = lower(c.default_value))
 	FROM chains s, LATERAL (SELECT (s.c).*) c
 	JOIN dvmig.migration_table t ON t.staging = c.staging
 	JOIN dvmig.migration m USING (migration_id)
@@ -113,7 +115,7 @@ AS $$
 	UNION ALL
 	SELECT k.n + o.i::int, o.target_column, o.kind, o.base_type, coalesce(o.column_type, ''), false, 'both', NULL, NULL, o.column_type IS NOT NULL, NULL, NULL, o.max_length,
 		o.min_value, o.max_value, o.precision_digits, o.max_size_kb, o.choices, o.value_sql, NULL, NULL,
-		format('v%s IS NOT NULL', k.n + o.i), format('v%1$s IS NOT NULL', k.n + o.i), o.policy, NULL, false, true, NULL, NULL
+		format('v%s IS NOT NULL', k.n + o.i), format('v%1$s IS NOT NULL', k.n + o.i), o.policy, NULL, false, true, NULL, NULL, NULL
 	FROM dvmig._check_later_maps($1) WITH ORDINALITY o(target_column, kind, base_type, column_type, max_length, min_value, max_value, precision_digits, max_size_kb, choices, value_sql, policy, i),
 		(SELECT coalesce(max(q.ordinal), 0) AS n FROM dvmig._map_sql($1) q) k
 $$;
@@ -250,8 +252,11 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH lookups AS (
-		SELECT m.*, m.noted_sql IS NOT NULL AS remedied, CASE m.policy WHEN 'park' THEN 'Rows wait until there is such a record.' END AS waits
-		FROM dvmig._check_maps($1, $2) m WHERE m.kind IN ('parent', 'reference', 'id')
+		SELECT m.*, m.noted_sql IS NOT NULL AS remedied, CASE m.policy WHEN 'park' THEN 'Rows wait until there is such a record.' END AS waits,
+			-- of a key that was not looked up nobody knows whether a policy will act; of several lookups in order, of any key of theirs
+			coalesce(CASE WHEN m.chained THEN string_agg(r.not_read, ' OR ') OVER (PARTITION BY m.target_column) ELSE r.not_read END, 'false') AS unread
+		FROM dvmig._check_maps($1, $2) m, LATERAL (SELECT CASE m.kind WHEN 'reference' THEN format('f%1$s AND m%1$s IS NULL', m.n) END AS not_read) r
+		WHERE m.kind IN ('parent', 'reference', 'id')
 	), maps AS (
 		SELECT * FROM lookups m WHERE NOT m.chained
 	), chains AS (
@@ -260,7 +265,7 @@ AS $$
 			format('(%s) AND NOT (%s)', string_agg(CASE m.kind WHEN 'id' THEN format('v%s IS NOT NULL', m.n) ELSE 'f' || m.n END, ' OR '),
 				string_agg(CASE m.kind WHEN 'parent' THEN 'x' || m.n WHEN 'id' THEN format('v%s IS NOT NULL', m.n) ELSE format('coalesce(m%s = 1, false)', m.n) END, ' OR ')) AS missing,
 			coalesce(string_agg(format('m%s > 1', m.n), ' OR ') FILTER (WHERE m.kind = 'reference'), 'false') AS doubtful,
-			coalesce(string_agg(format('f%1$s AND m%1$s IS NULL', m.n), ' OR ') FILTER (WHERE m.kind = 'reference'), 'false') AS unread
+			max(m.unread) AS unread
 		FROM lookups m WHERE m.chained GROUP BY m.target_column
 	)
 	SELECT 'error', c.n, c.target_column, 'reference_ambiguous', format('%s AND (%s) IS TRUE AND NOT (%s)', c.missing, c.doubtful, c.unread),
@@ -271,13 +276,15 @@ AS $$
 		'none of the lookups of the column finds a record', coalesce(c.waits, 'Create the records first, or set the policy on_missing.')
 	FROM chains c WHERE NOT c.remedied
 	UNION ALL
-	SELECT 'info', m.n, m.target_column, CASE WHEN m.kind = 'parent' AND NOT m.chained THEN 'orphan' ELSE 'reference_not_found' END, 'u' || m.n,
+	SELECT 'info', m.n, m.target_column, CASE WHEN m.kind = 'parent' AND NOT m.chained THEN 'orphan' ELSE 'reference_not_found' END, format('u%s AND NOT (%s)', m.n, m.unread),
 		'no record has this key, and the lookup will ' || CASE m.policy WHEN 'default' THEN 'get the default' ELSE 'stay empty' END,
 		'Nothing to do: that is the policy of the column map.'
 	FROM lookups m WHERE m.remedied
 	UNION ALL
-	SELECT 'error', m.n, m.target_column, 'reference_not_found', format('u%1$s AND v%1$s IS NULL', m.n), 'the default of the lookup is not found either',
-		'Correct default_value.'
+	SELECT CASE WHEN m.default_read THEN 'error' ELSE 'info' END, m.n, m.target_column, CASE WHEN m.default_read THEN 'reference_not_found' ELSE 'reference_not_read' END,
+		format('u%1$s AND v%1$s IS NULL AND NOT (%2$s)', m.n, m.unread),
+		CASE WHEN m.default_read THEN 'the default of the lookup is not found either' ELSE 'the default of the lookup has not been looked up yet' END,
+		CASE WHEN m.default_read THEN 'Correct default_value.' ELSE 'Call dvmig.refresh_references() and check again; a run looks it up by itself.' END
 	FROM lookups m WHERE m.remedied AND m.policy = 'default' AND m.kind = 'reference'
 	UNION ALL
 	SELECT 'error', m.n, m.target_column, 'orphan', format('u%s AND NOT EXISTS (SELECT FROM %s d WHERE %s)', m.n, m.parent, m.default_row),

@@ -65,6 +65,12 @@ $t->sql(q{
 	SELECT dvmig.unmap('staging.customers', 'ownerid');
 	SELECT dvmig.map_owner('staging.customers', 'seller', fallback => 'user9@example.org');
 	SELECT dvmig.retry('staging.customers')});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', severity, rule, sample_keys), ', ' ORDER BY rule) FROM dvmig.check('m') WHERE target_column = 'ownerid'}),
+	'info reference_not_found {5,6,7,9}, info reference_not_read {5,6,7,9}', 'a fallback that nobody has looked up is not said to be missing');
+$t->sql(q{UPDATE dvmig.reference SET match_key = 'x' || match_key});
+is($t->sql(q{SELECT string_agg(DISTINCT concat_ws(' ', severity, rule), ', ') FROM dvmig.check('m') WHERE target_column = 'ownerid'}), 'info reference_not_read',
+	'of owners that nobody has looked up check tells that, and nothing else');
+$t->sql(q{UPDATE dvmig.reference SET match_key = substr(match_key, 2)});
 is(unmatched(), 'mmiller:2:the fallback owner, lost:1:the fallback owner, none:1:the fallback owner', 'with a fallback owner they go to him');
 $run = $t->run('m');
 is($t->counts('staging.customers'), '9/0/9/0/0', 'and no row fails');
@@ -81,7 +87,12 @@ $t->sql(q{
 $run = $t->run('m');
 my ($ten) = grep { $_->{name} eq 'to a team' } @{ $t->sim->export('accounts') };
 is($ten->{_ownerid_value}, $t->sim->export('teams')->[0]{teamid}, 'a fallback can be a team, by its role');
-$t->sql(q{SELECT dvmig.set_column('staging.customers', 'ownerid', 'default_value', 'nobody'); INSERT INTO staging.customers VALUES (11, 'to nobody', 'nobody', NULL)});
+$t->sql(q{SELECT dvmig.set_column('staging.customers', 'ownerid', 'default_value', 'no team'); INSERT INTO staging.customers VALUES (11, 'to nobody', 'nobody', NULL)});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', severity, rule), ', ' ORDER BY rule) FROM dvmig.check('m') WHERE target_column = 'ownerid' AND rule LIKE 'reference%'}),
+	'info reference_not_found, info reference_not_read', 'neither is one that was set later');
+$t->sql(q{SELECT * FROM dvmig.refresh_references('m')});
+is($t->sql(q{SELECT concat_ws(' ', severity, rule, sample_keys, message) FROM dvmig.check('m') WHERE target_column = 'ownerid' AND severity = 'error'}),
+	'error reference_not_found {11} the default of the lookup is not found either', 'only once it was');
 $run = $t->run('m');
 is($t->sql(q{SELECT code FROM staging.customers_error WHERE id = 11}), 'reference_not_found', 'a fallback that is nobody helps nobody');
 $t->sql(q{DELETE FROM staging.customers WHERE id = 11; DELETE FROM staging.customers_error});
