@@ -89,6 +89,21 @@ dv_dshash_parameters(size_t key, size_t entry, int tranche)
 #define dv_has_generated(constr)	((constr)->has_generated_stored)
 #endif
 
+/* Rows may have nulls where new ones may not (NOT NULL ... NOT VALID) from PostgreSQL 18 on. */
+static inline bool
+dv_may_break_not_null(TupleDesc desc)
+{
+	bool		may = false;
+
+#if PG_VERSION_NUM >= 180000
+	for (int i = 0; i < desc->natts; i++)
+		may |= TupleDescCompactAttr(desc, i)->attnullability == ATTNULLABLE_INVALID;
+#else
+	(void) desc;
+#endif
+	return may;
+}
+
 /* Functions that do not come back are declared so before the declaration from 18 on, and by another name. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn	_Noreturn

@@ -34,6 +34,7 @@
 
 #include "compat.h"
 #include "direct.h"
+#include "flagged.h"
 #include "hash128.h"
 
 /* Columns of a success table that dvmig made, behind its keys. */
@@ -61,6 +62,7 @@ struct DvDirect
 	EState	   *estate;
 	ResultRelInfo *info;
 	CommandId	cid;
+	bool		constrained;	/* are rows to be checked? */
 
 	/* updates: the row as it is, and as it is to be; NULL where there are none */
 	TupleTableSlot *old;
@@ -160,6 +162,7 @@ open_direct(Relation rel)
 	InitResultRelInfo(d->info, rel, 0, NULL, 0);
 	ExecOpenIndices(d->info, false);
 	d->cid = GetCurrentCommandId(true);
+	d->constrained = rel->rd_att->constr != NULL;
 	return d;
 }
 
@@ -206,6 +209,8 @@ dv_direct_open_flags(Oid staging, Oid table)
 	}
 	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 	d = open_direct(rel);
+	/* a flag makes nothing null that was not */
+	d->constrained = rel->rd_att->constr != NULL && (rel->rd_att->constr->num_check > 0 || dv_may_break_not_null(rel->rd_att));
 	d->old = table_slot_create(rel, NULL);
 	d->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
 	d->flag = flag;
@@ -280,7 +285,7 @@ replace(DvDirect *d, ItemPointer ctid)
 	dv_update_indexes indexes;
 	TM_Result	result;
 
-	if (d->rel->rd_att->constr != NULL)
+	if (d->constrained)
 		ExecConstraints(d->info, d->slot, d->estate);
 	result = table_tuple_update(d->rel, ctid, d->slot, d->cid, GetActiveSnapshot(), InvalidSnapshot,
 								true, &failure, &lock, &indexes);
@@ -302,16 +307,10 @@ replace(DvDirect *d, ItemPointer ctid)
 static void
 make_flagged(DvDirect *d, char flag, const pg_uuid_t *id)
 {
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
-	int			columns[2] = {d->flag, d->id};
 	bool		should_free;
 	HeapTuple	old = ExecFetchSlotHeapTuple(d->old, false, &should_free);
 
-	values[0] = PointerGetDatum(cstring_to_text_with_len(&flag, 1));
-	values[1] = id != NULL ? UUIDPGetDatum(id) : (Datum) 0;
-	ExecStoreHeapTuple(heap_modify_tuple_by_cols(old, RelationGetDescr(d->rel), id != NULL ? 2 : 1, columns, values, nulls),
-					   d->slot, true);
+	ExecStoreHeapTuple(dv_flagged(old, RelationGetDescr(d->rel), d->flag, flag, d->id, id), d->slot, true);
 	if (should_free)
 		heap_freetuple(old);
 }
@@ -503,7 +502,7 @@ dv_direct_insert(DvDirect *d, const DvStep *step, DvOutcome **rows, int n)
 	{
 		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		fill_slot(d, step, rows[i], slots[i]);
-		if (d->rel->rd_att->constr != NULL)
+		if (d->constrained)
 			ExecConstraints(d->info, slots[i], d->estate);
 	}
 	/* no ring of buffers, which would write pages out that the next lot needs */
