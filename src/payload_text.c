@@ -35,21 +35,23 @@ static const char hex_digits[] = "0123456789abcdef";
 #define EVERY_BYTE(x)	(UINT64CONST(0x0101010101010101) * (x))
 
 /*
- * True if any of eight bytes is a control character, a quote or a backslash.
- * Each term sets the high bit of a byte that matches (and maybe of the byte
- * above it, which is harmless: it only leads to a closer look). Bytes from
- * 0x80 on never match by themselves.
+ * The high bits of those of eight bytes that are a control character, a quote
+ * or a backslash, and maybe of the byte above one, which is harmless: it only
+ * leads to a closer look. Bytes from 0x80 on never match by themselves. With
+ * its second bit turned over a quote (0x22) is what comes next to the control
+ * characters, which stay among themselves: one comparison finds both.
  */
-static inline bool
-needs_escape(uint64 word)
+static inline uint64
+escapes(const char *data)
 {
-	uint64		quote = word ^ EVERY_BYTE('"');
-	uint64		backslash = word ^ EVERY_BYTE('\\');
-	uint64		control = (word - EVERY_BYTE(0x20)) & ~word;
+	uint64		word;
+	uint64		low;
+	uint64		backslash;
 
-	quote = (quote - EVERY_BYTE(0x01)) & ~quote;
-	backslash = (backslash - EVERY_BYTE(0x01)) & ~backslash;
-	return ((control | quote | backslash) & EVERY_BYTE(0x80)) != 0;
+	memcpy(&word, data, sizeof(word));
+	low = word ^ EVERY_BYTE(0x02);
+	backslash = word ^ EVERY_BYTE('\\');
+	return (((low - EVERY_BYTE(0x21)) & ~low) | ((backslash - EVERY_BYTE(0x01)) & ~backslash)) & EVERY_BYTE(0x80);
 }
 
 /* Length of the part in front of the first byte that must be escaped. */
@@ -58,35 +60,34 @@ clean_span(const char *data, size_t len)
 {
 	size_t		i = 0;
 
-	for (; i + 8 <= len; i += 8)
-	{
-		uint64		word;
-
-		memcpy(&word, data + i, 8);
-		if (needs_escape(word))
-			break;
-	}
+	while (i + 16 <= len && (escapes(data + i) | escapes(data + i + 8)) == 0)
+		i += 16;
+	if (i + 8 <= len && escapes(data + i) == 0)
+		i += 8;
 	while (i < len && (unsigned char) data[i] >= 0x20 && data[i] != '"' && data[i] != '\\')
 		i++;
 	return i;
 }
 
-static void
-escape_byte(StringInfo out, unsigned char c)
-{
-	char		text[6] = {'\\', 'u', '0', '0', hex_digits[c >> 4], hex_digits[c & 15]};
-	const char *const short_names = "\"\"\\\\\bb\ff\nn\rr\tt";
+/* Bytes that an escape takes at most. */
+#define ESCAPE_MAX	6
 
-	for (const char *p = short_names; *p != '\0'; p += 2)
-	{
-		if ((unsigned char) *p == c)
-		{
-			text[1] = p[1];
-			appendBinaryStringInfo(out, text, 2);
-			return;
-		}
-	}
-	appendBinaryStringInfo(out, text, 6);
+/* One escaped byte, where there is room for ESCAPE_MAX; returns how many it took. */
+static int
+escape_byte(char *to, unsigned char c)
+{
+	/* the letters of those control characters that have one */
+	static const char letters[] = "\0\0\0\0\0\0\0\0btn\0fr";
+	char		letter = c >= 0x20 ? (char) c : c < sizeof(letters) ? letters[c] : '\0';
+
+	to[0] = '\\';
+	to[1] = letter;
+	if (letter != '\0')
+		return 2;
+	memcpy(to + 1, "u00", 3);
+	to[4] = hex_digits[c >> 4];
+	to[5] = hex_digits[c & 15];
+	return ESCAPE_MAX;
 }
 
 /* Append UTF-8 as the inside of a JSON string. */
@@ -97,13 +98,17 @@ dv_payload_escape(StringInfo out, const char *data, size_t len)
 	{
 		size_t		span = clean_span(data, len);
 
-		appendBinaryStringInfo(out, data, (int) span);
+		/* most texts have room with this, whatever is escaped in them */
+		enlargeStringInfo(out, (int) len + ESCAPE_MAX);
+		memcpy(out->data + out->len, data, span);
+		out->len += (int) span;
 		if (span == len)
-			return;
-		escape_byte(out, (unsigned char) data[span]);
+			break;
+		out->len += escape_byte(out->data + out->len, (unsigned char) data[span]);
 		data += span + 1;
 		len -= span + 1;
 	}
+	out->data[out->len] = '\0';
 }
 
 /* Conversion procedure for write_string(); invalid where none is needed. */
