@@ -30,8 +30,8 @@ fetch_source()
 		sort -u >"$own/sources.list"
 	apt_source apt-get update -qq || return 1
 	if [ -z "$(apt_source apt-cache showsrc "postgresql-$1" 2>/dev/null)" ]; then
-		# a version that this release does not have
-		read -r first <"$own/sources.list"
+		# a version that this release does not have: of the archive itself, not of its updates
+		first=$(grep -E ' [a-z]+ main$' "$own/sources.list" | head -n 1)
 		echo "${first% * main} sid main" >>"$own/sources.list"
 		apt_source apt-get update -qq || return 1
 	fi
