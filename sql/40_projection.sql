@@ -236,9 +236,11 @@ COMMENT ON FUNCTION dvmig._require_tables(regclass, text) IS 'error where a stag
 -- constants for outcomes, the executor looks for none and the planner does
 -- away with what depends on them. Null where a range of source keys does not
 -- bound the same rows in the outcome tables, or in a pass over what has outcomes.
+-- "count_sql" counts the rows of inner_sql and, in the same scan, all that are
+-- unprocessed. Null in a pass over what is written already.
 CREATE FUNCTION dvmig._projection(staging regclass, pass text, deferred text[] DEFAULT '{}',
 	OUT select_sql text, OUT inner_sql text, OUT joins_sql text, OUT order_sql text, OUT key_types regtype[],
-	OUT known_sql text, OUT outcomes_sql text, OUT fresh_sql text, OUT all_sql text)
+	OUT known_sql text, OUT outcomes_sql text, OUT fresh_sql text, OUT all_sql text, OUT count_sql text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -340,6 +342,10 @@ BEGIN
 	INTO all_sql
 	FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped;
 	inner_sql := all_sql || filter;
+	IF pass IN ('write', 'links', 'delete') THEN
+		count_sql := format('SELECT count(*) FILTER (WHERE s.action_flag %s ''D''%s), count(*) FROM %s s WHERE s.processing_flag = ''U''',
+			CASE pass WHEN 'delete' THEN '=' ELSE '<>' END, filter, $1);
+	END IF;
 
 	outcomes_sql := format('LEFT JOIN %s x ON %s LEFT JOIN %s e ON %s', t.success_table, success_on, t.error_table, error_on);
 	joins_sql := outcomes_sql || coalesce(' ' || map_joins, '');

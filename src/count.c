@@ -17,14 +17,37 @@
 #include "lanes.h"
 #include "spi.h"
 
-static int64
+/* Rows of a pass, and all of its table that are unprocessed; -1 = not known. */
+typedef struct Counted
+{
+	int64		rows;
+	int64		unprocessed;
+} Counted;
+
+static Counted
 counted(const char *query, bool read_only)
 {
+	Counted		c = {-1, -1};
 	bool		isnull;
 
-	if (SPI_execute(psprintf("SELECT count(*) FROM (%s) s", query), read_only, 0) != SPI_OK_SELECT)
+	if (SPI_execute(query, read_only, 0) != SPI_OK_SELECT)
 		elog(ERROR, "SPI did not count");
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	c.rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (SPI_tuptable->tupdesc->natts > 1)
+		c.unprocessed = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	return c;
+}
+
+static char *
+count_of(const char *query)
+{
+	return psprintf("SELECT count(*) FROM (%s) s", query);
+}
+
+static char *
+look_of(const char *query)
+{
+	return count_of(psprintf("%s LIMIT 1", query));
 }
 
 /*
@@ -32,36 +55,40 @@ counted(const char *query, bool read_only)
  * when it is settled which rows there are. The look before it locks the tables,
  * see dv_spi_run().
  */
-static int64
+static Counted
 counted_meanwhile(DvStep *step, const char *query)
 {
-	int64		number;
+	Counted		c = counted(look_of(step->projection->inner_sql), false);
 
-	if (counted(psprintf("%s LIMIT 1", query), false) == 0)
-		return 0;
+	if (c.rows == 0)
+		return c;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dv_lanes_begin_lap(step);
-	number = counted(query, true);
+	c = counted(query, true);
 	PopActiveSnapshot();
-	return number;
+	return c;
 }
 
 /*
- * Rows of a query over the staging table, with the owner's rights; -1 while a
- * user locks the table, or where its filter throws.
+ * Counts over the staging table, with the owner's rights; not known while a user
+ * locks the table, or where its filter throws.
  */
-static int64
+static Counted
 count_rows_of(DvStep *step, const char *activity, const char *query, bool meanwhile)
 {
 	MemoryContext context = CurrentMemoryContext;
-	volatile int64 number = -1;
+	volatile Counted c = {-1, -1};
 
 	PG_TRY();
 	{
+		Counted		got;
+
 		dv_spi_begin(activity);
 		dv_spi_wait_briefly();
-		number = meanwhile ? counted_meanwhile(step, query) : counted(query, false);
+		got = meanwhile ? counted_meanwhile(step, query) : counted(query, false);
 		dv_spi_commit(true);
+		c.rows = got.rows;
+		c.unprocessed = got.unprocessed;
 	}
 	PG_CATCH();
 	{
@@ -71,17 +98,16 @@ count_rows_of(DvStep *step, const char *activity, const char *query, bool meanwh
 		if (!dv_spi_is_contention(error) && !dv_source_is_row_fault(error))
 			ReThrowError(error);
 		FreeErrorData(error);
-		number = -1;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
-	return number;
+	return c;
 }
 
 static bool
 has_rows_of(DvStep *step, const char *query)
 {
-	return count_rows_of(step, "dvmig: looking for rows", psprintf("%s LIMIT 1", query), false) != 0;
+	return count_rows_of(step, "dvmig: looking for rows", look_of(query), false).rows != 0;
 }
 
 bool
@@ -89,8 +115,9 @@ dv_count_has_rows(DvStep *step)
 {
 	const DvProjection *p = step->projection;
 
-	/* Without an index, each look is at the whole table: one for the passes that follow, too. */
-	if (!p->later && !has_rows_of(step, psprintf("SELECT FROM %s s WHERE s.processing_flag = 'U'", p->staging_sql)))
+	/* Without an index, each look is at the whole table: none that can be spared, and one for the passes that follow, too. */
+	if (step->drained ||
+		(!p->later && !has_rows_of(step, psprintf("SELECT FROM %s s WHERE s.processing_flag = 'U'", p->staging_sql))))
 	{
 		step->rc->drained = p->staging;
 		return false;
@@ -98,21 +125,32 @@ dv_count_has_rows(DvStep *step)
 	return has_rows_of(step, p->inner_sql);
 }
 
+/* What is there now is what the lap begins with, or has begun with meanwhile. */
+static Counted
+count_all(DvStep *step, bool meanwhile)
+{
+	const DvProjection *p = step->projection;
+
+	dv_quiet_begin(&step->rc->lanes->shared->quiet);
+	return count_rows_of(step, "dvmig: counting rows", p->count_sql != NULL ? p->count_sql : count_of(p->inner_sql), meanwhile);
+}
+
 void
 dv_count_rows(DvStep *step, const DvStepPlan *plan)
 {
 	/* the table's pass before this one has just seen that nothing is unprocessed */
 	bool		drained = !step->projection->later && step->rc->drained == plan->staging;
-	bool		several = dv_lanes_count(step->rc->lanes) > 1;
-	int64		rows = drained ? 0 : count_rows_of(step, "dvmig: counting rows", step->projection->inner_sql, several);
+	Counted		none = {0, -1};
+	Counted		c = drained ? none : count_all(step, dv_lanes_count(step->rc->lanes) > 1);
 	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, INT8OID};
 	Datum		values[4] = {Int64GetDatum(step->rc->run), CStringGetTextDatum(plan->name),
-	CStringGetTextDatum(plan->pass), Int64GetDatum(rows)};
+	CStringGetTextDatum(plan->pass), Int64GetDatum(c.rows)};
 	DvSwitch	before;
 
 	step->rc->drained = InvalidOid;
-	step->empty = rows == 0 && step->lap == 0;
-	if (rows < 0)
+	step->empty = c.rows == 0 && step->lap == 0;
+	step->unprocessed = c.unprocessed;
+	if (c.rows < 0)
 		return;
 	before = dv_runstate_begin("dvmig: counting rows");
 	dv_spi_run("UPDATE dvmig.run_table SET rows_total = $4 WHERE run = $1 AND staging = $2 AND pass = $3",

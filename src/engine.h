@@ -213,6 +213,9 @@ typedef struct DvStep
 	DvCounters	counters;
 	int64		lap_parked;
 	int64		lap_taken;
+	int64		lap_flagged;	/* rows that have got their flag */
+	int64		unprocessed;	/* rows of the table when the leader counted them before the first lap; -1 = not known */
+	bool		drained;		/* the lap has left none of these, and nobody else wrote meanwhile */
 
 	/* reading */
 	bool		lap_done;
@@ -261,6 +264,7 @@ typedef struct DvStep
 	DvRecordSql *record_sql;
 	DvStripes	stripes;
 	bool		no_direct;		/* the recording at work goes by SQL alone */
+	bool		by_sql;			/* some of the lot at work went by SQL, where a user's code may have run */
 } DvStep;
 
 /* source.c */

@@ -172,6 +172,13 @@ set_directly(DvStep *step, Flag *flags, int n)
 	return all;
 }
 
+void
+dv_flags_by_sql(DvStep *step)
+{
+	step->by_sql = true;
+	dv_spi_follow_indexes();
+}
+
 static void
 set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 {
@@ -181,6 +188,7 @@ set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 
 	if (skip_locked || step->no_direct || !set_directly(step, flags, n))
 	{
+		dv_flags_by_sql(step);
 		last_moved = n;			/* as far as is known */
 		flag_arrays(&a, flags, n);
 		update_flags(step, flags, skip_locked, &a);
@@ -189,6 +197,7 @@ set_flags(DvStep *step, Flag *flags, int n, bool skip_locked)
 		all &= flags[i].set;
 	if (!all)
 	{
+		dv_flags_by_sql(step);
 		flag_arrays(&a, flags, n);
 		find_versions(step, flags, &a);
 	}
@@ -253,7 +262,10 @@ dv_flags_committed(DvStep *step)
 		if (flag->reset)
 			dv_sets_set_refused(step->sets, &flag->handle, true);
 		else if (flag->set)
+		{
+			step->lap_flagged++;
 			dv_sets_set_refused(step->sets, &flag->handle, false);
+		}
 		else if (flag->there)
 			remember(step, flag, last_skipped);
 	}

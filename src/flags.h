@@ -13,6 +13,9 @@ typedef enum DvFlagMode
 	DV_FLAGS_NONE				/* outcomes only; flags follow one by one */
 } DvFlagMode;
 
+/* From here on the recording at work, in the caller's transaction, goes by SQL. */
+extern void dv_flags_by_sql(DvStep *step);
+
 /* Set the flags of these outcomes, in the caller's transaction. */
 extern void dv_flags_set(DvStep *step, const DvOutcome *outcomes, int n, DvFlagMode mode);
 

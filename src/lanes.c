@@ -97,6 +97,8 @@ dv_lanes_create(int64 run, int room)
 	shared->started = GetCurrentTimestamp();
 	pg_atomic_init_u64(&shared->refusals, 0);
 	dv_refusals_share(&shared->refusals);
+	dv_quiet_init(&shared->quiet);
+	dv_quiet_share(&shared->quiet);
 	shared->holder = -1;
 	shared->nusers = 1;
 	shared->users[0].usable = true;
@@ -279,6 +281,7 @@ dv_lanes_attach(dsm_handle handle, int lane)
 	dsm_pin_mapping(lanes->segment);
 	shared = lanes->shared = dsm_segment_address(lanes->segment);
 	dv_refusals_share(&shared->refusals);
+	dv_quiet_share(&shared->quiet);
 	lanes->me = lane;
 	if (shared->ended || shared->leader_gone || dv_lane_of(lanes)->state != DV_LANE_STARTING)
 		return NULL;
@@ -342,6 +345,7 @@ dv_lanes_publish(DvStep *step)
 	lane->counters = step->counters;
 	lane->lap_taken = step->lap_taken;
 	lane->lap_parked = step->lap_parked;
+	lane->lap_flagged = step->lap_flagged;
 	lane->unsettled = step->unsettled;
 	strlcpy(lane->waiting, rc->waiting, sizeof(lane->waiting));
 	if (new_usage)

@@ -67,7 +67,7 @@ enter_lap(DvStep *step)
 
 	lane->state = DV_LANE_WORKING;
 	lane->lap = step->lap = shared->lap;
-	lane->lap_taken = lane->lap_parked = 0;
+	lane->lap_taken = lane->lap_parked = lane->lap_flagged = 0;
 	step->forgotten = shared->forgotten;
 	step->forgotten_since = shared->forgotten_since;
 	step->forgotten_run = shared->forgotten_run;
@@ -164,6 +164,7 @@ dv_lanes_end_lap(DvStep *step)
 	bool		waiting = true;
 	int64		taken = 0;
 	int64		parked = 0;
+	int64		flagged = 0;
 	int			i;
 
 	dv_lanes_publish(step);
@@ -189,6 +190,7 @@ dv_lanes_end_lap(DvStep *step)
 			continue;
 		taken += lane->lap_taken;
 		parked += lane->lap_parked;
+		flagged += lane->lap_flagged;
 		step->unsettled |= lane->unsettled;
 	}
 	if (shared->gone.lap == shared->lap)
@@ -198,6 +200,7 @@ dv_lanes_end_lap(DvStep *step)
 	}
 	step->unsettled |= shared->gone.unsettled;
 	step->counters.parked = parked;
+	step->drained = shared->lap == 1 && flagged == step->unprocessed && dv_quiet_since(&shared->quiet);
 	if (shared->failing && step->error == NULL)
 		ereport(ERROR, (errcode(shared->error_code), errmsg_internal("%s", shared->error)));
 	return another || taken > 0;

@@ -22,6 +22,7 @@
 #include "keys.h"
 #include "lanes.h"
 #include "phase.h"
+#include "quiet.h"
 #include "spi.h"
 #include "states.h"
 #include "stripes.h"
@@ -249,6 +250,7 @@ upsert_successes(DvStep *step, DvOutcome **rows, int n)
 
 	if (n == 0)
 		return;
+	dv_flags_by_sql(step);
 	begin_arrays(&a, step->projection, rows, n);
 	dv_spi_run(record_sql(step)->not_error, a.count, a.types, a.values, NULL, SPI_OK_DELETE);
 	add_id_array(&a, rows);
@@ -332,6 +334,7 @@ record_failures(DvStep *step, DvOutcome **rows, int n)
 
 	if (n == 0)
 		return;
+	dv_flags_by_sql(step);
 	begin_arrays(&a, step->projection, rows, n);
 	dv_spi_run(record_sql(step)->not_success, a.count, a.types, a.values, NULL, SPI_OK_DELETE);
 	add_id_array(&a, rows);
@@ -375,13 +378,15 @@ try_record(DvStep *step, Lot *lot)
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
+	step->by_sql = false;
 	PG_TRY();
 	{
 		dv_spi_begin("dvmig: recording outcomes");
-		dv_spi_follow_indexes();
 		dv_spi_wait_briefly();
 		record_rows(step, lot);
 		dv_flags_set(step, lot->outcomes, lot->n, lot->mode);
+		if (!step->by_sql)
+			dv_quiet_own();
 		dv_spi_commit(true);
 		lot->moved = dv_flags_committed(step);
 	}

@@ -115,7 +115,7 @@ static void
 load_select(DvProjection *p, Datum deferred, MemoryContext context)
 {
 	static const char *const sql =
-		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql, fresh_sql, all_sql"
+		"SELECT select_sql, inner_sql, joins_sql, order_sql, key_types::pg_catalog.oid[], known_sql, outcomes_sql, fresh_sql, all_sql, count_sql"
 		" FROM dvmig._projection($1::pg_catalog.regclass, $2, $3)";
 	Oid			types[3] = {OIDOID, TEXTOID, TEXTARRAYOID};
 	Datum		values[3] = {ObjectIdGetDatum(p->staging), CStringGetTextDatum(p->pass), deferred};
@@ -134,6 +134,7 @@ load_select(DvProjection *p, Datum deferred, MemoryContext context)
 	p->outcomes_sql = dv_spi_keep(context, 0, 7);
 	p->fresh_sql = dv_spi_keep(context, 0, 8);
 	p->all_sql = dv_spi_keep(context, 0, 9);
+	p->count_sql = dv_spi_keep(context, 0, 10);
 	/* of the columns that there are: null where there is none */
 	key_types = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5, &isnull);
 	if (!isnull)

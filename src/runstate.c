@@ -21,6 +21,7 @@
 #include "flags.h"
 #include "lanes.h"
 #include "live.h"
+#include "quiet.h"
 #include "runstate.h"
 #include "spi.h"
 
@@ -37,6 +38,7 @@ void
 dv_runstate_commit(DvSwitch before, bool asynchronous)
 {
 	dv_call_restore(before);
+	dv_quiet_own();
 	dv_spi_commit(asynchronous);
 }
 

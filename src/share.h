@@ -19,6 +19,7 @@
 
 #include "engine.h"
 #include "phase.h"
+#include "quiet.h"
 #include "rate.h"
 #include "sets.h"
 #include "worker.h"
@@ -51,6 +52,7 @@ typedef struct DvLane
 	int			lap;			/* the last it took part in */
 	int64		lap_taken;
 	int64		lap_parked;
+	int64		lap_flagged;
 	bool		unsettled;		/* in this step */
 	int			in_flight;
 	bool		hungry;			/* would send, but its user's limit is reached */
@@ -120,6 +122,7 @@ typedef struct DvShared
 	int64		forgotten_run;
 	TimestampTz forgotten_until;
 	DvTablePace pace;
+	DvQuiet		quiet;			/* since the lap began */
 
 	/* where the next range of the lap begins */
 	int			holder;			/* lane that moves it on; -1 = none */

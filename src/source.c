@@ -33,8 +33,7 @@ void
 dv_source_rewind(DvStep *step)
 {
 	step->lap_done = step->has_range = step->lent = false;
-	step->lap_parked = 0;
-	step->lap_taken = 0;
+	step->lap_parked = step->lap_taken = step->lap_flagged = 0;
 	dv_walk_rewind(&step->walk);
 	step->until_keys = NULL;
 	step->read_limit = 0;
