@@ -147,6 +147,18 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._outcome_columns_fit(regclass, regclass, text[], text) IS 'whether an outcome table still has the columns that dvmig made';
 
+-- _rule_in_the_way: rules that would rewrite what records an outcome: INSERT ... ON
+-- CONFLICT DO UPDATE bears none of either, and one that acts instead loses a verdict.
+CREATE FUNCTION dvmig._rule_in_the_way(t dvmig.migration_table) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT string_agg(format('%I of %s', r.rulename, r.ev_class::regclass), ', ' ORDER BY r.rulename)
+	FROM pg_rewrite r WHERE r.ev_class IN (t.success_table, t.error_table, t.before_table)
+	  AND r.ev_enabled IN ('O', 'A') AND (r.ev_type IN ('2', '3') OR r.is_instead)
+$$;
+COMMENT ON FUNCTION dvmig._rule_in_the_way(dvmig.migration_table) IS 'rules of outcome tables that keep outcomes from being recorded';
+
 -- _create_outcome: make an outcome table as the caller, or take a kept one up again.
 CREATE FUNCTION dvmig._create_outcome(caller oid, migration_owner oid, staging regclass, key text[], kind text, chosen text) RETURNS regclass
 LANGUAGE plpgsql

@@ -31,6 +31,11 @@ AS $$
 	WHERE NOT dvmig._is_unique(t.staging, t.source_key)
 	   OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.staging AND a.attname = ANY (t.source_key) AND NOT a.attnotnull)
 	UNION ALL
+	SELECT dvmig._check_finding('error', t.name, NULL, 'outcome_rule', NULL, NULL,
+		'outcome tables have rules, with which no outcome can be recorded: ' || r.names, 'Drop them. What they add a trigger can do.')
+	FROM dvmig.migration_table mt CROSS JOIN LATERAL (SELECT mt.staging::text AS name) t CROSS JOIN LATERAL dvmig._rule_in_the_way(mt) r(names)
+	WHERE mt.migration_id = m.migration_id AND r.names IS NOT NULL
+	UNION ALL
 	SELECT dvmig._check_finding('info', t.name, NULL, 'not_mapped', NULL, NULL,
 		'staging columns that go nowhere: ' || string_agg(u.col, ', ' ORDER BY u.i), 'Map them, or leave them if they are not wanted in Dataverse.')
 	FROM t, unnest(dvmig._unmapped(t.staging)) WITH ORDINALITY u(col, i)

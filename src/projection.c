@@ -55,7 +55,7 @@ load_table(DvProjection *p, MemoryContext context)
 		" WHERE c.server = m.server AND c.table_name = t.target AND c.column_name = 'statecode'),"
 		" (SELECT count(*) = 2 FROM dvmig.metadata_column c WHERE c.server = m.server AND c.table_name = t.target AND c.column_name IN ('createdon', 'createdby')),"
 		" CASE WHEN t.keep_before_image THEN t.before_table::pg_catalog.oid END, CASE WHEN t.keep_before_image THEN dvmig._before_select(t.staging) END,"
-		" dvmig._lost_parent(t.staging, $2)"
+		" dvmig._lost_parent(t.staging, $2), dvmig._rule_in_the_way(t)"
 		" FROM dvmig.migration_table t JOIN dvmig.migration m USING (migration_id)"
 		" JOIN dvmig.metadata_table mt ON mt.server = m.server AND mt.table_name = t.target"
 		" WHERE t.staging = $1::pg_catalog.regclass";
@@ -76,6 +76,11 @@ load_table(DvProjection *p, MemoryContext context)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("column map \"%s\" of %s points at a staging table that has been dropped", dv_spi_text(0, 19), p->table_name),
 				 errhint("Take it out with dvmig.unmap(), and map it anew where there is another table.")));
+	if (dv_spi_text(0, 20) != NULL && strcmp(p->pass, "verify") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("the outcome tables of %s must not have rules: %s", p->table_name, dv_spi_text(0, 20)),
+				 errhint("Drop the rule. What it adds a trigger can do, which leaves the outcomes as they are.")));
 	p->wire.logical_name = dv_spi_keep(context, 0, 1);
 	p->wire.entity_set = dv_spi_keep(context, 0, 2);
 	p->wire.primary_id = dv_spi_keep(context, 0, 3);

@@ -172,6 +172,11 @@ dv_spi_run(const char *sql, int nargs, Oid *types, Datum *values, const char *nu
 {
 	int			rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
 
+	if (rc == SPI_OK_REWRITTEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("a rule does something else in place of what dvmig writes into a staging or outcome table"),
+				 errhint("Drop the rule; a trigger can do what it adds.")));
 	if (rc != expected)
 		elog(ERROR, "SPI answered %s where %s was expected",
 			 SPI_result_code_string(rc), SPI_result_code_string(expected));

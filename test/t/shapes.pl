@@ -87,6 +87,40 @@ for my $case (
 }
 $t->account('m', map { ("staging.$_" => { name => 's.name' }) } (sort keys %keys), 'typed');
 
+# ------------------------------------------------------------------ rules of outcome tables
+
+$t->sql(q{
+	CREATE TABLE staging.ruled (k int PRIMARY KEY, name text);
+	INSERT INTO staging.ruled SELECT i, CASE WHEN i = 7 THEN repeat('x', 500) ELSE 'Ruled ' || i END FROM generate_series(1, 30) i;
+	CREATE TABLE staging.log (k int);
+	SELECT dvmig.create_migration('ruled', 'sim');
+	SELECT dvmig.add_table('ruled', 'staging.ruled', 'account', source_key => 'k', auto_map => false);
+	SELECT dvmig.map_column('staging.ruled', 'name', 'name')});
+for my $rule ('INSERT TO staging.ruled_success DO ALSO INSERT INTO staging.log VALUES (NEW.k)', 'UPDATE TO staging.ruled_success DO INSTEAD NOTHING',
+	'INSERT TO staging.ruled_success WHERE NEW.k = 3 DO INSTEAD NOTHING', 'INSERT TO staging.ruled_error DO INSTEAD NOTHING', 'DELETE TO staging.ruled_error DO INSTEAD NOTHING')
+{
+	my ($table) = $rule =~ /(staging\.\w+)/;
+	my $requests = $t->sim->stats->{requests};
+
+	$t->sql("CREATE RULE r AS ON $rule");
+	is($t->sql(q{SELECT concat_ws(' ', severity, message) FROM dvmig.check('ruled') WHERE rule = 'outcome_rule'}),
+		"error outcome tables have rules, with which no outcome can be recorded: r of $table", "$rule: a check says so");
+	like($t->ended($t->run('ruled')), qr/^failed: .*the outcome tables of staging\.ruled must not have rules: r of \Q$table\E/, "$rule: a run says so");
+	is($t->counts('staging.ruled'), '30/30/0/0/0', "$rule: before a row has gone");
+	$t->sql("DROP RULE r ON $table");
+}
+$t->sql('CREATE RULE r AS ON DELETE TO staging.ruled_error DO ALSO NOTIFY gone');
+is($t->ended($t->run('ruled', 'ignore_gate => true')) . $t->counts('staging.ruled'), 'completed: 30/0/29/1/0', 'a rule that changes nothing is borne');
+$t->sim->fault({ match => { path_contains => 'accounts', method => 'POST', count => 1 }, do => 'hold' });
+$t->sql(q{DROP RULE r ON staging.ruled_error; UPDATE staging.ruled SET name = name || '!', processing_flag = 'U' WHERE k <> 7});
+$run = $t->start('ruled', 'resend => true');
+$t->until('a request is held', sub { $t->sim->held > 0 });
+$t->sql('CREATE RULE r AS ON DELETE TO staging.ruled_error DO INSTEAD NOTHING');
+$t->sim->sim('DELETE', 'fault');
+like($t->ended($t->finish($run)), qr/^failed: .*(a rule does something else|must not have rules)/, 'one that is made in mid-run fails its table');
+$t->sql('DROP RULE r ON staging.ruled_error');
+is($t->ended($t->run('ruled', 'resend => true')) . $t->counts('staging.ruled'), 'completed: 30/0/29/1/0', 'and without it all is well');
+
 # ------------------------------------------------------------------ tables that others point at
 
 $t->sql(q{
