@@ -20,6 +20,7 @@
 #include "gate.h"
 #include "reader.h"
 #include "request.h"
+#include "servertext.h"
 #include "sha256.h"
 #include "spi.h"
 #include "wiretext.h"
@@ -105,7 +106,7 @@ take_size(Upload *u)
 		return false;
 	u->size = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	u->has_file = !isnull;
-	u->name = dv_spi_keep(u->row->batch->context, 0, 2);
+	u->name = MemoryContextStrdup(u->row->batch->context, dv_server_text_utf8(dv_spi_text(0, 2)));
 	return true;
 }
 

@@ -28,6 +28,7 @@
 #include "call.h"
 #include "compat.h"
 #include "encode.h"
+#include "servertext.h"
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(dv_count_changed);
@@ -316,7 +317,7 @@ preview_row(DvStep *step, HeapTuple tuple, TupleDesc desc, Tuplestorestate *out,
 	nulls[2] = id == NULL;
 	values[2] = id ? DirectFunctionCall1(uuid_in, CStringGetDatum(id)) : (Datum) 0;
 	nulls[3] = body.len == 0;
-	values[3] = CStringGetTextDatum(body.data);
+	values[3] = CStringGetTextDatum(dv_server_text(body.data, body.len, "?"));
 	nulls[4] = problem == NULL;
 	values[4] = problem ? CStringGetTextDatum(problem) : (Datum) 0;
 	tuplestore_putvalues(out, out_desc, values, nulls);

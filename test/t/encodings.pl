@@ -30,16 +30,24 @@ for my $db (sort keys %words)
 	$t->{db} = $db;
 	$t->{has_server} = 0;
 	$t->sql('CREATE EXTENSION dvmig');
-	$t->migration('m', tables => 'account');
+	$t->migration('m', tables => 'account,new_invoice');
 	$t->sql(qq{
 		CREATE TABLE firms (id int PRIMARY KEY, name text);
 		INSERT INTO firms SELECT i, '$has ' || i FROM generate_series(1, 20) i;
 		SELECT dvmig.add_table('m', 'firms', 'account', source_key => 'id', auto_map => false);
 		SELECT dvmig.map_column('firms', 'name', 'name');
 		SELECT dvmig.set_table('firms', 'keep_before_image', 'true')});
+	$t->sql(qq{
+		CREATE TABLE invoices (id int PRIMARY KEY, document bytea);
+		INSERT INTO invoices VALUES (1, 'one');
+		SELECT dvmig.add_table('m', 'invoices', 'new_invoice', source_key => 'id', auto_map => false, target_key => 'new_invoicenumber');
+		SELECT dvmig.map_file('invoices', 'new_document', 'document', '''$has.pdf''')});
+	is($t->sql(q{SELECT request::json ->> 'name' FROM dvmig.preview('firms', 1)}), "$has 1", "$db: a preview shows what will be sent");
 	my $first = $t->run('m');
 	is($t->ended($first), 'completed: ', "$db: rows are loaded");
 	$t->account('m', firms => { name => 's.name' });
+
+	is(encode('UTF-8', $t->sim->export('new_invoices')->[0]{new_document_name} // ''), "$has.pdf", "$db: a file has its name");
 
 	# ------------------------------------------------------------ differences
 	my ($id, $other) = split /\n/, $t->sql('SELECT dataverse_id FROM firms WHERE id IN (1, 2) ORDER BY id');
