@@ -124,7 +124,8 @@ BEGIN
 		LEFT JOIN pg_collation c ON c.oid = a.attcollation,
 		LATERAL dvmig._record_id_accepts(dvmig._base_type(a.atttypid)) r
 	LOOP
-		IF k.attname = ANY (reserved) THEN
+		-- the statements that record name their arrays so
+		IF k.attname = ANY (reserved) OR starts_with(k.attname::text, 'dvmig ') THEN
 			RAISE EXCEPTION 'source key column "%" bears a name that the outcome tables use themselves', k.attname
 				USING ERRCODE = 'reserved_name',
 				HINT = format('Rename it: ALTER TABLE %s RENAME COLUMN %I TO %I.', staging, k.attname, left('source_' || k.attname, 60));

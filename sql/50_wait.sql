@@ -9,7 +9,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	until timestamptz := clock_timestamp() + timeout;
+	-- beyond what a run can take there is no end, and maybe no such time
+	until timestamptz := CASE WHEN timeout < interval '1000 years' THEN clock_timestamp() + greatest(timeout, '0') END;
 	look record;
 BEGIN
 	LOOP

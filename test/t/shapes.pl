@@ -170,6 +170,16 @@ for my $call (q{dvmig.preview('staging.moved')}, q{dvmig.plan('o')}, q{dvmig.map
 isnt($t->sql(q{SELECT count(*) FROM dvmig.export('o')}), '0', 'what it defined can be taken along');
 like($t->sql(q{SELECT dvmig.drop_migration('o')}), qr/is dropped/, 'and be dropped');
 
+# ------------------------------------------------------------------ names and times that nobody has
+
+$t->sql('CREATE TABLE staging.named ("dvmig id" int PRIMARY KEY, name text)');
+like($t->error(q{SELECT dvmig.add_table('m', 'staging.named', 'account', source_key => '"dvmig id"')}), qr/42939: source key column "dvmig id" bears a name/, 'a name that statements of dvmig use is refused');
+my $first_run = $t->sql(q{SELECT min(run) FROM dvmig.run_history});
+for my $time ('178000000 years', '-178000000 years')
+{
+	is($t->sql("SELECT dvmig.wait($first_run, '$time')"), 'completed', "a run that has ended is not waited for, $time or not");
+}
+
 # Superusers alone can call what is inside: with nothing, or in the name of nobody.
 for my $call (q{_fetch_records(NULL, NULL, NULL, NULL, NULL)}, q{_service_call(NULL, NULL, NULL, NULL, NULL)})
 {
