@@ -225,6 +225,34 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._require_tables(regclass, text) IS 'error where a staging table, or one that it points at, was dropped';
 
+-- _lost_outcome: what to do about an outcome table that was dropped; null where
+-- both are there.
+CREATE FUNCTION dvmig._lost_outcome(staging regclass) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN t.relationship IS NULL THEN format('SELECT dvmig.rebuild_outcomes(%L)', $1)
+		ELSE format('SELECT dvmig.drop_table(%L), and add the association again', $1) END
+	FROM dvmig.migration_table t
+	WHERE t.staging = $1 AND (SELECT count(*) FROM pg_class k WHERE k.oid IN (t.success_table, t.error_table)) < 2
+$$;
+COMMENT ON FUNCTION dvmig._lost_outcome(regclass) IS 'how to go on where an outcome table of a staging table was dropped';
+
+CREATE FUNCTION dvmig._require_outcomes(staging regclass) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	remedy CONSTANT text := dvmig._lost_outcome($1);
+BEGIN
+	IF remedy IS NOT NULL THEN
+		RAISE EXCEPTION 'an outcome table of staging table % does not exist', $1
+			USING ERRCODE = 'undefined_table', HINT = format('It is made again by: %s.', remedy);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dvmig._require_outcomes(regclass) IS 'error where an outcome table of a staging table was dropped';
+
 -- _projection: the parts of the SELECT; the engine adds the key range and the
 -- LIMIT to "inner_sql" and puts them together as
 --   select_sql FROM (inner_sql [AND key_sql > ($1, ...)] ORDER BY order_sql LIMIT n) s joins_sql ORDER BY order_sql

@@ -306,10 +306,11 @@ DECLARE
 BEGIN
 	total := 0;
 	places := '{}';
-	FOR t IN SELECT r.staging, r.deferred, mt.success_table, mt.source_key, m.owner, dvmig._run_filter($1, mt.staging) AS filter
+	FOR t IN SELECT r.staging, mt.staging AS tab, r.deferred, mt.success_table, mt.source_key, m.owner, dvmig._run_filter($1, mt.staging) AS filter
 		FROM dvmig.run_table r JOIN dvmig.migration_table mt ON mt.staging::text = r.staging
 		JOIN dvmig.migration m USING (migration_id)
 		WHERE r.run = $1 AND r.pass = 'write' LOOP
+		PERFORM dvmig._require_tables(t.tab, 'write'), dvmig._require_outcomes(t.tab);
 		-- cheap first: how many rows are loaded already and unprocessed
 		n := dvmig._query_as(t.owner, format(
 			'SELECT count(*) FROM (SELECT FROM %s s JOIN %s x USING (%s) WHERE s.processing_flag = ''U'' AND s.action_flag = ''I'' AND x.operation <> ''D''%s LIMIT %s) q',

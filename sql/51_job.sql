@@ -59,6 +59,9 @@ BEGIN
 	END IF;
 	PERFORM dvmig._settle_dead_runs();
 	PERFORM dvmig._refuse_busy(tables);
+	IF spec ->> 'kind' = 'rebuild' THEN
+		PERFORM dvmig._remake_outcomes((spec ->> 'caller')::oid, tables);
+	END IF;
 	INSERT INTO dvmig.run_history (run, kind, migration_id, migration, server, started_by, options)
 	VALUES ($1, spec ->> 'kind', m.migration_id, m.name, m.server, asked_by, spec -> 'options');
 	-- what is undone goes children first

@@ -35,6 +35,7 @@ DECLARE
 	rows_sql text := '';
 	n bigint;
 BEGIN
+	PERFORM dvmig._require_outcomes(t.staging);
 	SELECT mi.* INTO m FROM dvmig.migration mi WHERE mi.migration_id = t.migration_id;
 	IF filter IS NOT NULL THEN
 		-- the statement that called us holds a snapshot, so that no row found

@@ -12,6 +12,29 @@ AS $$
 $$;
 COMMENT ON FUNCTION dvmig._rebuild_rows(regclass) IS 'query of the rows whose outcome may have been lost';
 
+-- _remake_outcomes: outcome tables that were dropped, empty, as who asks for them;
+-- done by the worker of the job, which sees what is committed.
+CREATE FUNCTION dvmig._remake_outcomes(caller oid, tables regclass[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	t record;
+BEGIN
+	FOR t IN SELECT mt.staging, mt.source_key, m.owner, EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.success_table) AS has_success,
+			EXISTS (SELECT FROM pg_class k WHERE k.oid = mt.error_table) AS has_error
+		FROM dvmig.migration_table mt JOIN dvmig.migration m USING (migration_id) WHERE mt.staging = ANY (tables) LOOP
+		IF NOT t.has_success THEN
+			UPDATE dvmig.migration_table mt SET success_table = dvmig._create_outcome(caller, t.owner, t.staging, t.source_key, 'success', NULL) WHERE mt.staging = t.staging;
+		END IF;
+		IF NOT t.has_error THEN
+			UPDATE dvmig.migration_table mt SET error_table = dvmig._create_outcome(caller, t.owner, t.staging, t.source_key, 'error', NULL) WHERE mt.staging = t.staging;
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dvmig._remake_outcomes(oid, regclass[]) IS 'make outcome tables again that were dropped';
+
 CREATE FUNCTION dvmig._end_rebuild(run bigint, staging regclass, found bigint, missing bigint, ambiguous bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp

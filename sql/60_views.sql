@@ -40,6 +40,7 @@ BEGIN
 		correct := format('look at %s, correct the rows, then SELECT dvmig.retry(%L)', t.error_table, t.tab);
 		in_doubt := CASE WHEN t.clean_end OR live THEN 0 ELSE greatest(unprocessed - coalesce(parked, 0), 0) END;
 		next_step := CASE
+			WHEN dvmig._lost_outcome(t.tab) IS NOT NULL THEN 'an outcome table was dropped: ' || dvmig._lost_outcome(t.tab)
 			WHEN c ? 'problem' THEN format('%s an error (SQLSTATE %s): dvmig.check() tells more',
 				CASE WHEN staged IS NULL THEN 'counting the rows throws' ELSE 'the filter throws' END, c ->> 'problem')
 			WHEN (c ->> 'astray')::bigint > 0 THEN format('%s not the outcome that the flag says: SELECT * FROM dvmig.outcome_faults(%L)',
@@ -105,6 +106,7 @@ BEGIN
 	ELSIF max_rows IS NULL OR max_rows < 1 THEN
 		RAISE EXCEPTION 'max_rows must be at least 1' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
+	PERFORM dvmig._require_outcomes(t.staging);
 	RETURN QUERY SELECT j ->> 'key', j ->> 'flag', CASE WHEN (j ->> 'success')::bool AND (j ->> 'error')::bool THEN 'has a success row and an error row'
 			WHEN j ->> 'flag' = 'E' THEN 'has no error row' ELSE 'has no success row' END
 	FROM (SELECT q::jsonb AS j FROM dvmig._query_as((SELECT m.owner FROM dvmig.migration m WHERE m.migration_id = t.migration_id), format(

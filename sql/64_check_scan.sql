@@ -150,7 +150,7 @@ DECLARE
 	-- maps behind this one go when the record is there: its children have it, and it has its keys
 	last_at_once int := (SELECT coalesce(max(f.ordinal), 0) FROM dvmig._map_sql($1) f);
 BEGIN
-	PERFORM dvmig._require_tables($1, 'write');
+	PERFORM dvmig._require_tables($1, 'write'), dvmig._require_outcomes($1);
 	SELECT mt.* INTO STRICT t FROM dvmig.migration_table mt WHERE mt.staging = $1;
 	keys := (SELECT string_agg('k' || i, ', ' ORDER BY i) FROM generate_series(1, cardinality(t.source_key)) i);
 	SELECT format('dvmig._first_keys(%s, %s, %s)', k.sort_sql, k.label_sql, samples) INTO sample_sql

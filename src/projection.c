@@ -28,7 +28,7 @@ qualified_name(MemoryContext context, Oid relid, const char *staging)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("an outcome table of staging table %s does not exist", staging),
-				 errhint("Take the staging table out with dvmig.drop_table() and add it again; what was loaded is found by its ids.")));
+				 errhint("dvmig.rebuild_outcomes() makes it again, from what is in Dataverse; a table of links is taken out with dvmig.drop_table() and added again.")));
 	return MemoryContextStrdup(context, quote_qualified_identifier(schema, name));
 }
 

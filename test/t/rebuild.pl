@@ -59,6 +59,27 @@ is($t->counts('staging.firms'), '702/0/702/0/0', 'and loads the rest');
 is($sim->counters('accounts')->{created_twice}, 1, 'only what was deleted is created again');
 is(scalar(grep { $_->{name} =~ / Ltd$/ } @{ $sim->export('accounts') }), 10, 'what has changed is sent');
 
+# outcome tables that were dropped: everybody says what to do, and it helps
+for my $lost (qw(success error))
+{
+	$t->sql("DROP TABLE staging.firms_$lost");
+	is($t->status('staging.firms')->{next_step}, q{an outcome table was dropped: SELECT dvmig.rebuild_outcomes('staging.firms')}, "$lost table dropped: status says what to do");
+	like($t->error($_), qr/an outcome table of staging table staging\.firms does not exist.*rebuild_outcomes\('staging\.firms'\)/s, "$lost table dropped: $_")
+		for q{SELECT dvmig.start('m')}, q{SELECT dvmig.retry('staging.firms')}, q{SELECT * FROM dvmig.outcome_faults('staging.firms')};
+	is($t->sql(q{SELECT dvmig.rebuild_outcomes('staging.firms')}), $lost eq 'success' ? 702 : 0, "$lost table dropped: it is made again, with what is in Dataverse");
+	is($t->counts('staging.firms'), '702/0/702/0/0', "$lost table dropped: all is as before");
+	ok($t->status('staging.firms')->{invariant_holds}, "$lost table dropped: and adds up");
+}
+$t->sql(q{UPDATE staging.firms SET processing_flag = 'U', name = repeat('x', 200) WHERE id = 7});
+is($t->run('m')->{state}, 'completed', 'runs go on with the new tables');
+is($t->counts('staging.firms'), '702/0/701/1/0', 'and record in both');
+
+# a staging table that was dropped
+$t->sql('DROP TABLE staging.invoices');
+like($t->error(q{SELECT dvmig.start('m')}), qr/staging table with OID \d+ does not exist.*dvmig\.drop_table\('\d+'\)/s, 'a staging table dropped: start says what to do');
+$t->sql(q{SELECT dvmig.drop_table(staging) FROM dvmig.migration_table WHERE target = 'new_invoice'});
+is($t->run('m')->{state}, 'completed', 'which helps');
+
 like($t->error(q{SELECT dvmig.rebuild_outcomes('pg_class')}), qr/42704/, 'no staging table');
 $t->sql(q{CREATE ROLE op; SELECT dvmig.grant_operator('op', 'm')});
 like($t->error(q{SET ROLE op; SELECT dvmig.rebuild_outcomes('staging.firms')}), qr/42501/, 'an operator rebuilds nothing');
