@@ -430,12 +430,11 @@ handle_write(DvStep *step, DvTask *task, const DvHttpReply *reply, DvSorted *s)
 		if (v[i].kind == DV_DONE && ids[i][0] != '\0' && task->rows[i]->wire.id[0] == '\0')
 			dv_engine_set_id(task->rows[i], ids[i]);
 
+	/* One row says how many the table takes only where it takes no more: else that would never grow again. */
+	if (task->stage == DV_STAGE_WRITE && v[0].kind == DV_DONE && (task->n > 1 || step->pace->bulk_max == 1))
+		dv_gate_bulk(step, task->n, reply->seconds);
 	if (task->stage == DV_STAGE_WRITE && task->n > 1)
-	{
-		if (v[0].kind == DV_DONE)
-			dv_gate_bulk(step, task->n, reply->seconds);
 		judge_request(step, task, &v[0], reply, s);
-	}
 	else
 	{
 		if (task->stage == DV_STAGE_EACH && reply->status == 200)

@@ -51,6 +51,15 @@ limited('413', 413, max_body => 9000);
 limited('SQL time-outs', 500, max_body => 104857600, sql_timeout => 250, row_time => 5000);
 $t->sim->set(sql_timeout => 0, row_time => 0);
 
+# --- a cap of one row, to which a row that is too large brings it, is not for ever
+fresh_people($t, 600);
+$t->sql(q{UPDATE dvmig.table_pace SET bulk_rows = 1, bulk_max = 1 WHERE table_name = 'contact' AND pass = 'write'});
+is($t->run('m')->{state}, 'completed', 'a run that begins with single rows');
+cmp_ok(learnt()->{bulk_max}, '>', 1, 'tries more of them after a while');
+cmp_ok($t->sim->stats->{requests}{create_multiple}, '<', 600, 'and so sends fewer requests than rows');
+$t->account('m', %fields);
+$t->sql('DELETE FROM dvmig.table_pace');
+
 # --- a request that comes back for a new token waits as all others do
 fresh_people($t, 800);
 $t->sql('DELETE FROM dvmig.table_pace');
