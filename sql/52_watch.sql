@@ -103,14 +103,13 @@ AS $$
 			extract(epoch FROM clock_timestamp() - b.at)::numeric * 1000 AS ms
 		FROM base b
 	)
-	SELECT q.alert, q.measured, q.allowed, q.unit,
-		q.measured > q.allowed OR q.alert = 'auth_failures' AND q.allowed IS NOT NULL AND q.measured > 0 AND h.state = 'failed'
+	SELECT q.alert, q.measured, q.allowed, q.unit, q.measured > q.allowed
 	FROM m, d, LATERAL (VALUES
 		('error_share', CASE WHEN d.answered >= 20 THEN round(100.0 * d.failed / d.answered, 1) ELSE 0 END, m.alert_error_share, 'per cent'),
 		('stall', round(extract(epoch FROM clock_timestamp() - coalesce(h.progress_at, h.started_at))::numeric), nullif(m.alert_stall, 0), 'seconds'),
 		('throttled_share', CASE WHEN d.ms >= 5000 THEN round(least(100.0, 100.0 * d.throttled_ms / d.ms), 1) ELSE 0 END, m.alert_throttled_share, 'per cent'),
-		-- so many, not more than so many
-		('auth_failures', h.auth_failures, nullif(m.alert_auth_failures, 0) - 1, 'refusals')) q(alert, measured, allowed, unit)
+		-- so many, not more than so many; none where the run failed by one
+		('auth_failures', h.auth_failures, CASE WHEN m.alert_auth_failures > 0 THEN CASE WHEN h.state = 'failed' THEN 0 ELSE m.alert_auth_failures - 1 END END, 'refusals')) q(alert, measured, allowed, unit)
 $$;
 COMMENT ON FUNCTION dvmig._measure_run(dvmig.run_history) IS 'what the alerts of a run look at, and whether it is more than allowed';
 

@@ -171,6 +171,7 @@ $t->sql(q{SELECT dvmig.set_migration('m', 'alert_auth_failures', NULL);
 is($run->{state}, 'failed', 'a wrong secret fails the run');
 is(alerts($run->{run}), 'auth_failures', 'and is an alert');
 is_told('auth_failures', $run, @heard);
+like($t->sql("SELECT concat_ws(' ', detail -> 'measured', detail -> 'allowed') FROM dvmig.event WHERE kind = 'alert' AND object = '$run->{run}'"), qr/^[1-9]\d* 0$/, 'which says that not even one is allowed then');
 my $secret = DvMig::Sim::SECRET;
 $t->sql(qq{ALTER USER MAPPING FOR CURRENT_USER SERVER sim OPTIONS (SET client_secret '$secret')});
 is($t->run('m')->{state}, 'completed', 'with the right one it goes on');
