@@ -210,7 +210,11 @@ keep_to_run(const DvRunContext *rc, DvProjection *p, const char *inner_sql, cons
 		(dv_spi_run("SELECT dvmig._run_filter($1, $2::regclass)", 2, types, values, NULL, SPI_OK_SELECT) != 1 ||
 		 (filter = dv_spi_text(0, 1)) == NULL))
 		elog(ERROR, "run " INT64_FORMAT " has no filter", rc->run);
-	p->inner_sql = MemoryContextStrdup(context, psprintf("%s AND %s", inner_sql, filter));
+	/* The table's filter may throw: not for rows that are not of the run, whose condition the planner would put behind it. */
+	if (inner_sql[strlen(all_sql)] != '\0' && strcmp(filter, "true") != 0)
+		p->inner_sql = MemoryContextStrdup(context, psprintf("%s AND CASE WHEN %s THEN true%s END", all_sql, filter, inner_sql + strlen(all_sql)));
+	else
+		p->inner_sql = MemoryContextStrdup(context, psprintf("%s AND %s", inner_sql, filter));
 	p->all_sql = MemoryContextStrdup(context, psprintf("%s AND %s", all_sql, filter));
 }
 

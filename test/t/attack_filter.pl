@@ -119,6 +119,21 @@ like($t->error(q{SELECT dvmig.start('m', filter => 's.nonsense = 1')}), qr/42703
 is($t->sql('SELECT count(*) FROM dvmig.run_history WHERE ended_at IS NULL'), 0, 'no run is begun by it');
 is($a->run->{state}, 'completed', 'the next run is none the worse');
 $a->exact('none the worse', customers => "$n/0/$n/0/0", %fields);
+
+# --- the table's filter throws for rows that are not of the run: none of the run's pays for them
+for my $lanes (1, 3)
+{
+	my $label = "filter throws beside the run, lanes $lanes";
+
+	$a->fresh;
+	filtered('phone::int = 1');
+	$t->sql(q{UPDATE staging.customers SET phone = CASE WHEN id % 10 = 7 THEN 'bad' ELSE '1' END});
+	is($a->run("lanes => $lanes, tables => '{staging.customers}', filter => 's.id % 10 <> 7'")->{state}, 'completed', "$label: the run completes");
+	is($t->sql(q{SELECT string_agg(q.f, ' ' ORDER BY q.f) FROM (SELECT concat(processing_flag, id % 10 = 7, count(*)) AS f FROM staging.customers GROUP BY processing_flag, id % 10 = 7) q}),
+		'Pf450 Ut50', "$label: all of its rows are loaded, and no other has an outcome");
+	is($a->run("lanes => $lanes")->{state}, 'completed', "$label: a run of all completes");
+	$a->exact("$label: a run of all", customers => "$n/0/450/50/0", %fields);
+}
 $a->done;
 
 done_testing();
