@@ -79,19 +79,31 @@ dv_source_key_handle(const DvProjection *p, const Datum *values, pg_uuid_t *hand
 	pfree(bytes.data);
 }
 
-/* Seen too often in this run: its flag does not hold (a trigger resets it). */
+/*
+ * Seen too often in this run: its flag does not hold (a trigger resets it).
+ * Counted by source key: of rows that name one record each lap answers another.
+ */
 bool
 dv_source_answered_too_often(DvStep *step, const DvRow *row)
 {
-	return step->lap >= 2 && !dv_sets_count_answer(step->sets, &row->handle, ANSWERS_MAX);
+	pg_uuid_t	key;
+
+	if (step->lap < 2)
+		return false;
+	dv_source_key_handle(step->projection, row->keys, &key);
+	return !dv_sets_count_answer(step->sets, &key, ANSWERS_MAX);
 }
 
 /* The answer it was counted for will not be: the read broke off. */
 void
 dv_source_unanswer(DvStep *step, const DvRow *row)
 {
-	if (step->lap >= 2)
-		dv_sets_uncount_answer(step->sets, &row->handle);
+	pg_uuid_t	key;
+
+	if (step->lap < 2)
+		return;
+	dv_source_key_handle(step->projection, row->keys, &key);
+	dv_sets_uncount_answer(step->sets, &key);
 }
 
 /*

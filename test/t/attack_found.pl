@@ -103,6 +103,16 @@ for my $time ('first', 'second')
 	is($t->sql(q{SELECT string_agg(DISTINCT processing_flag::text, '') || (SELECT count(*) FROM staging.twins_success) FROM staging.twins}), 'U0', 'and no row says that it has one');
 	$t->sql(q{SELECT dvmig.release('staging.twins')});
 }
+# of many, each lap writes one, and the run ends when all have had their turn
+for my $lanes (1, 3)
+{
+	$t->sql(q{TRUNCATE staging.twins, staging.twins_success, staging.twins_error;
+		INSERT INTO staging.twins SELECT n, 'Many ' || n, '11111111-0000-4000-8000-000000000099' FROM generate_series(1, 8) n});
+	my $run = $t->run('m', qq{tables => '{staging.twins}', lanes => $lanes});
+	is($run->{state}, 'completed', "many rows of one record, lanes $lanes: the run completes");
+	is($t->sql(q{SELECT string_agg(DISTINCT processing_flag::text, '') FROM staging.twins}), 'P', 'none of them is left over');
+	is($t->sql("SELECT string_agg(message, '') FROM dvmig.run_table WHERE run = $run->{run}"), '', 'and no trigger is blamed');
+}
 $a->done;
 
 done_testing();
