@@ -15,8 +15,10 @@
 
 #include "encode.h"
 #include "lanes.h"
+#include "reply_json.h"
 #include "spi.h"
 #include "undo.h"
+#include "wiretext.h"
 
 /* Parents of one query: each takes a condition of about 75 characters. */
 #define PARENTS_MAX		100
@@ -278,6 +280,37 @@ handle_page(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
 		dv_undo_release(look->chunk);
 }
 
+/* Definitions of all tables: at least of those whose records are looked at. */
+static bool
+are_definitions(const DvUndo *u, const DvHttpReply *reply)
+{
+	int			i;
+
+	for (i = 0; i < u->ntables; i++)
+		if (u->tables[i].projection->link == NULL &&
+			dv_wiretext_find(reply->body.data, reply->body.len, psprintf("\"%s\"", u->tables[i].projection->wire.logical_name)) == NULL)
+			return false;
+	return dv_json_has_list(reply->body.data, reply->body.len, "value");
+}
+
+/* What is no answer must not be taken for a table that nothing points at: records would be deleted with what others added. */
+static void
+handle_metadata(DvUndo *u, DvAsk *ask, const DvHttpReply *reply)
+{
+	LookAsk    *look = ask->arg;
+
+	/* where it does not tell, what refresh_metadata() has read must do */
+	if (reply->status >= 400 && reply->status < 500)
+		return;
+	if (reply->status != 200)
+		dv_asker_fail_answer(&u->asker, reply);
+	else if (look->kind == LOOK_DEFINITIONS ? !are_definitions(u, reply) :
+			 !dv_json_has_list(reply->body.data, reply->body.len, "OneToManyRelationships"))
+		dv_asker_not_understood(&u->asker, ask, "the answer to a query of metadata was not understood");
+	else
+		*look->body = MemoryContextStrdup(u->context, reply->body.data);
+}
+
 static void
 handle_look(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 {
@@ -285,11 +318,7 @@ handle_look(DvAsker *asker, DvAsk *ask, const DvHttpReply *reply)
 	LookAsk    *look = ask->arg;
 
 	if (look->kind == LOOK_ONE_TO_MANY || look->kind == LOOK_DEFINITIONS)
-	{
-		/* where it does not tell, what refresh_metadata() has read must do */
-		if (reply->status == 200 && reply->body.len > 0)
-			*look->body = MemoryContextStrdup(u->context, reply->body.data);
-	}
+		handle_metadata(u, ask, reply);
 	else if (reply->status == 200)
 		handle_page(u, ask, reply);
 	else if (look->kind == LOOK_RELATED && reply->status >= 400 && reply->status < 500)
