@@ -111,6 +111,7 @@ DECLARE
 	late bool;
 	may_see bool;
 	shown int;
+	fault jsonb;
 BEGIN
 	FOREACH late IN ARRAY '{f,t}'::bool[] LOOP
 		FOR w IN SELECT v.staging, v.deferred FROM dvmig._waves(m.migration_id) v ORDER BY v.wave LOOP
@@ -122,7 +123,7 @@ BEGIN
 			shown := CASE WHEN may_see THEN samples ELSE 0 END;
 			BEGIN
 				IF late THEN
-					CONTINUE WHEN NOT state ? w.staging::text;
+					CONTINUE WHEN NOT state ? w.staging::text OR state -> w.staging::text ? 'fault';
 					RETURN QUERY SELECT * FROM dvmig._check_late(m, t, w.deferred, state, shown);
 					RETURN QUERY SELECT * FROM dvmig._check_loops(m, t, state -> w.staging::text ->> 'thrown', shown);
 				ELSE
@@ -134,12 +135,13 @@ BEGIN
 				END IF;
 			EXCEPTION WHEN syntax_error_or_access_rule_violation OR cardinality_violation OR data_exception OR integrity_constraint_violation
 				OR external_routine_invocation_exception OR sql_routine_exception OR program_limit_exceeded OR plpgsql_error OR feature_not_supported THEN
-				RETURN NEXT coalesce(dvmig._check_filter_fault(m.owner, t, shown, may_see), dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
+				fault := dvmig._check_filter_fault(m.owner, t, shown, may_see);
+				RETURN NEXT coalesce(fault, dvmig._check_finding('error', w.staging::text, NULL, 'unreadable', (counts ->> 'wanted')::bigint, NULL,
 					CASE WHEN may_see THEN 'the rows cannot be checked: ' || SQLERRM ELSE 'the rows cannot be checked, SQLSTATE ' || SQLSTATE END,
 					'A run would fail here as well: correct the filter, the column maps or the privileges.'));
-				-- none of its rows would be loaded
-				state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'thrown', NULL, 'missing',
-					dvmig._check_unloadable(t, NULL, 'true', false)));
+				-- none of its rows would be loaded; but for a filter: then it is not known which
+				state := state || jsonb_build_object(w.staging::text, jsonb_build_object('counts', counts, 'thrown', NULL, 'fault', true, 'missing',
+					CASE WHEN fault IS NULL THEN dvmig._check_unloadable(t, NULL, 'true', false) END));
 			END;
 		END LOOP;
 	END LOOP;

@@ -134,6 +134,18 @@ for my $lanes (1, 3)
 	is($a->run("lanes => $lanes")->{state}, 'completed', "$label: a run of all completes");
 	$a->exact("$label: a run of all", customers => "$n/0/450/50/0", %fields);
 }
+
+# --- check tells it once, and does not take all children of the table for lost
+$a->fresh;
+$t->sql(q{
+	UPDATE staging.customers SET phone = CASE WHEN id % 10 = 7 THEN 'bad' ELSE '1' END;
+	CREATE TABLE staging.kin (id int PRIMARY KEY, firm int);
+	INSERT INTO staging.kin SELECT n, n FROM generate_series(1, 20) n;
+	SELECT dvmig.add_table('m', 'staging.kin', 'contact', auto_map => false);
+	SELECT dvmig.map_column('staging.kin', 'lastname', 'id::text'), dvmig.map_lookup('staging.kin', 'parentcustomerid', 'firm', 'staging.customers');
+	SELECT dvmig.map_lookup('staging.customers', 'parentaccountid', 'nullif(id - 1, 0)', 'staging.customers')});
+is($t->sql(q{SELECT string_agg(concat_ws(' ', staging, rule, affected_rows), ', ') FROM dvmig.check('m') WHERE severity = 'error'}), 'staging.customers filter 50',
+	'check of a filter that throws');
 $a->done;
 
 done_testing();
