@@ -103,13 +103,17 @@ my $dry = undo("$r1, dry_run => true");
 # 250, to which the user's contact belongs, 25 and 2 above it; 101, where contact 700 works, and 10; 30 and 3 above the
 # account that was there before
 is($dry, 'staging.people: created=300; staging.firms: created=299 has_related=7', 'those above it are counted too');
-# what is no answer is not taken for tables that nothing points at
+# what is no answer is not taken for tables that nothing points at: here by a table of which no metadata was read
+my $task = $sim->create('tasks', { subject => 'by a user', 'regardingobjectid_account_task@odata.bind' => 'accounts(' . id_of('firms', 249) . ')' })->{activityid};
+my $tasked = undo("$r1, dry_run => true");
+isnt($tasked, $dry, 'a task of a user is found');
 for my $body ('', 'null', '{}', '{"value":[]}', '<html>Sign in</html>')
 {
 	$sim->fault({ match => { method => 'GET', path_contains => 'EntityDefinitions' }, do => 'body', count => 2, text => $body, $body eq '' ? (times => 0) : () });
-	is(undo("$r1, related => 'skip', dry_run => true"), $dry, "metadata that is '$body' is asked for again");
+	is(undo("$r1, related => 'skip', dry_run => true"), $tasked, "metadata that is '$body' is asked for again");
 	$sim->sim('DELETE', 'fault');
 }
+$sim->api('DELETE', "tasks($task)");
 is(undo("$r1, related => 'skip'"), 'staging.people: created=300 deleted=300; staging.firms: created=299 has_related=7 deleted=292', 'or they are skipped');
 is(held('accounts') . '/' . held('contacts'), '8/2', 'what was there before, what was skipped, and what belongs to it are left');
 is($t->sql(qq{SELECT processing_flag || action_flag || dataverse_id FROM staging.firms WHERE id = 300}), "PI$found_id", 'a record that was found is not ours to delete');
