@@ -36,6 +36,17 @@ END
 $$;
 COMMENT ON FUNCTION dvmig._check_lookup(dvmig.metadata_column, text) IS 'table a lookup is to point at, and its navigation property';
 
+-- _as_key: an expression that is to name a row of a table, compared as the key's own
+-- collation has it: with that of the expression a row could name several, and be doubled.
+CREATE FUNCTION dvmig._as_key(parent regclass, key text, expression_sql text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('(%s)', $3) || coalesce((SELECT ' COLLATE ' || a.attcollation::regcollation FROM pg_attribute a
+		WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped AND a.attcollation <> 0), '')
+$$;
+COMMENT ON FUNCTION dvmig._as_key(regclass, text, text) IS 'SQL of an expression that is compared with a key';
+
 -- _lookup_expressions: the expressions of a lookup, cast exactly to key types.
 CREATE FUNCTION dvmig._lookup_expressions(migration_owner oid, staging regclass, expression text, key_names text[], key_types regtype[],
 	OUT expression_sql text[], OUT is_volatile bool)

@@ -56,14 +56,14 @@ BEGIN
 			CONTINUE;
 		ELSIF cm.parent IS NOT NULL THEN
 			SELECT t.* INTO par FROM dvmig.migration_table t WHERE t.staging = cm.parent;
-			from_sql := format('%s LEFT JOIN %s p ON p.%I = e.v', each_sql, cm.parent, par.source_key[1]);
+			from_sql := format('%s LEFT JOIN %s p ON p.%I = %s', each_sql, cm.parent, par.source_key[1], dvmig._as_key(cm.parent, par.source_key[1], 'e.v'));
 			found_id := format('coalesce(p.dataverse_id, %s)', dvmig._id_expression(cm.parent, 'p'));
 			lost := format('p.%I IS NULL', par.source_key[1]);
 			waits := waits || format('CASE WHEN EXISTS (SELECT FROM %s WHERE p.%I IS NOT NULL AND (p.processing_flag NOT IN (''S'', ''P'') OR p.action_flag = ''D'')) THEN %L END',
 				from_sql, par.source_key[1], 'parked|' || role);
 			faults := faults || format('CASE WHEN EXISTS (SELECT FROM %s WHERE e.v IS NOT NULL AND %s) THEN %L END', from_sql, lost, 'orphan|' || role);
 		ELSIF cm.match_on IS NOT NULL THEN
-			from_sql := format('%s LEFT JOIN dvmig.reference p ON p.server = %L AND p.table_name = %L AND p.match_on = %L AND p.match_key = lower(e.v::text)',
+			from_sql := format('%s LEFT JOIN dvmig.reference p ON p.server = %L AND p.table_name = %L AND p.match_on = %L AND p.match_key = lower(e.v::text COLLATE "default")',
 				each_sql, srv, cm.referenced_table, array_to_string(cm.match_on, ','));
 			found_id := 'p.record_id';
 			faults := faults || format('CASE WHEN EXISTS (SELECT FROM %s WHERE e.v IS NOT NULL AND p.record_id IS NULL) THEN %L END', from_sql, 'reference|' || role);

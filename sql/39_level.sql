@@ -40,7 +40,7 @@ BEGIN
 	RETURN format('CASE WHEN EXISTS (WITH RECURSIVE up(%s) AS (SELECT %s UNION SELECT %s FROM up JOIN %s s ON %s AND s.processing_flag = ''U'')'
 			' SELECT FROM up WHERE %s) THEN %L ELSE %L END', names,
 		(SELECT string_agg(format('p%s.%I::%s', n, k, types[i]), ', ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i)),
-		(SELECT string_agg(format('(%s)::%s', e, types[i]), ', ' ORDER BY i) FROM unnest(cm.expression_sql) WITH ORDINALITY u(e, i)),
+		(SELECT string_agg(dvmig._as_key(cm.staging, key[i], format('(%s)::%s', e, types[i])), ', ' ORDER BY i) FROM unnest(cm.expression_sql) WITH ORDINALITY u(e, i)),
 		cm.staging,
 		(SELECT string_agg(format('s.%I = up.k%s', k, i), ' AND ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i)),
 		(SELECT string_agg(format('up.k%s = s.%I', i, k), ' AND ' ORDER BY i) FROM unnest(key) WITH ORDINALITY u(k, i)),

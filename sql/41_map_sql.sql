@@ -29,7 +29,7 @@ CREATE FUNCTION dvmig._reference_key(expression_sql text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT string_agg(format('lower((%s)::text)', e), ' || chr(31) || ' ORDER BY i) FROM unnest($1) WITH ORDINALITY u(e, i)
+	SELECT string_agg(format('lower((%s)::text COLLATE "default")', e), ' || chr(31) || ' ORDER BY i) FROM unnest($1) WITH ORDINALITY u(e, i)
 $$;
 COMMENT ON FUNCTION dvmig._reference_key(text[]) IS 'SQL of a lookup''s key as dvmig.reference has it';
 
@@ -39,7 +39,7 @@ CREATE FUNCTION dvmig._reference_rows(cm dvmig.column_map, more text) RETURNS te
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT CASE cm.kind WHEN 'party' THEN format('SELECT lower(e.v::text) AS k FROM %s s, LATERAL %s WHERE %s', cm.staging, dvmig._party_keys(cm), more)
+	SELECT CASE cm.kind WHEN 'party' THEN format('SELECT lower(e.v::text COLLATE "default") AS k FROM %s s, LATERAL %s WHERE %s', cm.staging, dvmig._party_keys(cm), more)
 		ELSE format('SELECT %s AS k FROM %s s WHERE %s', dvmig._reference_key(cm.expression_sql), cm.staging, more) END
 $$;
 COMMENT ON FUNCTION dvmig._reference_rows(dvmig.column_map, text) IS 'SQL of the keys that a lookup or a map of parties has in a staging table';
@@ -134,7 +134,7 @@ BEGIN
 	ELSIF cm.kind = 'parent' THEN
 		SELECT t.* INTO par FROM dvmig.migration_table t WHERE t.staging = cm.parent;
 		join_sql := format('LEFT JOIN %s p%s ON %s', cm.parent, n,
-			(SELECT string_agg(format('p%s.%I = (%s)', n, k, e), ' AND ') FROM unnest(par.source_key, cm.expression_sql) u(k, e)));
+			(SELECT string_agg(format('p%s.%I = %s', n, k, dvmig._as_key(cm.parent, k, e)), ' AND ') FROM unnest(par.source_key, cm.expression_sql) u(k, e)));
 		found_sql := format('p%s.%I IS NOT NULL', n, par.source_key[1]);
 		value_sql := format('CASE WHEN %s THEN coalesce(p%s.dataverse_id, %s) END', found_sql, n, dvmig._id_expression(cm.parent, 'p' || n));
 		parked_sql := format('%1$s AND (p%2$s.processing_flag NOT IN (''S'', ''P'') OR p%2$s.action_flag = ''D'')', found_sql, n);
