@@ -200,7 +200,7 @@ BEGIN
 			'SELECT e.* FROM free e WHERE NOT EXISTS (SELECT FROM reached r WHERE (%s) = (%s))',
 			coalesce(missing, format('SELECT %s FROM %s s WHERE false', (SELECT string_agg(format('s.%I AS k%s', n, i), ', ' ORDER BY i) FROM unnest(t.source_key) WITH ORDINALITY u(n, i)), t.staging)),
 			k.sort_sql, k.label_sql,
-			(SELECT string_agg(format('s.%I AS k%s, (%s) AS p%2$s', n, i, e), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
+			(SELECT string_agg(format('s.%I AS k%s, %s AS p%2$s', n, i, dvmig._as_key(t.staging, n, e)), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
 			t.staging, dvmig._check_scope(t.staging, false, thrown),
 			replace(own, 'e.', 'b.'), own,
 			own, (SELECT string_agg(replace(n, 'k', 'e.p') || ' IS NULL', ' OR ') FROM unnest(names) n),

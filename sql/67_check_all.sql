@@ -57,7 +57,7 @@ BEGIN
 			'UNION ALL SELECT %10$s FROM reached r JOIN edge e ON (%8$s) = (%11$s)) '
 			'SELECT jsonb_build_object(''n'', count(*), ''keys'', to_jsonb(dvmig._first_keys(e.sort_key, e.label, %12$s))) FROM edge e WHERE NOT EXISTS (SELECT FROM reached r WHERE (%10$s) = (%11$s))',
 			k.sort_sql, k.label_sql,
-			(SELECT string_agg(format('s.%I AS k%s, (%s) AS p%2$s', n, i, e), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
+			(SELECT string_agg(format('s.%I AS k%s, %s AS p%2$s', n, i, dvmig._as_key(t.staging, n, e)), ', ' ORDER BY i) FROM unnest(t.source_key, c.expression_sql) WITH ORDINALITY u(n, e, i)),
 			t.staging, dvmig._check_scope(t.staging, false, thrown),
 			(SELECT string_agg(format('p%s IS NOT NULL', i), ' AND ') FROM generate_series(1, cardinality(t.source_key)) i),
 			own, regexp_replace(up, 'p', 'e.p', 'g'), regexp_replace(own, 'k', 'o.k', 'g'), regexp_replace(own, 'k', 'e.k', 'g'), regexp_replace(own, 'k', 'r.k', 'g'), samples))::jsonb;
