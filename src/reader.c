@@ -14,7 +14,7 @@
 #include "reader.h"
 #include "settings.h"
 
-/* Well below what one application user may have on its way at a time (52). */
+/* At a time at most: well below what one application user may have on its way (52). */
 #define READ_PARALLEL	8
 
 void
@@ -33,7 +33,7 @@ dv_reader_encode(StringInfo url, const char *text, size_t len)
 
 /* Send what may be sent now; returns the time until the next may be, in ms. */
 static long
-send_due(DvSession *session, DvRead *reads, int n, TimestampTz hold_until)
+send_due(DvSession *session, DvRead *reads, int n, int parallel, TimestampTz hold_until)
 {
 	/* pages of 5,000 records are the largest the service gives */
 	static const char *const headers[] = {"Prefer: odata.maxpagesize=5000", NULL};
@@ -42,7 +42,7 @@ send_due(DvSession *session, DvRead *reads, int n, TimestampTz hold_until)
 
 	if (hold_until > now)
 		return Min(wait, TimestampDifferenceMilliseconds(now, hold_until) + 1);
-	for (int i = 0; i < n && dv_session_in_flight(session) < READ_PARALLEL; i++)
+	for (int i = 0; i < n && dv_session_in_flight(session) < parallel; i++)
 	{
 		DvRead	   *read = &reads[i];
 
@@ -105,11 +105,13 @@ dv_reader_run(DvSession *session, DvRead *reads, int n, DvReadAnswer answer,
 			  void *arg, DvProblem *problem)
 {
 	int			left = n;
+	int			parallel = 1;	/* until an answer has told what is advised */
+	int			advised = READ_PARALLEL;
 	TimestampTz hold_until = 0;
 
 	while (left > 0)
 	{
-		long		wait = send_due(session, reads, n, hold_until);
+		long		wait = send_due(session, reads, n, parallel, hold_until);
 		DvRead	   *read;
 		DvReadResult result;
 		DvHttpReply *reply = dv_session_poll(session, wait, (void **) &read);
@@ -121,6 +123,9 @@ dv_reader_run(DvSession *session, DvRead *reads, int n, DvReadAnswer answer,
 			continue;
 		}
 		read->in_flight = false;
+		if (reply->dop_hint > 0)
+			advised = reply->dop_hint;
+		parallel = Min(READ_PARALLEL, advised);
 		result = take_answer(session, read, reply, answer, arg, problem, &hold_until);
 		dv_http_reply_free(reply);
 		if (result == DV_READ_FAILED)

@@ -38,6 +38,14 @@ like($t->error(q{CREATE TABLE c (id int PRIMARY KEY, x numeric);
 	SELECT dvmig.add_table('m', 'c', 'new_invoice'); SELECT dvmig.map_column('c', 'new_open', 'x')}), qr/read-only/, 'a calculated column is not mapped');
 kept(q{SELECT dvmig.drop_table('c', drop_outcomes => true)});
 
+# No more is asked at a time than the service advises.
+my %switches = map { $_ => $sim->sim('GET', 'set')->{$_} } qw(servers limit_concurrent dop_hint latency);
+my $refused = $sim->stats->{throttled}{concurrency};
+$sim->set(servers => 1, limit_concurrent => 2, dop_hint => 2, latency => 30);
+is(kept(q{SELECT count(*) FROM dvmig.refresh_metadata('sim', '{account,contact,lead}')}), 3, 'tables are read');
+is($sim->stats->{throttled}{concurrency}, $refused, 'two requests at a time where two are advised');
+$sim->set(%switches);
+
 # An API that does not tell the finer things is enough.
 $sim->fault({ match => { path_contains => $_, count => 0 }, do => 'status', status => 400, code => '0x80060888', message => 'Could not find a property' })
   for 'SourceType', 'OneToMany', 'AutoNumberFormat', 'ImageAttribute';
