@@ -2,7 +2,8 @@
  * retryafter.c - what an answer 429 tells: Retry-After in both of its forms, and the window
  *
  * Dataverse sends whole seconds; proxies in front of it may send an HTTP date
- * (RFC 9110, section 5.6.7: three notations, all of them in GMT).
+ * (RFC 9110, section 5.6.7: three notations, all of them in GMT), or a fraction,
+ * which the RFC does not have and whose meaning is plain all the same.
  */
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +74,13 @@ dv_verdict_window(const char *text, size_t len)
 	return seconds <= LONGEST_S ? seconds : 0;
 }
 
+/* Is it a point and the digits of a fraction of a second? */
+static bool
+is_fraction(const char *text)
+{
+	return text[0] == '.' && text[1] != '\0' && strspn(text + 1, "0123456789") == strlen(text + 1);
+}
+
 long
 dv_verdict_retry_after(const char *value, size_t len, long long now)
 {
@@ -88,7 +96,9 @@ dv_verdict_retry_after(const char *value, size_t len, long long now)
 	for (i = 0; i < len && text[i] >= '0' && text[i] <= '9'; i++)
 		if (seconds <= LONGEST_S)
 			seconds = seconds * 10 + (text[i] - '0');
-	if (i < len)
+	if (i > 0 && is_fraction(text + i))
+		seconds++;				/* not earlier than told */
+	else if (i < len)
 	{
 		long long	when;
 

@@ -267,7 +267,12 @@ test_retry_after(void)
 	is_number(retry_after("", 0), -1, "nothing");
 	is_number(retry_after("-5", 0), -1, "negative");
 	is_number(retry_after("5s", 0), -1, "with a unit");
-	is_number(retry_after("1.5", 0), -1, "with a fraction");
+	is_number(retry_after("1.5", 0), 2000, "with a fraction");
+	is_number(retry_after("0.001", 0), 1000, "of a second");
+	is_number(retry_after("86400.5", 0), 86400000, "a day at most, with a fraction");
+	is_number(retry_after("1.", 0), -1, "a point alone");
+	is_number(retry_after(".5", 0), -1, "a fraction of nothing");
+	is_number(retry_after("1.5.5", 0), -1, "two of them");
 	is_number(retry_after("soon", 0), -1, "a word");
 	is_number(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", then - 90), 90000, "a date");
 	is_number(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", then + 5), 0, "a date that has passed");
