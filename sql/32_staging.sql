@@ -301,7 +301,10 @@ BEGIN
 		SELECT t.* INTO have FROM pg_attribute t WHERE t.attrelid = staging AND t.attname = wanted.col AND NOT t.attisdropped;
 		IF have.attname IS NULL THEN
 			parts := parts || format('ADD COLUMN %I %s%s', wanted.col, wanted.type, wanted.rest);
-		ELSIF have.atttypid <> wanted.type OR have.attgenerated <> '' THEN
+		ELSIF have.attgenerated <> '' THEN
+			RAISE EXCEPTION 'column "%" of % is generated', wanted.col, staging
+				USING ERRCODE = 'wrong_object_type', DETAIL = 'dvmig writes it.', HINT = 'Rename the column, and dvmig adds its own.';
+		ELSIF have.atttypid <> wanted.type THEN
 			RAISE EXCEPTION 'column "%" of % is of type % instead of %', wanted.col, staging, format_type(have.atttypid, have.atttypmod), wanted.type
 				USING ERRCODE = 'datatype_mismatch', HINT = 'Rename the column, and dvmig adds its own.';
 		ELSIF wanted.col = 'dm_created_at' AND NOT have.atthasdef THEN

@@ -185,6 +185,8 @@ ALTER TABLE staging.flagged DROP COLUMN processing_flag, ADD processing_flag int
 SELECT dvmig.add_table('crm', 'staging.flagged', 'new_line');
 ALTER TABLE staging.flagged DROP COLUMN processing_flag, DROP COLUMN dataverse_id, ADD dataverse_id text;
 SELECT dvmig.add_table('crm', 'staging.flagged', 'new_line');
+ALTER TABLE staging.flagged DROP COLUMN dataverse_id, ADD dataverse_id uuid GENERATED ALWAYS AS (NULL::uuid) STORED;
+SELECT dvmig.add_table('crm', 'staging.flagged', 'new_line');
 
 -- Names of outcome tables
 SELECT dvmig.add_table('crm', 'staging.twin', 'new_line', success_table => 'customers');
