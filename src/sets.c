@@ -320,10 +320,7 @@ dv_sets_count_answer(DvSets *sets, const pg_uuid_t *handle, int max)
 	Fact	   *fact = fact_of(sets, handle);
 	bool		more = fact->answers < max;
 
-	if (more)
-		fact->answers++;
-	else
-		fact->refused = true;
+	fact->answers += more;
 	dshash_release_lock(sets->facts, fact);
 	return more;
 }

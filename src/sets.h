@@ -58,7 +58,7 @@ extern void dv_sets_purge_busy(DvSets *sets, int lane);
 extern void dv_sets_set_known(DvSets *sets, const pg_uuid_t *handle, const pg_uuid_t *id, int64 created_run);
 extern bool dv_sets_is_known(DvSets *sets, const pg_uuid_t *handle, pg_uuid_t *id, int64 *created_run);
 
-/* Count an answer of an id; false where it had "max" already: its flag is then counted as refused. */
+/* Count an answer of what "handle" stands for; false where it had "max" already. */
 extern bool dv_sets_count_answer(DvSets *sets, const pg_uuid_t *handle, int max);
 
 extern void dv_sets_uncount_answer(DvSets *sets, const pg_uuid_t *handle);

@@ -91,7 +91,11 @@ dv_source_answered_too_often(DvStep *step, const DvRow *row)
 	if (step->lap < 2)
 		return false;
 	dv_source_key_handle(step->projection, row->keys, &key);
-	return !dv_sets_count_answer(step->sets, &key, ANSWERS_MAX);
+	if (dv_sets_count_answer(step->sets, &key, ANSWERS_MAX))
+		return false;
+	/* told of where its flags are told of, and not twice */
+	dv_sets_set_refused(step->sets, &row->handle, true);
+	return true;
 }
 
 /* The answer it was counted for will not be: the read broke off. */
