@@ -109,7 +109,7 @@ typedef struct DvProjection
 	char	   *select_sql;
 	char	   *inner_sql;
 	char	   *all_sql;		/* inner_sql without the table's filter */
-	char	   *count_sql;		/* rows of inner_sql, and all unprocessed ones; NULL in a later pass */
+	char	   *count_sql;		/* rows of inner_sql, and all unprocessed ones; NULL in a later pass, or a filtered run */
 	char	   *joins_sql;
 	char	   *order_sql;
 	char	   *known_sql;		/* what is known of a row without its maps */

@@ -216,6 +216,9 @@ keep_to_run(const DvRunContext *rc, DvProjection *p, const char *inner_sql, cons
 	else
 		p->inner_sql = MemoryContextStrdup(context, psprintf("%s AND %s", inner_sql, filter));
 	p->all_sql = MemoryContextStrdup(context, psprintf("%s AND %s", all_sql, filter));
+	/* it knows of no run, and would count, or trip over, rows that are not of this one */
+	if (strcmp(filter, "true") != 0)
+		p->count_sql = NULL;
 }
 
 /* The columns that the table has now; false where they are those known, or it is gone. */

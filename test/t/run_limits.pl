@@ -38,6 +38,8 @@ cmp_ok($t->sql(q{SELECT count(*) FROM people WHERE processing_flag <> 'U'}), '<=
 
 $run = $t->run('m', q{tables => '{firms}', filter => $$s.region = 'DE' AND s.id > 30$$});
 is($run->{state}, 'completed', 'a segment completes');
+is($t->sql("SELECT rows_total FROM dvmig.run_table WHERE run = $run->{run} AND staging LIKE '%firms' AND pass = 'write'"),
+	$t->sql(q{SELECT count(*) FROM firms WHERE region = 'DE' AND id > 30}), 'and has counted no others');
 is($t->sql(q{SELECT count(*) FROM firms WHERE processing_flag = 'P' AND id > 30}),
 	$t->sql(q{SELECT count(*) FROM firms WHERE region = 'DE' AND id > 30}), 'all rows of the segment are loaded');
 is($t->sql(q{SELECT count(*) FROM firms WHERE processing_flag <> 'U' AND region <> 'DE' AND id > 30}), '0', 'and no others');
